@@ -1,0 +1,2 @@
+//! The `medcam` program.
+fn main() {}

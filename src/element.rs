@@ -1,0 +1,60 @@
+//! The storage types of activations and gradients.
+
+use half::{bf16, f16};
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for f32 {}
+    impl Sealed for half::f16 {}
+    impl Sealed for half::bf16 {}
+}
+
+/// A storage type of activations and gradients: `f32`, `f16` or `bf16`.
+///
+/// Arithmetic is never done in it: values are widened on load and sums are f32 or wider.
+pub trait Element: sealed::Sealed + Copy + Send + Sync + std::fmt::Debug + 'static {
+    /// The name of the type as the field writes it: `"f32"`, `"f16"`, `"bf16"`.
+    const NAME: &'static str;
+
+    /// The value as f32; exact for all three types.
+    fn to_f32(self) -> f32;
+
+    /// The nearest value of this type.
+    fn from_f32(value: f32) -> Self;
+}
+
+impl Element for f32 {
+    const NAME: &'static str = "f32";
+
+    fn to_f32(self) -> f32 {
+        self
+    }
+
+    fn from_f32(value: f32) -> Self {
+        value
+    }
+}
+
+impl Element for f16 {
+    const NAME: &'static str = "f16";
+
+    fn to_f32(self) -> f32 {
+        f16::to_f32(self)
+    }
+
+    fn from_f32(value: f32) -> Self {
+        f16::from_f32(value)
+    }
+}
+
+impl Element for bf16 {
+    const NAME: &'static str = "bf16";
+
+    fn to_f32(self) -> f32 {
+        bf16::to_f32(self)
+    }
+
+    fn from_f32(value: f32) -> Self {
+        bf16::from_f32(value)
+    }
+}

@@ -1,0 +1,151 @@
+//! The one error type of the crate.
+//!
+//! [`Error`] is opaque: what it says is for people (`Display` names the operation, layer, file or
+//! shape, and what to do), what a program needs is behind predicates such as [`Error::is_input`].
+//! The errors of the libraries beneath (libtorch, nifti, image) are never part of the public API;
+//! they stay reachable through [`std::error::Error::source`].
+
+use std::fmt;
+use std::path::Path;
+
+/// The result of every fallible call in this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, in words for a person, with its causes.
+///
+/// # Introspection is limited
+///
+/// The predicates (`is_*`) tell apart what a caller might handle differently. They are not
+/// exhaustive, and the wording of a message is not part of the API.
+///
+/// # Example
+///
+/// ```
+/// let error = medcam::volumes::read("missing.nii.gz").unwrap_err();
+/// assert!(error.is_file());
+/// assert!(error.to_string().contains("missing.nii.gz"));
+/// ```
+pub struct Error(Box<Inner>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Usage,
+    Input,
+    Layer,
+    Model,
+    File,
+    Unavailable,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+struct Inner {
+    kind: Kind,
+    message: String,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl Error {
+    fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self(Box::new(Inner { kind, message: message.into(), source: None }))
+    }
+
+    /// An option, flag or combination of them that makes no sense.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self::new(Kind::Usage, message)
+    }
+
+    /// Data (an array, image or target) that cannot be used; `operation` is who refuses it.
+    pub(crate) fn input(operation: &str, message: impl fmt::Display) -> Self {
+        Self::new(Kind::Input, format!("{operation}: {message}"))
+    }
+
+    /// A layer that does not exist or cannot carry a map.
+    pub(crate) fn layer(message: impl Into<String>) -> Self {
+        Self::new(Kind::Layer, message)
+    }
+
+    /// A model that cannot be loaded, injected or run.
+    pub(crate) fn model(message: impl Into<String>) -> Self {
+        Self::new(Kind::Model, message)
+    }
+
+    /// A file that cannot be read, written or understood.
+    pub(crate) fn file(path: impl AsRef<Path>, message: impl fmt::Display) -> Self {
+        Self::new(Kind::File, format!("{}: {message}", path.as_ref().display()))
+    }
+
+    /// Hardware or a library that this machine lacks.
+    pub(crate) fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(Kind::Unavailable, message)
+    }
+
+    /// The same error with its cause.
+    #[must_use]
+    pub(crate) fn because(
+        mut self,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    /// The same error with more about where it happened, in front of the message.
+    #[must_use]
+    pub(crate) fn within(mut self, place: impl fmt::Display) -> Self {
+        self.0.message = format!("{place}: {}", self.0.message);
+        self
+    }
+
+    /// Whether an option, or a combination of options, makes no sense.
+    pub fn is_usage(&self) -> bool {
+        self.0.kind == Kind::Usage
+    }
+
+    /// Whether data is at fault: a shape, a class index, a value that is not finite.
+    pub fn is_input(&self) -> bool {
+        self.0.kind == Kind::Input
+    }
+
+    /// Whether a layer is unknown or cannot carry a map.
+    pub fn is_layer(&self) -> bool {
+        self.0.kind == Kind::Layer
+    }
+
+    /// Whether the model is at fault: it does not load, does not run, takes two inputs.
+    pub fn is_model(&self) -> bool {
+        self.0.kind == Kind::Model
+    }
+
+    /// Whether a file could not be read, written or understood.
+    pub fn is_file(&self) -> bool {
+        self.0.kind == Kind::File
+    }
+
+    /// Whether hardware or a library is missing on this machine.
+    pub fn is_unavailable(&self) -> bool {
+        self.0.kind == Kind::Unavailable
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error")
+            .field("kind", &self.0.kind)
+            .field("message", &self.0.message)
+            .field("source", &self.0.source)
+            .finish()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        std::error::Error::source(&*self.0)
+    }
+}

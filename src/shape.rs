@@ -1,0 +1,72 @@
+//! Shapes and memory layouts of five-dimensional tensors.
+
+use std::fmt;
+
+use crate::error::{Error, Result};
+
+/// The shape `(B, C, D, H, W)` of a batch of activations; 2D data has `D = 1`.
+///
+/// # Example
+///
+/// ```
+/// use medcam::Shape;
+///
+/// let shape = Shape::new(2, 16, [1, 7, 7]).unwrap();
+/// assert_eq!((shape.batch, shape.channels, shape.voxels()), (2, 16, 49));
+/// assert_eq!(shape.to_string(), "(2, 16, 1, 7, 7)");
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Shape {
+    /// `B`, the number of samples.
+    pub batch: usize,
+    /// `C`, the number of channels.
+    pub channels: usize,
+    /// `D, H, W`, the spatial extents in voxels.
+    pub spatial: [usize; 3],
+}
+
+impl Shape {
+    /// A shape of at least one element.
+    ///
+    /// # Errors
+    ///
+    /// If an extent is 0, or the number of elements does not fit into `isize`.
+    pub fn new(batch: usize, channels: usize, spatial: [usize; 3]) -> Result<Self> {
+        let shape = Self { batch, channels, spatial };
+        let elements = [batch, channels, spatial[0], spatial[1], spatial[2]]
+            .into_iter()
+            .try_fold(1_usize, usize::checked_mul)
+            .filter(|&n| isize::try_from(n).is_ok());
+        match elements {
+            Some(n) if n > 0 => Ok(shape),
+            Some(_) => Err(Error::input("shape", format!("{shape} has an extent of 0"))),
+            None => Err(Error::input("shape", format!("{shape} has too many elements"))),
+        }
+    }
+
+    /// `N = D·H·W`, the voxels of one channel of one sample.
+    pub fn voxels(&self) -> usize {
+        self.spatial.iter().product()
+    }
+
+    /// `B·C·N`, all elements.
+    pub fn elements(&self) -> usize {
+        self.batch * self.channels * self.voxels()
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [d, h, w] = self.spatial;
+        write!(f, "({}, {}, {d}, {h}, {w})", self.batch, self.channels)
+    }
+}
+
+/// How the elements of a [`Shape`] lie in memory, without gaps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Layout {
+    /// NCDHW: channel by channel; what libtorch calls contiguous.
+    Contiguous,
+    /// NDHWC: the channels of one voxel lie next to each other.
+    ChannelsLast,
+}
