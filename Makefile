@@ -1,0 +1,41 @@
+# Everything starts here; each target prepares what it needs by itself (scripts/setup.py).
+PYTHON ?= python3
+CARGO ?= cargo
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench check lint clean
+
+help: ## show this list
+	@echo "medcam: attention maps for 2D and 3D medical CNNs"
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+
+demo: ## set up, then explain a brain-extraction network on a real MRI, into demo/
+	$(PYTHON) scripts/setup.py demo
+	$(CARGO) run --release --locked --example demo
+
+test: ## set up, then lints and all tests
+	$(PYTHON) scripts/setup.py test
+	$(MAKE) --no-print-directory lint
+	$(CARGO) test --locked --no-default-features
+	$(CARGO) test --locked --all-features
+
+bench: ## set up, then the benchmarks
+	$(PYTHON) scripts/setup.py bench
+	$(CARGO) bench --locked --all-features
+
+check: ## set up, then formatting, lints and documentation, for each set of features
+	$(PYTHON) scripts/setup.py test
+	$(MAKE) --no-print-directory lint
+
+# The cheapest first, so that a slip shows within seconds.
+lint:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets --no-default-features -- -D warnings
+	$(CARGO) clippy --locked --all-targets --no-default-features --features torch -- -D warnings
+	$(CARGO) clippy --locked --all-targets --all-features -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --no-default-features
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --all-features
+
+clean: ## remove what was built here (the cache of other checkouts stays)
+	$(CARGO) clean
+	rm -rf demo

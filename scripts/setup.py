@@ -1,0 +1,77 @@
+#!/usr/bin/env python3
+"""Prepare this machine: `scripts/setup.py demo|test|bench`.
+
+Everything goes into `${XDG_CACHE_HOME:-$HOME/.cache}/medcam`, where other checkouts find it again;
+the checkout itself gets `.cargo/config.toml`, so that plain cargo commands find it too. Nothing
+that is there and sound is done again, and what an interrupted run left half done is repaired.
+Your own LIBTORCH and LIBCLANG_PATH are used where they are set.
+"""
+
+import argparse
+import os
+import sys
+
+from setup_parts import cargo_config, data, networks, preflight
+from setup_parts.common import SetupError, cache_root, locked
+from setup_parts.environment import Environment
+
+
+def groups_for(job):
+    """The groups of Python packages that a job needs."""
+    groups = []
+    if job != "demo" or not os.environ.get("LIBTORCH"):
+        groups.append("torch")
+    if not os.environ.get("LIBCLANG_PATH"):
+        groups.append("clang")
+    if job != "demo":
+        groups.append("test")
+    return groups
+
+
+def prepare(job):
+    """All steps of a job."""
+    root = cache_root()
+    root.mkdir(parents=True, exist_ok=True)
+    groups = groups_for(job)
+    with locked(root) as lock:
+        environment = Environment(root, lock)
+        problems = preflight.problems(job) + [cargo_config.problem()]
+        lacking = environment.lacking(groups)
+        if lacking or environment.damage():
+            problems += preflight.problems_of_installing(root, "torch" in lacking)
+        problems = [problem for problem in problems if problem]
+        if problems:
+            raise SetupError("cannot go on:\n" + "\n".join(f"  - {problem}" for problem in problems))
+        environment.install(groups)
+        entries = {
+            "LIBTORCH": os.environ.get("LIBTORCH") or environment.libtorch,
+            "LIBCLANG_PATH": os.environ.get("LIBCLANG_PATH") or environment.libclang,
+            "MEDCAM_DATA": data.install(environment),
+        }
+        if job != "demo":
+            entries["MEDCAM_PYTHON"] = environment.python
+        if job == "test":
+            entries["MEDCAM_NETWORKS"] = networks.make(environment, "networks")
+        if job == "bench":
+            entries["MEDCAM_BENCH"] = networks.make(environment, "bench")
+        cargo_config.write(entries)
+
+
+def main():
+    """Returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("job", choices=("demo", "test", "bench"), help="what to prepare for")
+    job = parser.parse_args().job
+    try:
+        prepare(job)
+    except SetupError as error:
+        print(f"set-up: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("set-up: interrupted; the next run repairs what is half done", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

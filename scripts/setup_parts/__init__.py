@@ -1,0 +1,1 @@
+"""The parts of scripts/setup.py: checks, Python environment, data, cargo's settings."""
