@@ -1,1 +1,84 @@
-//! volumes
+//! Images in and maps out: NIfTI volumes, PNG and JPEG images and NumPy arrays are read, prepared
+//! for a model as its [`Card`] says, and maps are written back onto the grid they came from.
+//!
+//! ```text
+//! read ──> Input ── Card::prepare ──> Prepared { tensor, grid }
+//!                                        model ── map (D, H, W) ── Grid::save_map, overlay
+//! ```
+
+mod affine;
+mod card;
+mod grid;
+mod intensity;
+mod nifti_write;
+mod npy;
+mod prepare;
+mod raster;
+mod volume;
+mod write;
+
+use std::path::Path;
+
+use ndarray::ArrayD;
+
+pub use affine::Orientation;
+pub use card::{AxisOrder, Card, Color, InputCard, Nan, PerChannel, Sampling, Step, Voxels};
+pub use grid::Grid;
+pub use npy::{read_npy, write_npy};
+pub use prepare::Prepared;
+pub use raster::Image;
+pub use volume::Volume;
+pub use write::{MapType, make_folder};
+
+use crate::error::{Error, Result};
+
+/// One image read from disk.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// A NIfTI volume.
+    Volume(Volume),
+    /// A PNG or JPEG image.
+    Image(Image),
+    /// A NumPy array that is ready-made model input: `(B, C, H, W)` or `(B, C, D, H, W)`.
+    Array(ArrayD<f32>),
+}
+
+const SUFFIXES: [&str; 6] = [".nii.gz", ".nii", ".png", ".jpeg", ".jpg", ".npy"];
+
+/// Reads one image; the end of its name says what it is: `.nii`, `.nii.gz`, `.png`, `.jpg`,
+/// `.jpeg` or `.npy`, in capitals or not.
+///
+/// # Errors
+///
+/// If the name ends otherwise, or the file cannot be opened or understood. The message names it.
+pub fn read(path: impl AsRef<Path>) -> Result<Input> {
+    let path = path.as_ref();
+    match suffix_of(path) {
+        Some(".nii.gz" | ".nii") => Volume::read(path).map(Input::Volume),
+        Some(".npy") => read_npy(path).map(Input::Array),
+        Some(_) => Image::read(path).map(Input::Image),
+        None => {
+            let known = SUFFIXES.join(", ");
+            Err(Error::file(path, format!("unknown kind of file; readable are {known}")))
+        }
+    }
+}
+
+/// The file's name without folder and suffix: `scans/a.b.nii.gz` gives `a.b`.
+///
+/// # Example
+///
+/// ```
+/// assert_eq!(medcam::volumes::stem_of("scans/sub-01_T1w.nii.gz"), "sub-01_T1w");
+/// ```
+pub fn stem_of(path: impl AsRef<Path>) -> String {
+    let path = path.as_ref();
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let suffix = suffix_of(path).map_or(0, str::len);
+    name[..name.len() - suffix].to_owned()
+}
+
+fn suffix_of(path: &Path) -> Option<&'static str> {
+    let name = path.file_name()?.to_string_lossy().to_ascii_lowercase();
+    SUFFIXES.into_iter().find(|suffix| name.ends_with(suffix))
+}

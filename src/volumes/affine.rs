@@ -1,0 +1,282 @@
+//! The 4x4 matrix from voxel indices to millimetres in the scanner's space (RAS+), and what
+//! follows from it. Conventions and results are those of nibabel.
+
+use std::fmt;
+use std::str::FromStr;
+
+use nifti::NiftiHeader;
+
+/// Row-major; the last row is `0, 0, 0, 1`.
+pub(crate) type Affine = [[f64; 4]; 4];
+
+type Matrix3 = [[f64; 3]; 3];
+
+const LETTERS: [[char; 2]; 3] = [['L', 'R'], ['P', 'A'], ['I', 'S']];
+
+/// Below this determinant of the column-normalised matrix, axes are taken as parallel.
+const SINGULAR: f64 = 1e-6;
+
+/// `header`'s best affine as nibabel chooses it: sform, else qform, else spacing about the centre.
+///
+/// `shape` is the grid's extent; the header's `pixdim` must already be repaired
+/// (positive spacing, `qfac` of 1 or -1).
+pub(crate) fn best(header: &NiftiHeader, shape: [usize; 3]) -> Result<Affine, String> {
+    let affine = if header.sform_code > 0 {
+        sform(header)
+    } else if header.qform_code > 0 {
+        qform(header).ok_or("the qform's quaternion is longer than 1")?
+    } else {
+        base(header, shape)
+    };
+    if affine.iter().flatten().any(|x| !x.is_finite()) {
+        return Err("the affine has values that are not finite".into());
+    }
+    let columns = normalised(&affine).ok_or("the affine has a column of zeros")?;
+    if determinant(&columns).abs() < SINGULAR {
+        return Err("the affine cannot be inverted (two axes are parallel)".into());
+    }
+    Ok(affine)
+}
+
+pub(crate) fn sform(header: &NiftiHeader) -> Affine {
+    let row = |r: [f32; 4]| r.map(f64::from);
+    [row(header.srow_x), row(header.srow_y), row(header.srow_z), [0., 0., 0., 1.]]
+}
+
+/// The qform's affine; `None` where the quaternion is no rotation.
+pub(crate) fn qform(header: &NiftiHeader) -> Option<Affine> {
+    // nibabel's tolerance: three times the precision of the stored f32.
+    let tolerance = 3.0 * f64::from(f32::EPSILON);
+    let [x, y, z] = [header.quatern_b, header.quatern_c, header.quatern_d].map(f64::from);
+    let w_squared = 1.0 - (x * x + y * y + z * z);
+    let w = if w_squared.abs() < tolerance {
+        0.0
+    } else if w_squared > 0.0 {
+        w_squared.sqrt()
+    } else {
+        return None;
+    };
+    let scale = 2.0 / (w * w + x * x + y * y + z * z);
+    let rotation = [
+        [1. - scale * (y * y + z * z), scale * (x * y - w * z), scale * (x * z + w * y)],
+        [scale * (x * y + w * z), 1. - scale * (x * x + z * z), scale * (y * z - w * x)],
+        [scale * (x * z - w * y), scale * (y * z + w * x), 1. - scale * (x * x + y * y)],
+    ];
+    let [qfac, dx, dy, dz] = [0, 1, 2, 3].map(|i| f64::from(header.pixdim[i]));
+    let step = [dx, dy, dz * qfac];
+    let origin = [header.quatern_x, header.quatern_y, header.quatern_z].map(f64::from);
+    let row = |r: usize| {
+        [rotation[r][0] * step[0], rotation[r][1] * step[1], rotation[r][2] * step[2], origin[r]]
+    };
+    Some([row(0), row(1), row(2), [0., 0., 0., 1.]])
+}
+
+/// Spacing about the centre of the grid, x pointing to the patient's left.
+fn base(header: &NiftiHeader, shape: [usize; 3]) -> Affine {
+    let mut affine = [[0.; 4], [0.; 4], [0.; 4], [0., 0., 0., 1.]];
+    for axis in 0..3 {
+        let sign = if axis == 0 { -1.0 } else { 1.0 };
+        let step = sign * f64::from(header.pixdim[axis + 1]);
+        affine[axis][axis] = step;
+        affine[axis][3] = -step * (shape[axis] as f64 - 1.0) / 2.0;
+    }
+    affine
+}
+
+/// The affine of the same field of view on a grid of another size.
+///
+/// Voxel centres lie where a half-pixel resize puts them:
+/// `old = new·s + (s - 1)/2` with `s = from/to`.
+pub(crate) fn resized(affine: &Affine, from: [usize; 3], to: [usize; 3]) -> Affine {
+    let mut out = *affine;
+    for row in 0..3 {
+        for axis in 0..3 {
+            let scale = from[axis] as f64 / to[axis] as f64;
+            out[row][axis] = affine[row][axis] * scale;
+            out[row][3] += affine[row][axis] * (scale - 1.0) / 2.0;
+        }
+    }
+    out
+}
+
+/// The length of each voxel axis' step, in the affine's unit.
+pub(crate) fn spacing(affine: &Affine) -> [f64; 3] {
+    [0, 1, 2].map(|c| (0..3).map(|r| affine[r][c].powi(2)).sum::<f64>().sqrt())
+}
+
+/// The scanner-space position of a voxel index, which may lie between voxels.
+pub(crate) fn apply(affine: &Affine, voxel: [f64; 3]) -> [f64; 3] {
+    [0, 1, 2].map(|r| affine[r][3] + (0..3).map(|c| affine[r][c] * voxel[c]).sum::<f64>())
+}
+
+/// Which anatomical axis each voxel axis follows most, and in which direction.
+///
+/// # Example
+///
+/// ```
+/// use medcam::volumes::Orientation;
+///
+/// let orientation: Orientation = "LPS".parse().unwrap();
+/// assert_eq!(orientation.codes(), ['L', 'P', 'S']);
+/// assert!("RAX".parse::<Orientation>().is_err());
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Orientation([Direction; 3]);
+
+/// One anatomical axis (0: left-right, 1: posterior-anterior, 2: inferior-superior) with its sign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Direction {
+    pub(crate) world: usize,
+    pub(crate) positive: bool,
+}
+
+impl Orientation {
+    /// Right, anterior, superior: the "canonical" orientation.
+    pub const RAS: Self = Self([
+        Direction { world: 0, positive: true },
+        Direction { world: 1, positive: true },
+        Direction { world: 2, positive: true },
+    ]);
+
+    /// The letters towards which the three axes run, such as `['R', 'A', 'S']`.
+    pub fn codes(&self) -> [char; 3] {
+        self.0.map(|d| LETTERS[d.world][usize::from(d.positive)])
+    }
+
+    /// The orientation of `affine`'s voxel axes, by the algorithm of nibabel's `io_orientation`.
+    pub(crate) fn of(affine: &Affine) -> Self {
+        // An affine that passed `best` has no zero column.
+        let mut rotation = nearest_rotation(normalised(affine).unwrap_or([[0.0; 3]; 3]));
+        let strength =
+            [0, 1, 2].map(|c| (0..3).map(|r| rotation[r][c].powi(2)).fold(0.0, f64::max));
+        let mut columns = [0, 1, 2];
+        columns.sort_by(|&a: &usize, &b| strength[b].total_cmp(&strength[a]));
+        let mut directions = Self::RAS.0;
+        for column in columns {
+            // The first of equals, as argmax does.
+            let mut world = 0;
+            for row in 1..3 {
+                if rotation[row][column].abs() > rotation[world][column].abs() {
+                    world = row;
+                }
+            }
+            directions[column] = Direction { world, positive: rotation[world][column] >= 0.0 };
+            rotation[world] = [0.0; 3];
+        }
+        Self(directions)
+    }
+
+    /// For each axis of `self`, the axis of `other` that runs along it, and whether backwards.
+    pub(crate) fn axes_from(&self, other: &Self) -> [(usize, bool); 3] {
+        self.0.map(|wanted| {
+            let axis = other.0.iter().position(|d| d.world == wanted.world).unwrap_or(0);
+            (axis, other.0[axis].positive != wanted.positive)
+        })
+    }
+}
+
+impl FromStr for Orientation {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let refuse = || {
+            format!(
+                "orientation \"{text}\" is not one of the 48 codes: one letter each of \
+                 L or R, P or A, I or S, in the order of the axes, such as \"RAS\""
+            )
+        };
+        let mut directions = Vec::new();
+        for letter in text.chars() {
+            let world = LETTERS.iter().position(|pair| pair.contains(&letter));
+            let world = world.ok_or_else(refuse)?;
+            if directions.iter().any(|d: &Direction| d.world == world) {
+                return Err(refuse());
+            }
+            directions.push(Direction { world, positive: LETTERS[world][1] == letter });
+        }
+        directions.try_into().map(Self).map_err(|_| refuse())
+    }
+}
+
+impl fmt::Display for Orientation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.codes().iter().try_for_each(|c| write!(f, "{c}"))
+    }
+}
+
+/// The upper left 3x3 with columns of length 1; `None` where a column is zero.
+fn normalised(affine: &Affine) -> Option<Matrix3> {
+    let length = spacing(affine);
+    if length.iter().any(|&l| l <= 0.0 || !l.is_finite()) {
+        return None;
+    }
+    Some([0, 1, 2].map(|r| [0, 1, 2].map(|c| affine[r][c] / length[c])))
+}
+
+fn determinant(m: &Matrix3) -> f64 {
+    let cofactors = cofactors(m);
+    (0..3).map(|c| m[0][c] * cofactors[0][c]).sum()
+}
+
+fn cofactors(m: &Matrix3) -> Matrix3 {
+    [0, 1, 2].map(|r| {
+        [0, 1, 2].map(|c| {
+            let (r1, r2, c1, c2) = ((r + 1) % 3, (r + 2) % 3, (c + 1) % 3, (c + 2) % 3);
+            m[r1][c1] * m[r2][c2] - m[r1][c2] * m[r2][c1]
+        })
+    })
+}
+
+/// The orthogonal factor of the polar decomposition, by Newton's iteration
+/// `X <- (X + X⁻ᵀ)/2`, which doubles the correct digits with each step.
+fn nearest_rotation(mut x: Matrix3) -> Matrix3 {
+    for _ in 0..64 {
+        let inverse_transposed = {
+            let d = determinant(&x);
+            cofactors(&x).map(|row| row.map(|v| v / d))
+        };
+        let next = [0, 1, 2].map(|r| [0, 1, 2].map(|c| (x[r][c] + inverse_transposed[r][c]) / 2.0));
+        let change = (0..9).map(|i| (next[i / 3][i % 3] - x[i / 3][i % 3]).abs());
+        let done = change.fold(0.0, f64::max) < 1e-15;
+        x = next;
+        if done {
+            break;
+        }
+    }
+    x
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_half_size_grid_keeps_the_field_of_view() {
+        // 4 voxels of 2 mm from 10 mm on: they fill 9..17 mm. Two voxels of 4 mm: 11 and 15 mm.
+        let mut affine = [[0.; 4], [0., 1., 0., 0.], [0., 0., 1., 0.], [0., 0., 0., 1.]];
+        affine[0] = [2., 0., 0., 10.];
+        let out = resized(&affine, [4, 1, 1], [2, 1, 1]);
+        assert_eq!(apply(&out, [0., 0., 0.])[0], 11.0);
+        assert_eq!(apply(&out, [1., 0., 0.])[0], 15.0);
+    }
+
+    #[test]
+    fn a_half_turn_quaternion_flips_two_axes() {
+        // b = 1: a half turn about x. qfac -1 flips z once more.
+        let mut header = NiftiHeader { quatern_b: 1.0, ..NiftiHeader::default() };
+        header.pixdim[..4].copy_from_slice(&[-1., 2., 3., 4.]);
+        let affine = qform(&header).unwrap();
+        let diagonal = [affine[0][0], affine[1][1], affine[2][2]];
+        assert_eq!(diagonal, [2., -3., 4.]);
+    }
+
+    #[test]
+    fn without_forms_the_grid_is_centred_and_x_runs_left() {
+        let mut header = NiftiHeader { sform_code: 0, qform_code: 0, ..NiftiHeader::default() };
+        header.pixdim[1..4].copy_from_slice(&[3., 2., 1.]);
+        let affine = best(&header, [3, 5, 7]).unwrap();
+        assert_eq!(affine[0], [-3., 0., 0., 3.]);
+        assert_eq!(affine[1], [0., 2., 0., -4.]);
+        assert_eq!(Orientation::of(&affine).codes(), ['L', 'A', 'S']);
+    }
+}

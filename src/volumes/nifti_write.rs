@@ -1,0 +1,139 @@
+//! Writing a map as a NIfTI-1 file that lies over the image that it explains.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use ndarray::Array3;
+use nifti::{NiftiHeader, NiftiType};
+
+use super::affine::{self, Affine};
+use super::write::{self, MapType, to_u8};
+use crate::error::{Error, Result};
+
+const DATA_OFFSET: usize = 352;
+const DESCRIPTION: &[u8] = b"medcam attention map";
+
+/// Writes `map`, which covers the field of view of `header`'s grid of `shape` in its voxel order.
+pub(crate) fn write_map(
+    path: &Path,
+    header: &NiftiHeader,
+    shape: [usize; 3],
+    map: &Array3<f32>,
+    dtype: MapType,
+) -> Result<()> {
+    let (i, j, k) = map.dim();
+    let to = [i, j, k];
+    let Some(dims) = to.iter().map(|&n| i16::try_from(n).ok().filter(|&n| n > 0)).collect() else {
+        return Err(Error::file(path, format!("NIfTI cannot hold a map of shape {to:?}")));
+    };
+    let header = on_grid(header, shape, to);
+    let head = header_bytes(&header, dims, dtype);
+    write::atomically(path, |file| {
+        let zipped = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gz"));
+        if zipped {
+            let mut gzip = GzEncoder::new(file, Compression::fast());
+            write_body(&mut gzip, &head, map, dtype)?;
+            gzip.finish().map(|_| ())
+        } else {
+            write_body(file, &head, map, dtype)
+        }
+    })
+}
+
+fn write_body(
+    out: &mut impl Write,
+    head: &[u8],
+    map: &Array3<f32>,
+    dtype: MapType,
+) -> io::Result<()> {
+    out.write_all(head)?;
+    // NIfTI stores the first axis fastest: one slice of the last axis at a time.
+    let mut bytes = Vec::new();
+    for slice in map.axis_iter(ndarray::Axis(2)) {
+        bytes.clear();
+        match dtype {
+            MapType::F32 => bytes.extend(slice.t().iter().flat_map(|v| v.to_le_bytes())),
+            MapType::U8 => bytes.extend(slice.t().iter().map(|&v| to_u8(v))),
+        }
+        out.write_all(&bytes)?;
+    }
+    Ok(())
+}
+
+/// `header` with both forms and the spacing moved to a grid of `to` voxels.
+fn on_grid(header: &NiftiHeader, from: [usize; 3], to: [usize; 3]) -> NiftiHeader {
+    let mut header = header.clone();
+    if from == to {
+        return header;
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "NIfTI stores its affines as f32")]
+    let narrow = |affine: Affine| affine.map(|row| row.map(|x| x as f32));
+    if header.sform_code > 0 {
+        let sform = narrow(affine::resized(&affine::sform(&header), from, to));
+        [header.srow_x, header.srow_y, header.srow_z] = [sform[0], sform[1], sform[2]];
+    }
+    if header.qform_code > 0 {
+        match affine::qform(&header) {
+            Some(qform) => {
+                let origin = narrow(affine::resized(&qform, from, to)).map(|row| row[3]);
+                [header.quatern_x, header.quatern_y, header.quatern_z, _] = origin;
+            }
+            // The image was placed by its sform; a broken qform cannot be moved.
+            None => header.qform_code = 0,
+        }
+    }
+    for axis in 0..3 {
+        let scale = from[axis] as f64 / to[axis] as f64;
+        #[expect(clippy::cast_possible_truncation, reason = "NIfTI stores its spacing as f32")]
+        {
+            header.pixdim[axis + 1] = (f64::from(header.pixdim[axis + 1]) * scale) as f32;
+        }
+    }
+    header
+}
+
+/// The header of a map, little-endian, with the four empty bytes that say "no extensions".
+///
+/// Written here because the `nifti` crate's writer always stores a slope of 1.
+fn header_bytes(geometry: &NiftiHeader, dims: Vec<i16>, dtype: MapType) -> Vec<u8> {
+    let (kind, bits, slope) = match dtype {
+        MapType::F32 => (NiftiType::Float32, 32_i16, 1.0_f32),
+        MapType::U8 => (NiftiType::Uint8, 8, 1.0 / 255.0),
+    };
+    let mut head = vec![0_u8; DATA_OFFSET];
+    let mut put = |at: usize, bytes: &[u8]| head[at..at + bytes.len()].copy_from_slice(bytes);
+    put(0, &348_i32.to_le_bytes());
+    put(40, &3_i16.to_le_bytes());
+    for axis in 0..7 {
+        let extent = dims.get(axis).copied().unwrap_or(1);
+        put(42 + 2 * axis, &extent.to_le_bytes());
+    }
+    put(70, &(kind as i16).to_le_bytes());
+    put(72, &bits.to_le_bytes());
+    let pixdim = geometry.pixdim;
+    let floats = [
+        (76, &[pixdim[0], pixdim[1], pixdim[2], pixdim[3], 1.0, 1.0, 1.0, 1.0][..]),
+        (108, &[DATA_OFFSET as f32, slope, 0.0]),
+        // cal_max, cal_min
+        (124, &[1.0, 0.0]),
+        (256, &[geometry.quatern_b, geometry.quatern_c, geometry.quatern_d]),
+        (268, &[geometry.quatern_x, geometry.quatern_y, geometry.quatern_z]),
+        (280, &geometry.srow_x),
+        (296, &geometry.srow_y),
+        (312, &geometry.srow_z),
+    ];
+    for (at, values) in floats {
+        for (index, value) in values.iter().enumerate() {
+            put(at + 4 * index, &value.to_le_bytes());
+        }
+    }
+    // Units of space only: a map has no time.
+    put(123, &[geometry.xyzt_units & 0o7]);
+    put(148, DESCRIPTION);
+    put(252, &geometry.qform_code.to_le_bytes());
+    put(254, &geometry.sform_code.to_le_bytes());
+    put(344, b"n+1\0");
+    head
+}

@@ -1,0 +1,220 @@
+//! From an image on disk to a model's input.
+
+use ndarray::{Array4, ArrayD, ArrayViewMut, Axis, Dimension};
+
+use super::affine::Orientation;
+use super::card::{AxisOrder, Card, Color, Nan, Sampling};
+use super::grid::{Axes, Grid, to_model};
+use super::intensity;
+use super::{Image, Input, Volume};
+use crate::error::{Error, Result};
+use crate::ops::resample;
+
+/// A model's input with the way back to the image that it came from.
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    /// `(1, C, D, H, W)` or `(1, C, H, W)`; a ready-made array keeps its batch `B`. Contiguous.
+    pub tensor: ArrayD<f32>,
+    /// Where maps of this input belong.
+    pub grid: Grid,
+}
+
+impl Card {
+    /// Prepares an image for the model, in this order: values that are not finite, colour,
+    /// orientation and order of axes, size, intensity steps.
+    ///
+    /// A volume gives `(1, C, D, H, W)`. With `spatial_rank` 2, a volume with one axis of extent 1
+    /// loses that axis. Arrays (`.npy`) are ready-made model input: their values are only checked
+    /// to be finite.
+    ///
+    /// # Errors
+    ///
+    /// If the image has values that are not finite (unless the card says `nan = "zero"`), has
+    /// another number of axes than `spatial_rank` (2 or 3), or the card asks for what this kind
+    /// of image does not have, such as the orientation of a PNG.
+    pub fn prepare(&self, input: &Input, spatial_rank: Option<usize>) -> Result<Prepared> {
+        match input {
+            Input::Volume(volume) => {
+                let axes = self.axes_of(volume, spatial_rank)?;
+                let mut data = volume.data.clone();
+                self.make_finite(data.view_mut())?;
+                let flat = spatial_rank == Some(2);
+                let spacing = axes.map(|(axis, _)| volume.spacing_mm[axis]);
+                let data = to_model(data.view(), &axes).as_standard_layout().into_owned();
+                let tensor = self.finish(data, Some(spacing), flat)?;
+                Ok(Prepared { tensor, grid: Grid::of(input, axes) })
+            }
+            Input::Image(image) => {
+                if spatial_rank == Some(3) {
+                    return Err(refuse("the model is 3D, the input is a 2D image"));
+                }
+                let tensor = self.prepare_image(image)?;
+                Ok(Prepared { tensor, grid: Grid::of(input, AS_STORED) })
+            }
+            Input::Array(array) => {
+                let rank = spatial_rank.unwrap_or(array.ndim().saturating_sub(2));
+                if array.ndim() != rank + 2 || !(2..=3).contains(&rank) || array.is_empty() {
+                    let expected = match spatial_rank {
+                        Some(2) => "(B, C, H, W)",
+                        Some(_) => "(B, C, D, H, W)",
+                        None => "(B, C, H, W) or (B, C, D, H, W)",
+                    };
+                    let shape = array.shape();
+                    return Err(refuse(format!("the array has shape {shape:?}, not {expected}")));
+                }
+                let mut tensor = array.as_standard_layout().into_owned();
+                self.make_finite(tensor.view_mut())?;
+                Ok(Prepared { tensor, grid: Grid::of(input, AS_STORED) })
+            }
+        }
+    }
+
+    fn prepare_image(&self, image: &Image) -> Result<ArrayD<f32>> {
+        if self.input.orientation.is_some() {
+            return Err(refuse(
+                "the card asks for an orientation, which a picture does not have; give a NIfTI \
+                 volume, or remove `orientation` from the card",
+            ));
+        }
+        let data = match self.input.color {
+            Some(Color::Rgb) => image.rgb(),
+            Some(Color::Gray) => image.gray(),
+            None => image.data.clone(),
+        };
+        if data.is_empty() {
+            return Err(refuse(format!("the image has shape {:?}", data.shape())));
+        }
+        let mut data = data.insert_axis(Axis(1));
+        self.make_finite(data.view_mut())?;
+        self.finish(data, None, true)
+    }
+
+    /// Resizes and rescales `(C, D, H, W)` and puts the batch axis in front.
+    fn finish(
+        &self,
+        data: Array4<f32>,
+        spacing_mm: Option<[f64; 3]>,
+        flat: bool,
+    ) -> Result<ArrayD<f32>> {
+        let mut data = self.resize(data, spacing_mm, flat)?;
+        for step in &self.intensity {
+            intensity::apply(step, &mut data)?;
+        }
+        let tensor = data.into_dyn().insert_axis(Axis(0));
+        Ok(if flat { tensor.index_axis_move(Axis(2), 0) } else { tensor })
+    }
+
+    fn resize(
+        &self,
+        data: Array4<f32>,
+        spacing_mm: Option<[f64; 3]>,
+        flat: bool,
+    ) -> Result<Array4<f32>> {
+        let Some(sampling) = &self.input.sampling else { return Ok(data) };
+        let (channels, d, h, w) = data.dim();
+        let from = [d, h, w];
+        let first = usize::from(flat);
+        let rank = 3 - first;
+        let mut to = from;
+        let check = |key: &str, given: usize| match given == rank {
+            true => Ok(()),
+            false => {
+                Err(refuse(format!("the card's `{key}` has {given} numbers, the input is {rank}D")))
+            }
+        };
+        match sampling {
+            Sampling::Size(size) => {
+                check("size", size.len())?;
+                to[first..].copy_from_slice(size);
+            }
+            Sampling::SpacingMm(wanted) => {
+                check("spacing_mm", wanted.len())?;
+                let Some(spacing_mm) = spacing_mm else {
+                    return Err(refuse(
+                        "the card asks for a spacing, which a picture does not have; use `size`",
+                    ));
+                };
+                for (axis, wanted) in (first..3).zip(wanted) {
+                    let extent = (from[axis] as f64 * spacing_mm[axis] / wanted).round().max(1.0);
+                    if extent > 32767.0 {
+                        return Err(refuse(format!(
+                            "a spacing of {wanted} mm needs {extent} voxels along one axis; the \
+                             image has {} of {} mm",
+                            from[axis], spacing_mm[axis]
+                        )));
+                    }
+                    #[expect(
+                        clippy::cast_possible_truncation,
+                        clippy::cast_sign_loss,
+                        reason = "within 1..=32767"
+                    )]
+                    {
+                        to[axis] = extent as usize;
+                    }
+                }
+            }
+        }
+        if to == from {
+            return Ok(data);
+        }
+        let (values, _) = data.into_raw_vec_and_offset();
+        let values = resample(&values, channels, from, to, self.input.interpolation)?;
+        Array4::from_shape_vec((channels, to[0], to[1], to[2]), values)
+            .map_err(|error| refuse(error.to_string()))
+    }
+
+    fn axes_of(&self, volume: &Volume, spatial_rank: Option<usize>) -> Result<Axes> {
+        let shape = volume.shape();
+        let mut axes = match &self.input.orientation {
+            Some(orientation) => orientation.axes_from(&Orientation::of(&volume.affine)),
+            None => AS_STORED,
+        };
+        if self.input.axes == AxisOrder::Zyx {
+            axes.reverse();
+        }
+        if spatial_rank == Some(2) {
+            let single = |&(axis, _): &(usize, bool)| shape[axis] == 1;
+            if axes.iter().filter(|a| single(a)).count() != 1 {
+                return Err(refuse(format!(
+                    "the model is 2D, the volume has shape {shape:?}; it needs exactly one axis \
+                     of extent 1"
+                )));
+            }
+            // A stable sort: the single slice comes first, as the map's D = 1.
+            axes.sort_by_key(|a| !single(a));
+        }
+        Ok(axes)
+    }
+
+    fn make_finite<D: Dimension>(&self, mut values: ArrayViewMut<'_, f32, D>) -> Result<()> {
+        let (shape, total) = (values.shape().to_vec(), values.len());
+        let mut first = None;
+        let mut count = 0_usize;
+        for (index, value) in values.iter_mut().enumerate() {
+            if !value.is_finite() {
+                first.get_or_insert((index, *value));
+                count += 1;
+                *value = 0.0;
+            }
+        }
+        match first {
+            Some((mut rest, value)) if self.input.nan == Nan::Error => {
+                let mut index = shape;
+                for extent in index.iter_mut().rev() {
+                    (*extent, rest) = (rest % *extent, rest / *extent);
+                }
+                Err(refuse(format!(
+                    "{count} of {total} values are not finite, the first is {value} at index \
+                     {index:?}; repair the image, or set `nan = \"zero\"` in the card's [input]"
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+const AS_STORED: Axes = [(0, false), (1, false), (2, false)];
+
+fn refuse(message: impl Into<String>) -> Error {
+    Error::input("prepare", message.into())
+}
