@@ -1,1 +1,68 @@
-fn main() {}
+//! Compiles the TorchScript shim, binds its header with bindgen, and makes the programs of this
+//! package find libtorch where it was built against.
+
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    #[cfg(feature = "torch")]
+    torch::build();
+}
+
+#[cfg(feature = "torch")]
+mod torch {
+    use std::env;
+    use std::path::PathBuf;
+
+    const SHIM: &str = "src/torch/shim";
+    const SOURCES: [&str; 4] = ["analysis", "graph", "module", "tape"];
+
+    pub fn build() {
+        println!("cargo:rerun-if-changed={SHIM}");
+        // torch-sys found libtorch and says where (`links = "tch"`).
+        let lib = PathBuf::from(
+            env::var_os("DEP_TCH_LIBTORCH_LIB").expect("torch-sys names libtorch's lib folder"),
+        );
+        let include = env::var_os("LIBTORCH_INCLUDE")
+            .map(PathBuf::from)
+            .or_else(|| lib.parent().map(PathBuf::from))
+            .expect("libtorch's lib folder has a parent")
+            .join("include");
+        println!("cargo:rerun-if-env-changed=LIBTORCH_INCLUDE");
+
+        cc::Build::new()
+            .cpp(true)
+            .std("c++17")
+            .flag("-isystem")
+            .flag(&include)
+            .flag("-isystem")
+            .flag(include.join("torch/csrc/api/include"))
+            .files(SOURCES.map(|stem| format!("{SHIM}/{stem}.cpp")))
+            .compile("medcam_shim");
+        // The shim calls libtorch by itself, whatever torch-sys needs of it.
+        for library in ["torch", "torch_cpu", "c10"] {
+            println!("cargo:rustc-link-lib={library}");
+        }
+        // Programs run without LD_LIBRARY_PATH; as RUNPATH it still yields to one that is set.
+        println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());
+
+        let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+        bindgen::Builder::default()
+            .header(format!("{SHIM}/shim.h"))
+            // libclang from PyPI comes without stddef.h and its like; those of the C++ compiler do.
+            .clang_arg(format!("-I{}", compiler_headers()))
+            .allowlist_item("mc_.*")
+            .generate()
+            .expect("bindgen reads shim.h")
+            .write_to_file(out.join("shim.rs"))
+            .expect("OUT_DIR is writable");
+    }
+
+    fn compiler_headers() -> String {
+        let compiler = cc::Build::new().cpp(true).get_compiler();
+        let output = compiler
+            .to_command()
+            .arg("-print-file-name=include")
+            .output()
+            .expect("the C++ compiler runs");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+}

@@ -1,0 +1,305 @@
+//! `inject()`: one network with its method, options and outputs.
+
+mod map;
+mod options;
+
+use tch::{Kind, Tensor};
+
+pub use map::{AttentionMap, Warning};
+pub use options::{MapSize, Options};
+
+use crate::error::{Error, Result};
+use crate::methods::{Score, ScoreAt};
+use crate::torch::{Facts, Layers, Network, Selected, Tape, Task, check_input, torch};
+use crate::volumes::{self, MapType};
+
+/// Injects attention maps into a network: each [`Injected::forward`] gives the network's own
+/// output, bit for bit, and makes the maps on the way.
+///
+/// Nothing is run here. The first forward runs one sample of its batch once more, without autograd,
+/// to find out which layers there are.
+///
+/// # Errors
+///
+/// If the folder of [`Options::save_maps`] cannot be made.
+///
+/// # Example
+///
+/// ```no_run
+/// use medcam::{Device, Options, Target};
+///
+/// let model = medcam::load("bbox_model.pt", Device::Cpu)?;
+/// let mut model = medcam::inject(model, Options::default().target(Target::Class(1)))?;
+/// let batch = tch::Tensor::rand([1, 1, 128, 128, 128], (tch::Kind::Float, tch::Device::Cpu));
+/// let probabilities = model.forward(&batch)?;
+/// for map in model.attention_maps() {
+///     println!("{}: {:?}", map.layer(), map.to_array().shape());
+/// }
+/// # Ok::<(), medcam::Error>(())
+/// ```
+pub fn inject<N: Network>(network: N, options: Options) -> Result<Injected<N>> {
+    if let Some(folder) = &options.save_maps {
+        volumes::make_folder(folder)?;
+    }
+    let facts = network.facts();
+    Ok(Injected {
+        network,
+        options,
+        facts,
+        layers: None,
+        selected: Vec::new(),
+        maps: Vec::new(),
+        warnings: Vec::new(),
+        forwards: 0,
+    })
+}
+
+/// A network that makes attention maps as it runs; see [`inject()`].
+#[derive(Debug)]
+pub struct Injected<N: Network> {
+    network: N,
+    options: Options,
+    facts: Facts,
+    layers: Option<Layers>,
+    selected: Vec<Selected>,
+    maps: Vec<AttentionMap>,
+    warnings: Vec<Warning>,
+    forwards: usize,
+}
+
+impl<N: Network> Injected<N> {
+    /// Runs the network on a batch `(B, C, [D,] H, W)` and makes its attention maps.
+    ///
+    /// Returns the network's own output, bit for bit what it gives without injection.
+    ///
+    /// # Errors
+    ///
+    /// If the input does not fit the network or is not finite, a layer is unknown or no gradient
+    /// reaches it, a class is out of range, the maps are not finite, or they cannot be saved. The
+    /// maps of the forward before are gone then.
+    pub fn forward(&mut self, input: &Tensor) -> Result<Tensor> {
+        self.maps.clear();
+        self.warnings.clear();
+        self.check(input)?;
+        self.discover(input)?;
+
+        let mut tape = Tape::new()?;
+        for layer in &self.selected {
+            tape.want(&layer.name, layer.run)?;
+        }
+        let output = {
+            let _no_grad = tch::no_grad_guard();
+            self.network.forward_tapped(input, &mut tape)?
+        };
+        let activations = self
+            .selected
+            .iter()
+            .enumerate()
+            .map(|(wish, layer)| {
+                tape.activation(wish).ok_or_else(|| {
+                    Error::layer(format!(
+                        "layer '{}': run {} did not happen for this input",
+                        layer.label, layer.run
+                    ))
+                })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let logits = tape.noted_logits().unwrap_or_else(|| output.shallow_clone());
+        drop(tape);
+        let (gradients, classes) = self.backward(input, &output, &logits, &activations)?;
+        self.make_maps(input, &activations, &gradients, &classes)?;
+        self.save()?;
+        self.forwards += 1;
+        Ok(output.detach())
+    }
+
+    /// The maps of the last forward, one entry per layer, in the order of the choice.
+    pub fn attention_maps(&self) -> &[AttentionMap] {
+        &self.maps
+    }
+
+    /// What to know about the maps of the last forward.
+    pub fn warnings(&self) -> &[Warning] {
+        &self.warnings
+    }
+
+    /// The layers of the network, found out with one forward of the first sample of `input` if
+    /// that has not happened yet.
+    ///
+    /// # Errors
+    ///
+    /// If the input does not fit the network, or its output is no classification or segmentation.
+    pub fn layers(&mut self, input: &Tensor) -> Result<&Layers> {
+        self.check(input)?;
+        match self.layers {
+            Some(ref layers) => Ok(layers),
+            None => Ok(self.layers.insert(find_layers(&self.network, &self.facts, input)?)),
+        }
+    }
+
+    /// Changes what the maps of the forwards to come explain.
+    pub fn set_target(&mut self, target: crate::methods::Target) {
+        self.options.target = target;
+    }
+
+    /// Changes the size of the maps of the forwards to come.
+    pub fn set_size(&mut self, size: MapSize) {
+        self.options.size = size;
+    }
+
+    /// The network itself.
+    pub fn network(&self) -> &N {
+        &self.network
+    }
+
+    fn check(&self, input: &Tensor) -> Result<()> {
+        check_input(&self.facts, input)?;
+        finite("input", input)
+    }
+
+    /// Finds out, once, which layers there are and which of them are wanted.
+    fn discover(&mut self, input: &Tensor) -> Result<()> {
+        if !self.selected.is_empty() {
+            return Ok(());
+        }
+        let layers = match self.layers.take() {
+            Some(layers) => layers,
+            None => find_layers(&self.network, &self.facts, input)?,
+        };
+        let selected = layers.select(&self.options.layers);
+        self.layers = Some(layers);
+        self.selected = selected?;
+        Ok(())
+    }
+
+    /// The gradient of the score with respect to each activation.
+    fn backward(
+        &mut self,
+        input: &Tensor,
+        output: &Tensor,
+        logits: &Tensor,
+        activations: &[Tensor],
+    ) -> Result<(Vec<Tensor>, Vec<Option<usize>>)> {
+        finite("the model's output", output)?;
+        let score_at = match self.options.score {
+            ScoreAt::Logits => logits,
+            ScoreAt::Output => output,
+        };
+        let task = Task::of(&input.size(), &output.size())?;
+        let score = tch::with_grad(|| Score::of(&self.options.target, task, score_at, logits))?;
+        for &sample in &score.empty {
+            self.warnings.push(Warning {
+                code: "EMPTY_TARGET",
+                layer: String::new(),
+                sample: Some(sample),
+                message: format!(
+                    "sample {sample}: the target {:?} has no voxel, so the map is zero",
+                    self.options.target
+                ),
+            });
+        }
+        let unreached = |layer: &Selected| {
+            Error::layer(format!(
+                "layer '{}': no gradient of the score reaches it; the score does not depend on it",
+                layer.label
+            ))
+        };
+        if !score.sum.requires_grad() {
+            return Err(self.selected.first().map_or_else(|| Error::layer("no layer"), unreached));
+        }
+        let gradients =
+            torch("backward", || Tensor::f_run_backward(&[&score.sum], activations, false, false))?;
+        match gradients.iter().zip(&self.selected).find(|(gradient, _)| !gradient.defined()) {
+            Some((_, layer)) => Err(unreached(layer)),
+            None => Ok((gradients, score.classes)),
+        }
+    }
+
+    fn make_maps(
+        &mut self,
+        input: &Tensor,
+        activations: &[Tensor],
+        gradients: &[Tensor],
+        classes: &[Option<usize>],
+    ) -> Result<()> {
+        let spatial_rank = input.dim() - 2;
+        let size = match self.options.size {
+            MapSize::Layer => None,
+            MapSize::Exact(size) => Some(size),
+            MapSize::Input => Some(spatial(input)),
+        };
+        for ((layer, activation), gradient) in self.selected.iter().zip(activations).zip(gradients)
+        {
+            let map = self
+                .options
+                .backend
+                .maps(activation, gradient, size)
+                .and_then(|maps| AttentionMap::new(&layer.label, maps, classes, spatial_rank))
+                .map_err(|error| error.within(format!("layer '{}'", layer.label)))?;
+            self.warnings.extend(map::judge(&map));
+            let redraws =
+                |layers: &Layers| layers.get(&layer.name).is_some_and(|l| l.redraws_output);
+            if self.layers.as_ref().is_some_and(redraws) {
+                self.warnings.push(Warning {
+                    code: "REDRAWS_OUTPUT",
+                    layer: layer.label.clone(),
+                    sample: None,
+                    message: format!(
+                        "layer '{}': only pointwise steps come between it and the score, so the \
+                         gradient is the same at every voxel and the map only redraws the output. \
+                         Layer auto avoids such layers",
+                        layer.label
+                    ),
+                });
+            }
+            self.maps.push(map);
+        }
+        Ok(())
+    }
+
+    fn save(&self) -> Result<()> {
+        let Some(folder) = &self.options.save_maps else { return Ok(()) };
+        for map in &self.maps {
+            let folder = folder.join(&map.layer);
+            volumes::make_folder(&folder)?;
+            let path = folder.join(format!("{:06}.npy", self.forwards));
+            volumes::write_npy(path, &map.to_array(), MapType::F32)?;
+        }
+        Ok(())
+    }
+}
+
+fn find_layers(network: &impl Network, facts: &Facts, input: &Tensor) -> Result<Layers> {
+    let mut tape = Tape::new()?;
+    let sample = torch("input", || input.f_narrow(0, 0, 1))?;
+    let output = {
+        let _no_grad = tch::no_grad_guard();
+        network.forward_tapped(&sample, &mut tape)?
+    };
+    let task = Task::of(&sample.size(), &output.size())?;
+    Ok(Layers::new(task, sample.dim(), &tape.seen(), facts))
+}
+
+/// `D, H, W` of an input; 2D has `D = 1`.
+fn spatial(input: &Tensor) -> [usize; 3] {
+    let mut extents = [1; 3];
+    for (extent, &n) in extents.iter_mut().rev().zip(input.size()[2..].iter().rev()) {
+        *extent = usize::try_from(n).unwrap_or(0);
+    }
+    extents
+}
+
+/// Refuses NaN and infinity.
+fn finite(what: &str, tensor: &Tensor) -> Result<()> {
+    let bad = torch(what, || {
+        let tensor = tensor.f_detach()?;
+        if bool::try_from(tensor.f_isfinite()?.f_all()?)? {
+            return Ok(0);
+        }
+        i64::try_from(tensor.f_isfinite()?.f_logical_not()?.f_sum(Kind::Int64)?)
+    })?;
+    if bad == 0 {
+        return Ok(());
+    }
+    Err(Error::input(what, format!("{bad} of {} values are NaN or infinite", tensor.numel())))
+}

@@ -1,0 +1,287 @@
+//! What a map explains: the score whose gradient is taken.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::Serialize;
+use tch::{Kind, Tensor};
+
+use crate::error::{Error, Result};
+use crate::torch::{Task, torch};
+
+/// What a map explains. The score of sample `b` is
+///
+/// | target | classification, output `(B, K)` | segmentation, output `(B, K, [D,] H, W)` |
+/// |---|---|---|
+/// | `Class(k)` | `y[b,k]` | `sum_n y[b,k,n]` |
+/// | `Classes([k_0, k_1, ...])` | `y[b,k_b]` | `sum_n y[b,k_b,n]` |
+/// | `Best` | the class with the highest score, per sample | the class predicted for the most voxels, per sample; class 0 (background) only if there is no other |
+/// | `All` | `sum_k y[b,k]` | `sum_k,n y[b,k,n]` |
+/// | `Predicted(k)` | `y[b,k]` where `k` is the predicted class | `y[b,k,n]` summed over the voxels that are predicted as `k` |
+/// | `Region {class, mask}` | not possible | `sum_n mask[b,n]·y[b,k,n]` |
+/// | `Function(f)` | `sum f(y)` | `sum f(y)` |
+///
+/// with `y` before a final softmax or sigmoid ([`ScoreAt::Logits`]) or after it. A network with a
+/// single output channel predicts class 0 where `y > 0`.
+#[derive(Clone, Default)]
+#[non_exhaustive]
+pub enum Target {
+    /// The best class of each sample.
+    #[default]
+    Best,
+    /// One class for the whole batch.
+    Class(usize),
+    /// One class per sample.
+    Classes(Vec<usize>),
+    /// All outputs.
+    All,
+    /// The voxels predicted as a class.
+    Predicted(usize),
+    /// A region of the output grid.
+    Region {
+        /// The class; `None` for the best one.
+        class: Option<usize>,
+        /// The weight of each voxel, usually 0 or 1: `([D,] H, W)`, or with a leading batch axis.
+        mask: Arc<Tensor>,
+    },
+    /// Any function of the output; what it returns is summed. Samples must not be mixed.
+    Function(Arc<dyn Fn(&Tensor) -> Tensor + Send + Sync>),
+}
+
+/// Where the score is taken in a network that ends in a softmax or sigmoid.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ScoreAt {
+    /// Before it. A softmax near 0 or 1 has next to no gradient; its input has.
+    #[default]
+    Logits,
+    /// After it, at the output itself.
+    Output,
+}
+
+impl FromStr for ScoreAt {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "logits" => Ok(Self::Logits),
+            "output" => Ok(Self::Output),
+            _ => Err(Error::usage(format!("score '{text}': expected logits or output"))),
+        }
+    }
+}
+
+impl FromStr for Target {
+    type Err = Error;
+
+    /// `best`, `all`, a class index, or `predicted:N`.
+    fn from_str(text: &str) -> Result<Self> {
+        let unknown =
+            || Error::usage(format!("label '{text}': expected best, all, N or predicted:N"));
+        match text {
+            "best" => Ok(Self::Best),
+            "all" => Ok(Self::All),
+            _ => match text.strip_prefix("predicted:") {
+                Some(class) => class.parse().map(Self::Predicted).map_err(|_| unknown()),
+                None => text.parse().map(Self::Class).map_err(|_| unknown()),
+            },
+        }
+    }
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Best => f.write_str("Best"),
+            Self::Class(class) => f.debug_tuple("Class").field(class).finish(),
+            Self::Classes(classes) => f.debug_tuple("Classes").field(classes).finish(),
+            Self::All => f.write_str("All"),
+            Self::Predicted(class) => f.debug_tuple("Predicted").field(class).finish(),
+            Self::Region { class, mask } => {
+                f.debug_struct("Region").field("class", class).field("mask", &mask.size()).finish()
+            }
+            Self::Function(_) => f.write_str("Function(..)"),
+        }
+    }
+}
+
+/// A score ready for backward.
+#[derive(Debug)]
+pub(crate) struct Score {
+    /// The sum of the scores of all samples; the gradient of each is its own, as no sample's score
+    /// depends on another's activation.
+    pub sum: Tensor,
+    /// The class of each sample, where the target is one.
+    pub classes: Vec<Option<usize>>,
+    /// Samples whose score has no voxel to be taken from.
+    pub empty: Vec<usize>,
+}
+
+impl Score {
+    /// `y`: where the score is taken; `logits`: before a final activation (the same tensor where
+    /// there is none). Both `(B, K)` or `(B, K, [D,] H, W)`.
+    pub(crate) fn of(target: &Target, task: Task, y: &Tensor, logits: &Tensor) -> Result<Self> {
+        let y = if y.dim() == 1 { y.unsqueeze(1) } else { y.shallow_clone() };
+        let logits = if logits.dim() == 1 { logits.unsqueeze(1) } else { logits.shallow_clone() };
+        let batch = extent(&y, 0);
+        let same = |class: usize| vec![class; batch];
+        let scored = |sum: Tensor, classes: &[usize], empty| Self {
+            sum,
+            classes: classes.iter().copied().map(Some).collect(),
+            empty,
+        };
+        match target {
+            Target::Best => {
+                let classes = best(task, &logits)?;
+                Ok(scored(channels(&y, &classes)?.sum(Kind::Float), &classes, Vec::new()))
+            }
+            Target::Class(class) => {
+                let classes = same(*class);
+                Ok(scored(channels(&y, &classes)?.sum(Kind::Float), &classes, Vec::new()))
+            }
+            Target::Classes(classes) => {
+                if classes.len() != batch {
+                    return Err(Error::input(
+                        "target",
+                        format!("{} classes for a batch of {batch}", classes.len()),
+                    ));
+                }
+                Ok(scored(channels(&y, classes)?.sum(Kind::Float), classes, Vec::new()))
+            }
+            Target::All => {
+                Ok(Self { sum: y.sum(Kind::Float), classes: vec![None; batch], empty: Vec::new() })
+            }
+            Target::Predicted(class) => {
+                let classes = same(*class);
+                let chosen = channels(&y, &classes)?;
+                let predicted = prediction(&logits)?.eq(i64::try_from(*class).unwrap_or(i64::MAX));
+                let empty = empty_samples(&predicted)?;
+                Ok(scored((chosen * predicted).sum(Kind::Float), &classes, empty))
+            }
+            Target::Region { class, mask } => {
+                if task == Task::Classification {
+                    return Err(Error::input(
+                        "target",
+                        "a mask needs an output with one score per voxel; this network classifies",
+                    ));
+                }
+                let classes = match class {
+                    Some(class) => same(*class),
+                    None => best(task, &logits)?,
+                };
+                let chosen = channels(&y, &classes)?;
+                let mask = region(mask, &chosen)?;
+                let empty = empty_samples(&mask)?;
+                Ok(scored((chosen * mask).sum(Kind::Float), &classes, empty))
+            }
+            Target::Function(function) => Ok(Self {
+                sum: function(&y).sum(Kind::Float),
+                classes: vec![None; batch],
+                empty: Vec::new(),
+            }),
+        }
+    }
+}
+
+fn extent(tensor: &Tensor, axis: usize) -> usize {
+    tensor.size().get(axis).and_then(|&n| usize::try_from(n).ok()).unwrap_or(0)
+}
+
+/// The channel `classes[b]` of each sample: `(B)` or `(B, [D,] H, W)`.
+fn channels(y: &Tensor, classes: &[usize]) -> Result<Tensor> {
+    let count = extent(y, 1);
+    let picked = classes
+        .iter()
+        .enumerate()
+        .map(|(sample, &class)| {
+            if class >= count {
+                return Err(Error::input(
+                    "target",
+                    format!(
+                        "class {class} is out of range: the output has {count} class(es), 0 to {}",
+                        count - 1
+                    ),
+                ));
+            }
+            torch("target", || {
+                y.f_select(0, i64::try_from(sample).unwrap_or(i64::MAX))?
+                    .f_select(0, i64::try_from(class).unwrap_or(i64::MAX))
+            })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    torch("target", || Tensor::f_stack(&picked, 0))
+}
+
+/// The predicted class of each sample or voxel; for one channel 0 where it is above 0, else -1.
+fn prediction(logits: &Tensor) -> Result<Tensor> {
+    torch("target", || {
+        if extent(logits, 1) == 1 {
+            logits.f_select(1, 0)?.f_gt(0.0)?.f_to_kind(Kind::Int64)?.f_sub_scalar(1)
+        } else {
+            logits.f_argmax(1, false)
+        }
+    })
+}
+
+/// The best class of each sample.
+fn best(task: Task, logits: &Tensor) -> Result<Vec<usize>> {
+    let classes = extent(logits, 1);
+    if classes == 1 {
+        return Ok(vec![0; extent(logits, 0)]);
+    }
+    let predicted = prediction(&logits.detach())?;
+    (0..extent(logits, 0))
+        .map(|sample| {
+            let of_sample = torch("target", || {
+                predicted.f_select(0, i64::try_from(sample).unwrap_or(i64::MAX))?.f_flatten(0, -1)
+            })?;
+            if task == Task::Classification {
+                return Ok(usize::try_from(of_sample.int64_value(&[0])).unwrap_or(0));
+            }
+            let counts = torch("target", || {
+                Vec::<i64>::try_from(
+                    of_sample
+                        .f_bincount::<Tensor>(None, i64::try_from(classes).unwrap_or(i64::MAX))?,
+                )
+            })?;
+            // Of equals the first; class 0 is the background by convention.
+            let foreground = (1..classes).rev().max_by_key(|&class| counts[class]);
+            Ok(foreground.filter(|&class| counts[class] > 0).unwrap_or(0))
+        })
+        .collect()
+}
+
+/// The mask as `(B, [D,] H, W)` on the device of `chosen`.
+fn region(mask: &Tensor, chosen: &Tensor) -> Result<Tensor> {
+    let (of_mask, grid) = (mask.size(), chosen.size());
+    let mask = if of_mask == grid[1..] {
+        mask.unsqueeze(0)
+    } else if of_mask.len() == grid.len()
+        && of_mask[1..] == grid[1..]
+        && (of_mask[0] == grid[0] || of_mask[0] == 1)
+    {
+        mask.shallow_clone()
+    } else {
+        return Err(Error::input(
+            "target",
+            format!(
+                "mask of shape {of_mask:?} for an output grid of {:?} (batch {})",
+                &grid[1..],
+                grid[0]
+            ),
+        ));
+    };
+    torch("target", || {
+        mask.f_to_device(chosen.device())?.f_to_kind(Kind::Float)?.f_expand(&grid, false)
+    })
+}
+
+fn empty_samples(weights: &Tensor) -> Result<Vec<usize>> {
+    let any = torch("target", || {
+        let nonzero = weights.f_ne(0)?;
+        let batch = nonzero.size()[0];
+        Vec::<bool>::try_from(nonzero.f_reshape([batch, -1])?.f_any_dim(1, false)?)
+    })?;
+    Ok(any.iter().enumerate().filter(|(_, any)| !**any).map(|(sample, _)| sample).collect())
+}

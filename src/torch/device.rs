@@ -1,0 +1,96 @@
+//! Where a model runs.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::ffi;
+use crate::error::{Error, Result};
+
+/// Where a model runs.
+///
+/// # Example
+///
+/// ```
+/// use medcam::Device;
+///
+/// assert_eq!("cuda:1".parse::<Device>()?, Device::Cuda(1));
+/// assert!("tpu".parse::<Device>().unwrap_err().is_usage());
+/// # Ok::<(), medcam::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Device {
+    /// The processor.
+    Cpu,
+    /// The CUDA device with this index.
+    Cuda(usize),
+}
+
+impl Device {
+    /// The first CUDA device if libtorch can use one, the CPU otherwise.
+    ///
+    /// # Errors
+    ///
+    /// None today: a machine without a usable GPU is no error. Kept fallible for probes that can be.
+    pub fn best() -> Result<Self> {
+        Ok(if cuda_devices() > 0 { Self::Cuda(0) } else { Self::Cpu })
+    }
+
+    /// The device itself, if this machine has it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_unavailable`] if it is a CUDA device that libtorch cannot use.
+    pub fn available(self) -> Result<Self> {
+        match self {
+            Self::Cuda(index) if index >= cuda_devices() => Err(Error::unavailable(format!(
+                "device {self}: libtorch sees {} CUDA device(s) on this machine. Use --device cpu, \
+                 or check the driver with nvidia-smi",
+                cuda_devices()
+            ))),
+            _ => Ok(self),
+        }
+    }
+
+    pub(crate) fn to_tch(self) -> tch::Device {
+        match self {
+            Self::Cpu => tch::Device::Cpu,
+            Self::Cuda(index) => tch::Device::Cuda(index),
+        }
+    }
+
+    /// As the shim counts: -1 for the CPU.
+    pub(super) fn cuda_index(self) -> i64 {
+        match self {
+            Self::Cpu => -1,
+            Self::Cuda(index) => i64::try_from(index).unwrap_or(i64::MAX),
+        }
+    }
+}
+
+fn cuda_devices() -> usize {
+    // SAFETY: the function takes nothing, catches every exception and may be called at any time.
+    usize::try_from(unsafe { ffi::mc_cuda_devices() }).unwrap_or(0)
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(index) => write!(f, "cuda:{index}"),
+        }
+    }
+}
+
+impl FromStr for Device {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let unknown = || Error::usage(format!("device '{text}': expected cpu, cuda or cuda:N"));
+        match text.split_once(':') {
+            None if text == "cpu" => Ok(Self::Cpu),
+            None if text == "cuda" => Ok(Self::Cuda(0)),
+            Some(("cuda", index)) => index.parse().map(Self::Cuda).map_err(|_| unknown()),
+            _ => Err(unknown()),
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! The layers of a network: which there are, which can carry a map, and which to take.
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+
+use super::network::Facts;
+use super::tape::Seen;
+use crate::error::{Error, Result};
+
+/// What a network does, told from the rank of its output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Task {
+    /// One score per class: output `(B, K)`.
+    Classification,
+    /// One score per class and voxel: output `(B, K, [D,] H, W)`.
+    Segmentation,
+}
+
+impl Task {
+    pub(crate) fn of(input: &[i64], output: &[i64]) -> Result<Self> {
+        match output.len() {
+            1 | 2 => Ok(Self::Classification),
+            rank if rank == input.len() => Ok(Self::Segmentation),
+            _ => Err(Error::model(format!(
+                "output of shape {output:?} for an input of shape {input:?}: neither one score per \
+                 class (B, K) nor one per class and voxel"
+            ))),
+        }
+    }
+}
+
+/// One layer (submodule) of a network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Layer {
+    /// The dotted name of the submodule, as PyTorch names it.
+    pub name: String,
+    /// The name of its class, such as `Conv3d`; empty where unknown.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The shape of its output for one sample, `(1, C, [D,] H, W)` for most; that of its last run.
+    pub shape: Vec<i64>,
+    /// How often it runs in one forward; `NAME#k` picks the k-th run, `NAME` the last.
+    pub runs: usize,
+    /// Whether it can carry a map: its output has the rank of the input, more than one voxel along
+    /// each axis, and the score depends on it.
+    pub can_carry_map: bool,
+    /// Whether only pointwise steps (1x1 convolutions, activations, softmax, resizing) come after
+    /// it, in segmentation: a map there only redraws the output.
+    pub redraws_output: bool,
+    /// When its last run ended, counted from 0 over all layers.
+    #[serde(skip)]
+    last_run: usize,
+}
+
+impl Layer {
+    fn voxels(&self) -> i64 {
+        self.shape[2..].iter().product()
+    }
+}
+
+/// Which layers to make maps of.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum LayerChoice {
+    /// One, chosen by the network's task.
+    ///
+    /// Classification: the last layer whose output has more than one voxel along each axis.
+    /// Segmentation: of the layers that more than pointwise steps separate from the score, those
+    /// with the fewest voxels, and of these the last, as Seg-Grad-CAM (arXiv 2002.11434) takes the
+    /// bottleneck.
+    #[default]
+    Auto,
+    /// All that can carry a map.
+    Full,
+    /// These, by name; `NAME#k` for the k-th run of a layer that runs more than once.
+    Names(Vec<String>),
+}
+
+impl std::str::FromStr for LayerChoice {
+    type Err = Error;
+
+    /// `auto`, `full`, or names separated by commas.
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "full" => Ok(Self::Full),
+            _ => {
+                let names: Vec<_> = text.split(',').map(|name| name.trim().to_owned()).collect();
+                if names.iter().any(String::is_empty) {
+                    return Err(Error::usage(format!("layer '{text}': a name is empty")));
+                }
+                Ok(Self::Names(names))
+            }
+        }
+    }
+}
+
+/// A layer and which of its runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Selected {
+    /// As it was asked for: `NAME` or `NAME#k`.
+    pub label: String,
+    pub name: String,
+    /// From 1.
+    pub run: usize,
+}
+
+/// The layers of a network as one forward showed them, parents before their children.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layers {
+    task: Task,
+    layers: Vec<Layer>,
+}
+
+impl Layers {
+    pub(crate) fn new(task: Task, input_rank: usize, seen: &[Seen], facts: &Facts) -> Self {
+        let mut by_name: HashMap<&str, usize> = HashMap::new();
+        let mut layers: Vec<Layer> = Vec::new();
+        for (position, run) in seen.iter().enumerate() {
+            let index = *by_name.entry(&run.name).or_insert_with(|| {
+                layers.push(Layer {
+                    name: run.name.clone(),
+                    kind: facts.layer_types.get(&run.name).cloned().unwrap_or_default(),
+                    shape: Vec::new(),
+                    runs: 0,
+                    can_carry_map: false,
+                    redraws_output: task == Task::Segmentation
+                        && facts.redrawing.contains(&run.name),
+                    last_run: 0,
+                });
+                layers.len() - 1
+            });
+            let layer = &mut layers[index];
+            layer.runs += 1;
+            layer.last_run = position;
+            layer.shape.clone_from(&run.sizes);
+            layer.can_carry_map = run.sizes.len() == input_rank
+                && run.sizes[2..].iter().all(|&extent| extent > 1)
+                && !facts.unreached.contains(&run.name);
+        }
+        Self { task, layers: parents_first(layers) }
+    }
+
+    /// What the network does.
+    pub fn task(&self) -> Task {
+        self.task
+    }
+
+    /// All layers, parents before their children, otherwise in the order in which they first ran.
+    pub fn iter(&self) -> std::slice::Iter<'_, Layer> {
+        self.layers.iter()
+    }
+
+    /// The layer that [`LayerChoice::Auto`] takes; see there for the rule.
+    pub fn auto(&self) -> Option<&Layer> {
+        let candidates = self.layers.iter().filter(|layer| layer.can_carry_map);
+        match self.task {
+            Task::Classification => candidates.max_by_key(|layer| layer.last_run),
+            Task::Segmentation => candidates
+                .filter(|layer| !layer.redraws_output)
+                .max_by_key(|layer| (std::cmp::Reverse(layer.voxels()), layer.last_run)),
+        }
+    }
+
+    /// The layers that a choice means.
+    pub(crate) fn select(&self, choice: &LayerChoice) -> Result<Vec<Selected>> {
+        let last = |layer: &Layer| Selected {
+            label: layer.name.clone(),
+            name: layer.name.clone(),
+            run: layer.runs,
+        };
+        let none = || {
+            Error::layer(
+                "no layer of this network can carry a map: none has an output with more than one \
+                 voxel along each axis that the score depends on",
+            )
+        };
+        match choice {
+            LayerChoice::Auto => self.auto().map(|layer| vec![last(layer)]).ok_or_else(none),
+            LayerChoice::Full => {
+                let all: Vec<_> =
+                    self.layers.iter().filter(|layer| layer.can_carry_map).map(last).collect();
+                if all.is_empty() { Err(none()) } else { Ok(all) }
+            }
+            LayerChoice::Names(names) => {
+                if names.is_empty() {
+                    return Err(Error::layer("layer: no name was given"));
+                }
+                let mut chosen = Vec::new();
+                for name in names {
+                    let selected = self.named(name)?;
+                    if !chosen.contains(&selected) {
+                        chosen.push(selected);
+                    }
+                }
+                Ok(chosen)
+            }
+        }
+    }
+
+    /// The layer of this name.
+    pub fn get(&self, name: &str) -> Option<&Layer> {
+        self.layers.iter().find(|layer| layer.name == name)
+    }
+
+    fn named(&self, label: &str) -> Result<Selected> {
+        let (name, run) = match label.rsplit_once('#') {
+            Some((name, run)) if self.get(label).is_none() => {
+                let run: usize = run.parse().map_err(|_| {
+                    Error::layer(format!("layer '{label}': what follows # must be a number"))
+                })?;
+                (name, Some(run))
+            }
+            _ => (label, None),
+        };
+        let layer = self.get(name).ok_or_else(|| self.unknown(name))?;
+        let run = run.unwrap_or(layer.runs);
+        if run == 0 || run > layer.runs {
+            return Err(Error::layer(format!(
+                "layer '{label}': '{name}' runs {} time(s); # counts from 1",
+                layer.runs
+            )));
+        }
+        if !layer.can_carry_map {
+            return Err(self.mapless(layer));
+        }
+        Ok(Selected { label: label.to_owned(), name: name.to_owned(), run })
+    }
+
+    fn unknown(&self, name: &str) -> Error {
+        let mut near: Vec<_> = self
+            .layers
+            .iter()
+            .map(|layer| {
+                let contained = layer.name.contains(name) || name.contains(&layer.name);
+                (!contained, strsim::damerau_levenshtein(name, &layer.name), &layer.name)
+            })
+            .collect();
+        near.sort();
+        let near: Vec<_> = near.iter().take(5).map(|(_, _, name)| name.as_str()).collect();
+        Error::layer(format!(
+            "layer '{name}': the network has none of this name. Near it: {}. All of them: medcam \
+             layers MODEL --shape ...",
+            near.join(", ")
+        ))
+    }
+
+    fn mapless(&self, layer: &Layer) -> Error {
+        let auto = self
+            .auto()
+            .map_or(String::new(), |auto| format!(" Layer auto would take is '{}'.", auto.name));
+        let spatial = layer.shape.len() >= 4 && layer.shape[2..].iter().all(|&extent| extent > 1);
+        let why = if spatial {
+            "no gradient reaches it: the score does not depend on it".to_owned()
+        } else {
+            format!("its output of shape {:?} has no spatial extent", layer.shape)
+        };
+        Error::layer(format!("layer '{}' cannot carry a map: {why}.{auto}", layer.name))
+    }
+}
+
+/// Sorts parents before their children; siblings stay in the order in which they first ran.
+fn parents_first(layers: Vec<Layer>) -> Vec<Layer> {
+    // The first run of anything below a name stands for when that name first ran: a child ends
+    // before its parent does.
+    let mut first: HashMap<String, usize> = HashMap::new();
+    for (position, layer) in layers.iter().enumerate() {
+        for end in name_ends(&layer.name) {
+            first.entry(layer.name[..end].to_owned()).or_insert(position);
+        }
+    }
+    let mut keyed: Vec<(Vec<(usize, String)>, Layer)> = layers
+        .into_iter()
+        .map(|layer| {
+            let path = name_ends(&layer.name)
+                .map(|end| {
+                    let name = layer.name[..end].to_owned();
+                    (first.get(&name).copied().unwrap_or(0), name)
+                })
+                .collect();
+            (path, layer)
+        })
+        .collect();
+    keyed.sort_by(|a, b| a.0.cmp(&b.0));
+    keyed.into_iter().map(|(_, layer)| layer).collect()
+}
+
+/// Where each prefix of a dotted name ends: of `a.b.c` those of `a`, `a.b` and `a.b.c`.
+fn name_ends(name: &str) -> impl Iterator<Item = usize> + '_ {
+    name.match_indices('.').map(|(at, _)| at).chain([name.len()])
+}

@@ -1,0 +1,213 @@
+//! A TorchScript model.
+
+use std::ffi::{CStr, CString, c_char};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::ptr::NonNull;
+
+use tch::{Kind, Tensor};
+
+use super::device::Device;
+use super::network::{Facts, Network};
+use super::tape::{Tape, own};
+use super::{check_input, ffi};
+use crate::error::{Error, Result};
+
+/// A TorchScript model, in evaluation mode, on its device.
+///
+/// Its parameters do not ask for gradients; the model is otherwise what was loaded.
+pub struct Model {
+    raw: NonNull<ffi::mc_module>,
+    path: PathBuf,
+    device: Device,
+    facts: Facts,
+}
+
+// SAFETY: a TorchScript module may be used from any one thread at a time; the shim keeps no
+// thread-local state between calls, and `Model` is not Sync.
+unsafe impl Send for Model {}
+
+/// Loads a TorchScript model, as `torch.jit.save` writes it, traced or scripted.
+///
+/// # Errors
+///
+/// [`Error::is_file`] if the file is missing or not TorchScript, [`Error::is_model`] if the model
+/// takes more than one input, [`Error::is_unavailable`] if the device is not there.
+///
+/// # Example
+///
+/// ```no_run
+/// use medcam::{Device, Options};
+///
+/// let model = medcam::load("bbox_model.pt", Device::best()?)?;
+/// let mut model = medcam::inject(model, Options::default().save_maps("attention_maps"))?;
+/// # let batch = tch::Tensor::zeros([1, 1, 128, 128, 128], (tch::Kind::Float, tch::Device::Cpu));
+/// let output = model.forward(&batch)?; // the model's own output, bit for bit; maps saved
+/// let maps = model.attention_maps();
+/// # Ok::<(), medcam::Error>(())
+/// ```
+pub fn load(path: impl AsRef<Path>, device: Device) -> Result<Model> {
+    let path = path.as_ref();
+    let device = device.available()?;
+    let size = std::fs::metadata(path).map_err(|error| {
+        Error::file(path, format!("model cannot be opened: {error}")).because(error)
+    })?;
+    if size.is_dir() {
+        return Err(Error::file(path, "model is a folder, not a TorchScript file"));
+    }
+    let text = path
+        .to_str()
+        .and_then(|text| CString::new(text).ok())
+        .ok_or_else(|| Error::file(path, "model path is not UTF-8"))?;
+    let mut raw = std::ptr::null_mut();
+    // SAFETY: `text` is NUL-terminated and outlives the call; on success `raw` is a module of ours.
+    ffi::checked(|error| unsafe {
+        ffi::mc_module_load(text.as_ptr(), device.cuda_index(), &raw mut raw, error)
+    })
+    .map_err(|message| load_error(path, &message))?;
+    let raw = NonNull::new(raw).ok_or_else(|| Error::model("load: no module came back"))?;
+    // SAFETY: `raw` was just made and nobody else uses it.
+    let facts = unsafe { read_facts(raw) };
+    Ok(Model { raw, path: path.to_owned(), device, facts })
+}
+
+fn load_error(path: &Path, message: &str) -> Error {
+    if message.starts_with("forward ") || message.contains("Method 'forward' is not defined") {
+        return Error::model(format!("{}: {message}", path.display()));
+    }
+    let what = if message.contains("constants.pkl") || message.contains("data.pkl") {
+        "not a TorchScript model: it looks like a checkpoint of torch.save. Export the network with \
+         torch.jit.trace(network, example).save(path)"
+            .to_owned()
+    } else if message.contains("PytorchStreamReader") || message.contains("zip archive") {
+        format!("model is not a TorchScript file, or is damaged ({message})")
+    } else {
+        format!("model does not load: {message}")
+    };
+    Error::file(path, what)
+}
+
+/// # Safety
+///
+/// `raw` is a live module.
+unsafe fn read_facts(raw: NonNull<ffi::mc_module>) -> Facts {
+    // SAFETY: the module is alive by the caller's word; its strings live as long as it does and are
+    // copied here; tap indices are below the count.
+    unsafe {
+        let text = |pointer: *const c_char| CStr::from_ptr(pointer).to_string_lossy().into_owned();
+        let facts = ffi::mc_module_facts(raw.as_ptr());
+        let known = |n: i64| usize::try_from(n).ok().filter(|&n| n > 0);
+        let mut result = Facts {
+            input_channels: known(facts.input_channels),
+            input_rank: known(facts.input_rank),
+            parameter_kind: match text(facts.parameter_type).as_str() {
+                "Float" => Some(Kind::Float),
+                "Half" => Some(Kind::Half),
+                "BFloat16" => Some(Kind::BFloat16),
+                "Double" => Some(Kind::Double),
+                _ => None,
+            },
+            final_activation: Some(text(facts.final_activation)).filter(|name| !name.is_empty()),
+            ..Facts::default()
+        };
+        // A layer that runs more than once counts by its last run, so the last tap decides.
+        for index in 0..facts.taps {
+            let tap = ffi::mc_module_tap(raw.as_ptr(), index);
+            let name = text(tap.name);
+            for (set, member) in [
+                (&mut result.unreached, !tap.reaches_score),
+                (&mut result.redrawing, tap.redraws_score),
+            ] {
+                if member {
+                    set.insert(name.clone());
+                } else {
+                    set.remove(&name);
+                }
+            }
+            result.layer_types.insert(name, text(tap.type_));
+        }
+        result
+    }
+}
+
+impl Model {
+    /// The model's own output for a batch `(B, C, [D,] H, W)`, without autograd.
+    ///
+    /// # Errors
+    ///
+    /// If the input does not fit the model.
+    pub fn forward(&self, input: &Tensor) -> Result<Tensor> {
+        check_input(&self.facts, input)?;
+        let mut output = std::ptr::null_mut();
+        let _no_grad = tch::no_grad_guard();
+        // SAFETY: module and tensor are alive for the call; see `run`.
+        self.run(input, |error| unsafe {
+            ffi::mc_module_forward(self.raw.as_ptr(), input.as_ptr().cast(), &raw mut output, error)
+        })?;
+        // SAFETY: on success the shim hands out a tensor that is ours.
+        Ok(unsafe { own(output) })
+    }
+
+    /// Where the model was loaded from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the model runs.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    fn run(&self, input: &Tensor, call: impl FnOnce(*mut *mut c_char) -> bool) -> Result<()> {
+        ffi::checked(call).map_err(|message| {
+            let input = input.size();
+            if message.starts_with("forward returns") {
+                Error::model(format!("{}: {message}", self.path.display()))
+            } else {
+                Error::model(format!(
+                    "{}: the model failed on an input of shape {input:?}: {message}",
+                    self.path.display()
+                ))
+            }
+        })
+    }
+}
+
+impl Network for Model {
+    fn forward_tapped(&self, input: &Tensor, tape: &mut Tape) -> Result<Tensor> {
+        let mut output = std::ptr::null_mut();
+        // SAFETY: module, tape and tensor are alive for the call, and the tape is exclusively ours.
+        self.run(input, |error| unsafe {
+            ffi::mc_module_forward_tapped(
+                self.raw.as_ptr(),
+                input.as_ptr().cast(),
+                tape.as_ptr(),
+                &raw mut output,
+                error,
+            )
+        })?;
+        // SAFETY: on success the shim hands out a tensor that is ours.
+        Ok(unsafe { own(output) })
+    }
+
+    fn facts(&self) -> Facts {
+        self.facts.clone()
+    }
+}
+
+impl Drop for Model {
+    fn drop(&mut self) {
+        // SAFETY: made by mc_module_load and freed once, here.
+        unsafe { ffi::mc_module_free(self.raw.as_ptr()) }
+    }
+}
+
+impl fmt::Debug for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Model")
+            .field("path", &self.path)
+            .field("device", &self.device)
+            .field("layers", &self.facts.layer_types.len())
+            .finish_non_exhaustive()
+    }
+}

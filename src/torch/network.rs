@@ -1,0 +1,81 @@
+//! What can be injected: TorchScript models, and networks written in Rust.
+
+use std::collections::{HashMap, HashSet};
+
+use tch::Tensor;
+
+use super::tape::Tape;
+use crate::error::Result;
+
+/// A network whose layers can be tapped.
+///
+/// [`Model`](crate::Model) implements it for TorchScript. A network written with `tch::nn`
+/// implements it by passing each named activation through the tape:
+///
+/// ```
+/// use medcam::{Network, Options, Result, Tape, Target};
+/// use tch::nn::{self, Module};
+/// use tch::{Device, Kind, Tensor};
+///
+/// struct Net {
+///     features: nn::Conv3D,
+///     head: nn::Linear,
+/// }
+///
+/// impl Network for Net {
+///     fn forward_tapped(&self, input: &Tensor, tape: &mut Tape) -> Result<Tensor> {
+///         let x = tape.tap("features", &self.features.forward(input).relu())?;
+///         let pooled = x.mean_dim([2_i64, 3, 4].as_slice(), false, Kind::Float);
+///         Ok(self.head.forward(&pooled))
+///     }
+/// }
+///
+/// let store = nn::VarStore::new(Device::Cpu);
+/// let config = nn::ConvConfig { padding: 1, ..Default::default() };
+/// let net = Net {
+///     features: nn::conv3d(&store.root() / "features", 1, 4, 3, config),
+///     head: nn::linear(&store.root() / "head", 4, 2, Default::default()),
+/// };
+/// let mut net = medcam::inject(net, Options::default().target(Target::Class(1)))?;
+/// let scores = net.forward(&Tensor::rand([2, 1, 8, 9, 10], (Kind::Float, Device::Cpu)))?;
+/// assert_eq!(scores.size(), [2, 2]);
+/// assert_eq!(net.attention_maps()[0].layer(), "features");
+/// assert_eq!(net.attention_maps()[0].to_array().shape(), [2, 1, 8, 9, 10]);
+/// # Ok::<(), medcam::Error>(())
+/// ```
+pub trait Network {
+    /// Runs the network on a batch `(B, C, [D,] H, W)`, passing the output of each layer that can
+    /// be asked for through [`Tape::tap`].
+    ///
+    /// Called without autograd; the tape turns it on where it is needed.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the network cannot do with the input.
+    fn forward_tapped(&self, input: &Tensor, tape: &mut Tape) -> Result<Tensor>;
+
+    /// What is known of the network without running it; nothing by default.
+    fn facts(&self) -> Facts {
+        Facts::default()
+    }
+}
+
+/// What is known of a network without running it.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Facts {
+    /// Channels that the input must have.
+    pub input_channels: Option<usize>,
+    /// Rank that the input must have, with its batch and channel axes: 4 (2D) or 5 (3D).
+    pub input_rank: Option<usize>,
+    /// The type of its parameters.
+    pub parameter_kind: Option<tch::Kind>,
+    /// The activation (`"softmax"`, `"sigmoid"`...) that ends the network, if one does.
+    pub final_activation: Option<String>,
+    /// The class of each layer, such as `Conv3d`, by name.
+    pub layer_types: HashMap<String, String>,
+    /// Layers that the score cannot depend on.
+    pub unreached: HashSet<String>,
+    /// Layers that only pointwise steps separate from the score: a map there redraws the output.
+    pub redrawing: HashSet<String>,
+}

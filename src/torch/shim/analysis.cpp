@@ -1,0 +1,203 @@
+#include "analysis.h"
+
+#include <torch/csrc/jit/ir/constants.h>
+
+#include <algorithm>
+
+namespace medcam {
+
+using namespace torch::jit;
+
+namespace {
+
+// The operator's name without its namespace and without the underscore of the in-place variant.
+std::string base_name(const Node* node) {
+  if (!node->kind().is_aten()) return "";
+  std::string name = node->kind().toUnqualString();
+  if (!name.empty() && name.back() == '_') name.pop_back();
+  return name;
+}
+
+bool is_convolution(const Node* node) {
+  static const std::unordered_set<std::string> kinds = {
+      "_convolution",     "convolution",      "conv1d",          "conv2d", "conv3d",
+      "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"};
+  return kinds.count(base_name(node)) != 0;
+}
+
+bool is_tensor(const Value* value) { return value->type()->isSubtypeOf(*TensorType::get()); }
+
+// Steps that leave the values and the shape of their first input as they are.
+bool is_passthrough(const Node* node) {
+  static const std::unordered_set<std::string> kinds = {
+      "to", "contiguous", "clone", "detach", "alias", "dropout", "feature_dropout", "type_as"};
+  return node->kind() == kTap || node->kind() == kScore || kinds.count(base_name(node)) != 0;
+}
+
+// Whether all elements of a constant list of integers (or a single one) are 1; no list, no.
+bool all_ones(const Value* value) {
+  const auto constant = toIValue(value);
+  if (!constant) return false;
+  if (constant->isInt()) return constant->toInt() == 1;
+  if (!constant->isIntList()) return false;
+  for (const int64_t extent : constant->toIntList()) {
+    if (extent != 1) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+GraphAnalysis::GraphAnalysis(Graph& graph, const Module& module) : graph_(graph), module_(module) {
+  find_logits();
+  find_ancestors();
+  find_first_convolution(graph_.block());
+}
+
+void GraphAnalysis::find_logits() {
+  static const std::unordered_set<std::string> final_activations = {"softmax", "_softmax",
+                                                                    "log_softmax", "sigmoid"};
+  Value* output = graph_.outputs().at(0);
+  logits_ = output;
+  while (!logits_->node()->inputs().empty()) {
+    Node* node = logits_->node();
+    const std::string name = base_name(node);
+    if (final_activations.count(name)) {
+      final_activation_ = name == "_softmax" ? "softmax" : name;
+      logits_ = node->input(0);
+      return;
+    }
+    if (!is_passthrough(node)) break;
+    logits_ = node->input(0);
+  }
+  logits_ = output;
+}
+
+void GraphAnalysis::find_ancestors() {
+  std::vector<const Value*> open = {logits_};
+  const auto add_block = [&](const Block* block) {
+    for (const Value* value : block->outputs()) open.push_back(value);
+  };
+  // What is only written into something (x[...] = y) has no value of its own to follow; whether
+  // its gradient arrives is seen when the model runs.
+  for (const Node* node : graph_.nodes()) {
+    if (node->kind() == Symbol::aten("copy_") || node->kind() == Symbol::aten("index_put_")) {
+      open.insert(open.end(), node->inputs().begin(), node->inputs().end());
+      open.insert(open.end(), node->outputs().begin(), node->outputs().end());
+    }
+  }
+  while (!open.empty()) {
+    const Value* value = open.back();
+    open.pop_back();
+    if (!ancestors_.insert(value).second) continue;
+    const Node* node = value->node();
+    if (node->kind() == prim::Param && node->owningBlock()->owningNode()) {
+      node = node->owningBlock()->owningNode();
+    }
+    for (const Value* input : node->inputs()) open.push_back(input);
+    for (const Block* block : node->blocks()) add_block(block);
+  }
+}
+
+std::optional<at::Tensor> GraphAnalysis::parameter(const Value* value) const {
+  if (const auto constant = toIValue(value)) {
+    return constant->isTensor() ? std::make_optional(constant->toTensor()) : std::nullopt;
+  }
+  std::vector<std::string> path;
+  const Node* node = value->node();
+  for (; node->kind() == prim::GetAttr; node = node->input(0)->node()) {
+    path.push_back(node->s(attr::name));
+  }
+  if (path.empty() || node->kind() != prim::Param) return std::nullopt;
+  IValue found = module_._ivalue();
+  for (auto name = path.rbegin(); name != path.rend(); ++name) {
+    if (!found.isObject()) return std::nullopt;
+    found = found.toObject()->getAttr(*name);
+  }
+  return found.isTensor() ? std::make_optional(found.toTensor()) : std::nullopt;
+}
+
+void GraphAnalysis::find_first_convolution(Block* block) {
+  for (Node* node : block->nodes()) {
+    if (input_rank_ != 0) return;
+    if (is_convolution(node)) {
+      const Value* source = node->input(0);
+      while (is_passthrough(source->node())) source = source->node()->input(0);
+      const auto weight = parameter(node->input(1));
+      if (source != graph_.inputs().at(1) || !weight || weight->dim() < 3) continue;
+      input_rank_ = weight->dim();
+      const bool transposed = base_name(node).rfind("conv_transpose", 0) == 0 ||
+                              (node->hasNamedInput("transposed") &&
+                               toIValue(node->namedInput("transposed")) == IValue(true));
+      const auto groups = toIValue(node->namedInput("groups"));
+      if (groups && groups->isInt()) {
+        input_channels_ = transposed ? weight->size(0) : weight->size(1) * groups->toInt();
+      }
+      return;
+    }
+    for (Block* inner : node->blocks()) find_first_convolution(inner);
+  }
+}
+
+bool GraphAnalysis::is_pointwise_convolution(const Node* node) const {
+  const auto weight = parameter(node->input(1));
+  if (!weight || weight->dim() < 3) return false;
+  for (int64_t axis = 2; axis < weight->dim(); ++axis) {
+    if (weight->size(axis) != 1) return false;
+  }
+  return all_ones(node->namedInput("stride"));
+}
+
+// Steps in which a voxel of the output depends on the same voxel of the input alone, and resizing,
+// whose gradient is as even. The product of two tensors is none: one gates the other's gradient.
+bool GraphAnalysis::is_pointwise(const Node* node) const {
+  static const std::unordered_set<std::string> kinds = {
+      "relu",     "relu6",    "leaky_relu",  "prelu",    "rrelu",      "elu",       "selu",
+      "celu",     "gelu",     "silu",        "mish",     "hardswish",  "hardtanh",  "hardsigmoid",
+      "sigmoid",  "tanh",     "softplus",    "softmax",  "_softmax",   "log_softmax", "clamp",
+      "clamp_min", "add",     "sub",         "cat",      "batch_norm", "upsample_nearest1d",
+      "upsample_nearest2d",   "upsample_nearest3d",      "upsample_linear1d",
+      "upsample_bilinear2d",  "upsample_trilinear3d",    "upsample_bicubic2d", "__interpolate"};
+  const std::string name = base_name(node);
+  if (is_passthrough(node) || kinds.count(name)) return true;
+  if (node->kind() == prim::ListConstruct) return true;
+  if (name == "mul" || name == "div") return !is_tensor(node->input(1));
+  return is_convolution(node) && is_pointwise_convolution(node);
+}
+
+bool GraphAnalysis::redraws(const Value* value) const {
+  if (value == logits_) return true;
+  const auto known = redraws_.find(value);
+  if (known != redraws_.end()) return known->second;
+  bool leads = false;
+  bool pointwise = true;
+  for (const Use& use : value->uses()) {
+    if (use.user->kind() == prim::Return) pointwise = false;
+    if (use.user->outputs().size() != 1) {
+      // If and Loop: not looked into.
+      for (const Value* output : use.user->outputs()) pointwise &= !ancestors_.count(output);
+      continue;
+    }
+    const Value* output = use.user->output();
+    if (!ancestors_.count(output)) continue;
+    // Sizes and the like carry no gradient.
+    if (!is_tensor(output) && use.user->kind() != prim::ListConstruct) continue;
+    leads = true;
+    pointwise = pointwise && is_pointwise(use.user) && redraws(output);
+  }
+  return redraws_[value] = leads && pointwise;
+}
+
+void GraphAnalysis::judge(std::vector<TapFacts>& taps) const {
+  for (const Node* node : findAllNodes(graph_, kTap, /*recurse=*/true)) {
+    TapFacts& facts = taps.at(static_cast<size_t>(node->i(attr::idx)));
+    facts.in_graph = true;
+    facts.reaches_score = ancestors_.count(node->output()) != 0;
+    facts.redraws_score = facts.reaches_score && redraws(node->output());
+  }
+  // What folding and dead-code elimination took away never runs.
+  taps.erase(std::remove_if(taps.begin(), taps.end(), [](const auto& tap) { return !tap.in_graph; }),
+             taps.end());
+}
+
+}  // namespace medcam

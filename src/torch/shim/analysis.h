@@ -1,0 +1,53 @@
+// What a tapped graph tells without being run.
+#pragma once
+
+#include <torch/csrc/jit/ir/ir.h>
+#include <torch/script.h>
+
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <unordered_set>
+#include <vector>
+
+#include "graph.h"
+
+namespace medcam {
+
+inline const c10::Symbol kTap = c10::Symbol::fromQualString("medcam::tap");
+inline const c10::Symbol kScore = c10::Symbol::fromQualString("medcam::score");
+
+class GraphAnalysis {
+ public:
+  GraphAnalysis(torch::jit::Graph& graph, const torch::jit::Module& module);
+
+  // The value before a softmax or sigmoid that ends the graph; the output itself without one.
+  torch::jit::Value* logits() const { return logits_; }
+  const std::string& final_activation() const { return final_activation_; }
+  int64_t input_channels() const { return input_channels_; }
+  int64_t input_rank() const { return input_rank_; }
+
+  // Fills in, for every tap in the graph, whether the score depends on it and whether only
+  // pointwise steps come between. A layer that runs more than once is judged by its last run.
+  void judge(std::vector<TapFacts>& taps) const;
+
+ private:
+  void find_logits();
+  void find_ancestors();
+  void find_first_convolution(torch::jit::Block* block);
+  bool redraws(const torch::jit::Value* value) const;
+  bool is_pointwise(const torch::jit::Node* node) const;
+  bool is_pointwise_convolution(const torch::jit::Node* node) const;
+  std::optional<at::Tensor> parameter(const torch::jit::Value* value) const;
+
+  torch::jit::Graph& graph_;
+  const torch::jit::Module& module_;
+  torch::jit::Value* logits_ = nullptr;
+  std::string final_activation_;
+  int64_t input_channels_ = 0;
+  int64_t input_rank_ = 0;
+  std::unordered_set<const torch::jit::Value*> ancestors_;
+  mutable std::unordered_map<const torch::jit::Value*, bool> redraws_;
+};
+
+}  // namespace medcam

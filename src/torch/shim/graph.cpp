@@ -1,0 +1,164 @@
+// Inlines the forward of a module and puts a tap after every submodule call.
+#include "graph.h"
+
+#include <torch/csrc/jit/ir/alias_analysis.h>
+#include <torch/csrc/jit/ir/constants.h>
+#include <torch/csrc/jit/passes/constant_propagation.h>
+#include <torch/csrc/jit/passes/dead_code_elimination.h>
+#include <torch/csrc/jit/passes/inliner.h>
+
+#include <algorithm>
+#include <cctype>
+
+#include "analysis.h"
+#include "internal.h"
+
+namespace medcam {
+
+using namespace torch::jit;
+
+namespace {
+
+// The dotted name of the module that a value holds, "" for the root or for what is no submodule.
+std::string module_path(const Value* value) {
+  const Node* node = value->node();
+  if (node->kind() != prim::GetAttr) return "";
+  const std::string parent = module_path(node->input(0));
+  const std::string& own = node->s(attr::name);
+  return parent.empty() ? own : parent + "." + own;
+}
+
+// "forward", and the "forward1", "forward2"... that tracing gives a module that runs more than once.
+bool is_forward(const std::string& method) {
+  return method.rfind("forward", 0) == 0 &&
+         std::all_of(method.begin() + 7, method.end(), [](unsigned char c) { return isdigit(c); });
+}
+
+// The last part of a class name, without what tracing mangles in.
+std::string class_name(const ClassType& type) {
+  return type.name() ? type.name()->name() : std::string("?");
+}
+
+class Tapper {
+ public:
+  Tapper(Graph& graph, Value* tape, std::vector<TapFacts>& taps)
+      : graph_(graph), tape_(tape), taps_(taps) {}
+
+  // Inlines the first call found and taps it; false when there is none left. Names are only known
+  // while inlining, one level at a time: instances of a type share one piece of code.
+  bool step(Block* block) {
+    for (Node* node : block->nodes()) {
+      for (Block* inner : node->blocks()) {
+        if (step(inner)) return true;
+      }
+      if (node->kind() == prim::CallMethod && inline_method(node)) return true;
+      if (node->kind() == prim::CallFunction && inline_function(node)) return true;
+    }
+    return false;
+  }
+
+ private:
+  bool inline_method(Node* call) {
+    const auto type = call->input(0)->type()->cast<ClassType>();
+    if (!type) return false;
+    GraphFunction* callee = tryToGraphFunction(type->getMethod(call->s(attr::name)));
+    if (!callee) return false;
+    const std::string path = module_path(call->input(0));
+    if (!path.empty() && is_forward(call->s(attr::name)) && call->outputs().size() == 1 &&
+        call->output()->type()->isSubtypeOf(*TensorType::get())) {
+      tap(call, path);
+      taps_.push_back({path, class_name(*type)});
+    }
+    inlineCallTo(call, callee, callee->graph().get());
+    return true;
+  }
+
+  bool inline_function(Node* call) {
+    const auto type = call->input(0)->type()->cast<FunctionType>();
+    GraphFunction* callee = type ? tryToGraphFunction(*type->function()) : nullptr;
+    if (!callee) return false;
+    call->removeInput(0);
+    inlineCallTo(call, callee, callee->graph().get());
+    return true;
+  }
+
+  void tap(Node* call, const std::string& path) {
+    WithInsertPoint here(call->next());
+    Value* name = graph_.insertConstant(path);
+    Value* copy = graph_.insertConstant(false);
+    Node* tap =
+        graph_.insertNode(graph_.create(kTap, {call->output(), tape_, name, copy}, /*outputs=*/1));
+    tap->output()->setType(TensorType::get());
+    // The number by which the facts of this tap are found again.
+    tap->i_(attr::idx, static_cast<int64_t>(taps_.size()));
+    call->output()->replaceAllUsesAfterNodeWith(tap, tap->output());
+  }
+
+  Graph& graph_;
+  Value* tape_;
+  std::vector<TapFacts>& taps_;
+};
+
+// The module is in evaluation mode for good, so what depends on `training` can be folded.
+void fold_training(Graph& graph) {
+  for (Node* node : findAllNodes(graph, prim::GetAttr, /*recurse=*/true)) {
+    if (node->s(attr::name) != "training" || node->output()->type() != BoolType::get()) continue;
+    WithInsertPoint here(node);
+    node->output()->replaceAllUsesWith(graph.insertConstant(false));
+  }
+}
+
+Value* insert_score(Graph& graph, Value* tape, Value* logits) {
+  Node* producer = logits->node();
+  WithInsertPoint here(producer->kind() == prim::Param ? *graph.nodes().begin() : producer->next());
+  Value* copy = graph.insertConstant(false);
+  Node* score = graph.insertNode(graph.create(kScore, {logits, tape, copy}, /*outputs=*/1));
+  score->output()->setType(TensorType::get());
+  logits->replaceAllUsesAfterNodeWith(score, score->output());
+  return score->output();
+}
+
+// A record must not change after it was taken: where something writes to what a tap returns, the
+// tap returns a copy.
+void protect_from_writes(const std::shared_ptr<Graph>& graph) {
+  const AliasDb aliases(graph);
+  for (const Symbol kind : {kTap, kScore}) {
+    for (Node* node : findAllNodes(*graph, kind, /*recurse=*/true)) {
+      if (!aliases.hasWriters(node->output())) continue;
+      WithInsertPoint here(node);
+      node->replaceInput(node->inputs().size() - 1, graph->insertConstant(true));
+    }
+  }
+}
+
+}  // namespace
+
+TappedGraph tap_graph(const Module& module) {
+  GraphFunction* forward = tryToGraphFunction(module.get_method("forward").function());
+  TORCH_CHECK(forward, "forward is not TorchScript code");
+  TappedGraph tapped;
+  std::shared_ptr<Graph> graph = forward->graph()->copy();
+  Value* tape = graph->addInput("tape");
+  tape->setType(c10::getCustomClassType<c10::intrusive_ptr<Tape>>());
+
+  Tapper tapper(*graph, tape, tapped.taps);
+  while (tapper.step(graph->block())) {
+  }
+  fold_training(*graph);
+  ConstantPropagation(graph);
+  EliminateDeadCode(graph);
+
+  const GraphAnalysis analysis(*graph, module);
+  Value* score = analysis.logits();
+  tapped.final_activation = analysis.final_activation();
+  tapped.input_channels = analysis.input_channels();
+  tapped.input_rank = analysis.input_rank();
+  analysis.judge(tapped.taps);
+  if (!tapped.final_activation.empty()) insert_score(*graph, tape, score);
+  protect_from_writes(graph);
+  graph->lint();
+  tapped.graph = std::move(graph);
+  return tapped;
+}
+
+}  // namespace medcam

@@ -1,0 +1,34 @@
+// Rewriting of a TorchScript graph: taps after submodule calls, and what the graph tells.
+#pragma once
+
+#include <torch/csrc/jit/ir/ir.h>
+#include <torch/script.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace medcam {
+
+// One tap in the graph, and what the graph says of the layer that it follows.
+struct TapFacts {
+  std::string name;
+  std::string type;
+  bool in_graph = false;
+  bool reaches_score = false;
+  bool redraws_score = false;
+};
+
+// The forward of a module with every submodule call inlined and tapped. Its last input is the tape.
+struct TappedGraph {
+  std::shared_ptr<torch::jit::Graph> graph;
+  std::vector<TapFacts> taps;
+  std::string final_activation;
+  int64_t input_channels = 0;
+  int64_t input_rank = 0;
+};
+
+// The module must be in evaluation mode. Throws if forward is not TorchScript code.
+TappedGraph tap_graph(const torch::jit::Module& module);
+
+}  // namespace medcam

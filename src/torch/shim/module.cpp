@@ -1,0 +1,106 @@
+// A loaded TorchScript module: its own forward, and the tapped copy of it.
+#include <ATen/core/grad_mode.h>
+#include <torch/csrc/jit/runtime/graph_executor.h>
+#include <torch/script.h>
+
+#include "graph.h"
+#include "internal.h"
+
+struct mc_module {
+  torch::jit::Module module;
+  medcam::TappedGraph tapped;
+  torch::jit::GraphExecutor executor;
+  std::vector<c10::IValue> defaults;
+  std::string parameter_type;
+};
+
+namespace {
+
+// The inputs of forward beside self and the first; what has no default cannot be left out.
+std::vector<c10::IValue> default_inputs(const torch::jit::Module& module) {
+  const auto& arguments = module.get_method("forward").function().getSchema().arguments();
+  TORCH_CHECK(arguments.size() >= 2, "forward takes no input");
+  std::vector<c10::IValue> defaults;
+  std::string names = arguments[1].name();
+  size_t required = 1;
+  for (size_t i = 2; i < arguments.size(); ++i) {
+    if (arguments[i].default_value()) {
+      defaults.push_back(*arguments[i].default_value());
+    } else {
+      names += ", " + arguments[i].name();
+      ++required;
+    }
+  }
+  TORCH_CHECK(required == 1, "forward takes ", required, " inputs (", names,
+              "); maps are made for models with one. Wrap the model in a module that sets the "
+              "others, and export that");
+  return defaults;
+}
+
+at::Tensor single_tensor(const c10::IValue& output) {
+  TORCH_CHECK(output.isTensor(), "forward returns a ", output.tagKind(),
+              ", not one tensor. Wrap the model in a module that returns the tensor to be "
+              "explained, and export that");
+  return output.toTensor();
+}
+
+}  // namespace
+
+extern "C" {
+
+bool mc_module_load(const char* path, int64_t cuda_index, mc_module** module, char** error) {
+  return medcam::guarded(error, [&] {
+    const c10::Device device =
+        cuda_index < 0 ? c10::Device(c10::kCPU)
+                       : c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(cuda_index));
+    auto loaded = std::make_unique<mc_module>();
+    loaded->module = torch::jit::load(path, device);
+    loaded->module.eval();
+    for (at::Tensor parameter : loaded->module.parameters()) {
+      parameter.set_requires_grad(false);
+      if (loaded->parameter_type.empty() && parameter.is_floating_point()) {
+        loaded->parameter_type = c10::toString(parameter.scalar_type());
+      }
+    }
+    loaded->defaults = default_inputs(loaded->module);
+    loaded->tapped = medcam::tap_graph(loaded->module);
+    loaded->executor =
+        torch::jit::GraphExecutor(loaded->tapped.graph, "medcam", torch::jit::SIMPLE);
+    *module = loaded.release();
+  });
+}
+
+void mc_module_free(mc_module* module) { delete module; }
+
+bool mc_module_forward(mc_module* module, const mc_tensor* input, mc_tensor** output,
+                       char** error) {
+  return medcam::guarded(error, [&] {
+    *output = medcam::wrap(single_tensor(module->module.forward({medcam::unwrap(input)})));
+  });
+}
+
+bool mc_module_forward_tapped(mc_module* module, const mc_tensor* input, mc_tape* tape,
+                              mc_tensor** output, char** error) {
+  return medcam::guarded(error, [&] {
+    // Optimisation passes would move and fuse what the taps stand between.
+    const torch::jit::GraphOptimizerEnabledGuard off(false);
+    torch::jit::Stack stack = {module->module._ivalue(), medcam::unwrap(input)};
+    stack.insert(stack.end(), module->defaults.begin(), module->defaults.end());
+    stack.emplace_back(tape->tape);
+    module->executor.run(stack);
+    *output = medcam::wrap(single_tensor(stack.back()));
+  });
+}
+
+mc_facts mc_module_facts(const mc_module* module) {
+  return {module->tapped.input_channels, module->tapped.input_rank,
+          module->parameter_type.c_str(), module->tapped.final_activation.c_str(),
+          module->tapped.taps.size()};
+}
+
+mc_tap mc_module_tap(const mc_module* module, size_t index) {
+  const medcam::TapFacts& tap = module->tapped.taps[index];
+  return {tap.name.c_str(), tap.type.c_str(), tap.reaches_score, tap.redraws_score};
+}
+
+}  // extern "C"

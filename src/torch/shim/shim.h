@@ -1,0 +1,86 @@
+// The C face of the TorchScript shim: what Rust sees, through bindgen. C types only.
+//
+// Functions that can fail return false and set *error to a message that the caller frees with
+// mc_string_free; nothing is thrown across this boundary. An mc_tensor is libtorch's at::Tensor, as
+// in torch-sys; one that a function hands out belongs to the caller.
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct mc_module mc_module;
+typedef struct mc_tape mc_tape;
+typedef struct mc_tensor mc_tensor;
+
+void mc_string_free(char* text);
+
+// The number of CUDA devices that libtorch can use; 0 without a driver or without libtorch_cuda.
+int64_t mc_cuda_devices(void);
+
+// ---- module.cpp: a loaded module, its forward, and its tapped forward ----
+
+// cuda_index: -1 for the CPU.
+bool mc_module_load(const char* path, int64_t cuda_index, mc_module** module, char** error);
+void mc_module_free(mc_module* module);
+bool mc_module_forward(mc_module* module, const mc_tensor* input, mc_tensor** output, char** error);
+// Runs the tapped copy of forward; grad mode is the caller's to set and to restore.
+bool mc_module_forward_tapped(mc_module* module, const mc_tensor* input, mc_tape* tape,
+                              mc_tensor** output, char** error);
+
+// What is known of a module without running it. Strings live as long as the module.
+typedef struct {
+  // Channels and rank (with batch and channel axes) of the input, from the convolution that it
+  // enters first; 0 where the graph does not tell.
+  int64_t input_channels;
+  int64_t input_rank;
+  // The scalar type of the parameters ("Float", "Half", "BFloat16", ...), "" without parameters.
+  const char* parameter_type;
+  // The activation that ends the graph ("softmax", "sigmoid", ...), "" if none does.
+  const char* final_activation;
+  size_t taps;
+} mc_facts;
+mc_facts mc_module_facts(const mc_module* module);
+
+// One tapped call of a submodule.
+typedef struct {
+  const char* name;
+  const char* type;
+  // Whether the score can depend on it.
+  bool reaches_score;
+  // Whether only pointwise steps separate it from the score.
+  bool redraws_score;
+} mc_tap;
+mc_tap mc_module_tap(const mc_module* module, size_t index);
+
+// ---- tape.cpp: what one run records ----
+
+mc_tape* mc_tape_new(void);
+void mc_tape_free(mc_tape* tape);
+// Asks for the activation of the run-th (from 1) run of a layer.
+bool mc_tape_want(mc_tape* tape, const char* name, int64_t run, char** error);
+// Passes the output of a layer through the tape; for models written in Rust.
+bool mc_tape_tap(mc_tape* tape, const char* name, const mc_tensor* x, mc_tensor** y, char** error);
+// Notes the tensor that the score is taken from, where that is not the output.
+bool mc_tape_score(mc_tape* tape, const mc_tensor* x, mc_tensor** y, char** error);
+// The recorded activation of the index-th wish, or NULL if that run did not happen.
+mc_tensor* mc_tape_activation(const mc_tape* tape, size_t index);
+// The tensor noted as the score's, or NULL.
+mc_tensor* mc_tape_noted_score(const mc_tape* tape);
+
+// One run of a layer, in the order in which the runs ended.
+typedef struct {
+  const char* name;
+  const int64_t* sizes;
+  size_t rank;
+} mc_seen;
+size_t mc_tape_seen_count(const mc_tape* tape);
+mc_seen mc_tape_seen(const mc_tape* tape, size_t index);
+
+#ifdef __cplusplus
+}
+#endif

@@ -1,0 +1,162 @@
+//! What one run of a network records.
+
+use std::ffi::{CStr, CString};
+use std::ptr::NonNull;
+
+use tch::Tensor;
+
+use super::ffi;
+use crate::error::{Error, Result};
+
+/// What one run of a network records: the activations that were asked for, and the tensor that the
+/// score is taken from.
+///
+/// Networks written in Rust pass the output of each of their layers through [`Tape::tap`]; for
+/// TorchScript models the rewritten graph does so. Everything up to the first layer that was asked
+/// for runs without autograd; from there on the tape runs. See [`Network`](crate::Network).
+#[derive(Debug)]
+pub struct Tape {
+    raw: NonNull<ffi::mc_tape>,
+    wishes: usize,
+}
+
+/// One run of a layer, as the tape saw it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub name: String,
+    pub sizes: Vec<i64>,
+}
+
+impl Tape {
+    /// A tape that asks for nothing and only notes what runs.
+    pub(crate) fn new() -> Result<Self> {
+        // SAFETY: takes nothing; the result is ours until `drop`.
+        let raw = unsafe { ffi::mc_tape_new() };
+        let raw = NonNull::new(raw).ok_or_else(|| Error::model("tape: out of memory"))?;
+        Ok(Self { raw, wishes: 0 })
+    }
+
+    /// Asks for the activation of the `run`-th run (from 1) of a layer; returns the wish's number.
+    pub(crate) fn want(&mut self, name: &str, run: usize) -> Result<usize> {
+        let text = c_string(name)?;
+        let run = i64::try_from(run).unwrap_or(i64::MAX);
+        // SAFETY: the tape is alive, `text` is NUL-terminated and outlives the call.
+        ffi::checked(|error| unsafe {
+            ffi::mc_tape_want(self.raw.as_ptr(), text.as_ptr(), run, error)
+        })
+        .map_err(Error::model)?;
+        self.wishes += 1;
+        Ok(self.wishes - 1)
+    }
+
+    /// Passes the output of the layer `name` through the tape. The network must go on with what
+    /// comes back, not with `output`.
+    ///
+    /// Names are dotted paths, as PyTorch names submodules. A layer that runs more than once may be
+    /// tapped under the same name each time.
+    ///
+    /// # Errors
+    ///
+    /// If the name holds a NUL byte, or if this run was asked for and `output` is not floating
+    /// point.
+    pub fn tap(&mut self, name: &str, output: &Tensor) -> Result<Tensor> {
+        let text = c_string(name)?;
+        let mut tapped = std::ptr::null_mut();
+        // SAFETY: the tape and the tensor are alive, `text` is NUL-terminated, and all outlive the
+        // call; a torch-sys tensor pointer is the at::Tensor that the shim expects.
+        ffi::checked(|error| unsafe {
+            ffi::mc_tape_tap(
+                self.raw.as_ptr(),
+                text.as_ptr(),
+                output.as_ptr().cast(),
+                &raw mut tapped,
+                error,
+            )
+        })
+        .map_err(|message| Error::layer(format!("layer '{name}': {message}")))?;
+        // SAFETY: on success the shim hands out a tensor that is ours.
+        Ok(unsafe { own(tapped) })
+    }
+
+    /// Notes that the score is taken from `logits` rather than from the network's output: for a
+    /// network that ends in a softmax or sigmoid. The network must go on with what comes back.
+    ///
+    /// # Errors
+    ///
+    /// If libtorch cannot copy the tensor.
+    pub fn logits(&mut self, logits: &Tensor) -> Result<Tensor> {
+        let mut noted = std::ptr::null_mut();
+        // SAFETY: as in `tap`.
+        ffi::checked(|error| unsafe {
+            ffi::mc_tape_score(self.raw.as_ptr(), logits.as_ptr().cast(), &raw mut noted, error)
+        })
+        .map_err(Error::model)?;
+        // SAFETY: on success the shim hands out a tensor that is ours.
+        Ok(unsafe { own(noted) })
+    }
+
+    /// The activation of a wish; `None` if that run of that layer did not happen.
+    pub(crate) fn activation(&self, wish: usize) -> Option<Tensor> {
+        // SAFETY: the tape is alive, an index out of range gives NULL, and what is not NULL is ours.
+        unsafe {
+            let tensor = ffi::mc_tape_activation(self.raw.as_ptr(), wish);
+            (!tensor.is_null()).then(|| own(tensor))
+        }
+    }
+
+    /// The tensor noted as the one that the score is taken from.
+    pub(crate) fn noted_logits(&self) -> Option<Tensor> {
+        // SAFETY: the tape is alive; what is not NULL is ours.
+        unsafe {
+            let tensor = ffi::mc_tape_noted_score(self.raw.as_ptr());
+            (!tensor.is_null()).then(|| own(tensor))
+        }
+    }
+
+    /// The runs of layers so far, in the order in which they ended.
+    pub(crate) fn seen(&self) -> Vec<Seen> {
+        // SAFETY: the tape is alive and not changed while `self` is borrowed; indices are below the
+        // count; name and sizes are copied before the tape can change.
+        unsafe {
+            (0..ffi::mc_tape_seen_count(self.raw.as_ptr()))
+                .map(|index| {
+                    let seen = ffi::mc_tape_seen(self.raw.as_ptr(), index);
+                    let sizes = if seen.rank == 0 {
+                        Vec::new()
+                    } else {
+                        std::slice::from_raw_parts(seen.sizes, seen.rank).to_vec()
+                    };
+                    Seen { name: CStr::from_ptr(seen.name).to_string_lossy().into_owned(), sizes }
+                })
+                .collect()
+        }
+    }
+
+    pub(super) fn as_ptr(&self) -> *mut ffi::mc_tape {
+        self.raw.as_ptr()
+    }
+}
+
+impl Drop for Tape {
+    fn drop(&mut self) {
+        // SAFETY: made by mc_tape_new and freed once, here. A graph that still runs holds a
+        // reference of its own to what the tape records.
+        unsafe { ffi::mc_tape_free(self.raw.as_ptr()) }
+    }
+}
+
+fn c_string(name: &str) -> Result<CString> {
+    CString::new(name)
+        .map_err(|_| Error::layer(format!("layer '{}': NUL in a name", name.escape_debug())))
+}
+
+/// Takes over a tensor that the shim handed out.
+///
+/// # Safety
+///
+/// `tensor` is a valid tensor of the shim's that nobody else frees.
+pub(super) unsafe fn own(tensor: *mut ffi::mc_tensor) -> Tensor {
+    // SAFETY: by the caller's word; the shim's tensors and torch-sys's are the same C++ type, and
+    // both are freed with `delete`.
+    unsafe { Tensor::from_ptr(tensor.cast()) }
+}
