@@ -28,6 +28,12 @@ def groups_for(job):
     return groups
 
 
+def own_path(name):
+    """The absolute path that the user gave in an environment variable, or None."""
+    value = os.environ.get(name)
+    return os.path.abspath(value) if value else None
+
+
 def prepare(job):
     """All steps of a job."""
     root = cache_root()
@@ -44,8 +50,8 @@ def prepare(job):
             raise SetupError("cannot go on:\n" + "\n".join(f"  - {problem}" for problem in problems))
         environment.install(groups)
         entries = {
-            "LIBTORCH": os.environ.get("LIBTORCH") or environment.libtorch,
-            "LIBCLANG_PATH": os.environ.get("LIBCLANG_PATH") or environment.libclang,
+            "LIBTORCH": own_path("LIBTORCH") or environment.libtorch,
+            "LIBCLANG_PATH": own_path("LIBCLANG_PATH") or environment.libclang,
             "MEDCAM_DATA": data.install(environment),
         }
         if job != "demo":

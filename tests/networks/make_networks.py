@@ -1,0 +1,221 @@
+"""Make the parity networks: `make_networks.py FOLDER`. `scripts/setup.py test` runs it.
+
+Each network is saved traced and scripted, with an input, its plain outputs, and the maps it must give
+(expected.py), computed in double precision from the out-of-place twin. manifest.json says what is what.
+"""
+
+import json
+import logging
+import sys
+import warnings
+from pathlib import Path
+
+import numpy
+import torch
+from torch import nn
+
+import expected
+import odd
+import specs
+
+# A map is compared only where it is well defined in single precision: in front of an instance norm the
+# weights cancel to rounding noise, for example. Such layers are listed under "unstable" instead.
+STABLE = 5e-5
+
+
+def build(spec, inplace):
+    """The network with random weights and running statistics, the same ones for both twins."""
+    torch.manual_seed(spec.seed)
+    model = spec.build(inplace).eval()
+    generator = torch.Generator().manual_seed(spec.seed + 1)
+    for module in model.modules():
+        if isinstance(module, (nn.BatchNorm2d, nn.BatchNorm3d)):
+            for tensor, low, high in (
+                (module.running_mean, -0.2, 0.2),
+                (module.running_var, 0.5, 1.5),
+                (module.weight, 0.5, 1.5),
+                (module.bias, -0.2, 0.2),
+            ):
+                tensor.data.uniform_(low, high, generator=generator)
+    return model
+
+
+class Maps:
+    """A network's expected maps, each computed and saved once."""
+
+    def __init__(self, folder, spec, twin, x):
+        self.folder = folder
+        self.spec = spec
+        self.twin = twin
+        self.x = x
+        self.double = expected.in_double(twin)
+        self.single_run, self.run = self._runs(spec.label, "logits")
+        self.files = {}
+        self.unstable = set()
+        self.worst_single_error = 0.0
+
+    def _runs(self, label, score):
+        pair = ((self.twin, self.x), (self.double, self.x.double()))
+        single, double = (expected.Run(model, x, label, score) for model, x in pair)
+        assert [run for _, run in single.events] == [run for _, run in double.events]
+        # The double network is a copy: tell its modules by the originals.
+        originals = dict(zip(self.double.modules(), self.twin.modules()))
+        double.outputs = {originals[module]: kept for module, kept in double.outputs.items()}
+        double.events = [(originals[module], run) for module, run in double.events]
+        return single, double
+
+    def file(self, module, run):
+        """The file of one run's map, or None where single precision does not determine it."""
+        key = (module, run)
+        if key not in self.files:
+            result = self.run.map(module, run)
+            error = (result - self.single_run.map(module, run)).abs().max().item()
+            if error > STABLE:
+                self.files[key] = None
+            else:
+                self.worst_single_error = max(self.worst_single_error, error)
+                self.files[key] = self._save(f"map{len(self.files):03}", result)
+        return self.files[key]
+
+    def extra(self, stem, module, run, label, score="logits"):
+        """The map of another label or score."""
+        single, double = self._runs(label, score)
+        result = double.map(module, run)
+        error = (result - single.map(module, run)).abs().max().item()
+        assert error < STABLE, f"{self.spec.name}: the map {stem} is not stable ({error})"
+        return self._save(stem, result)
+
+    def _save(self, stem, tensor):
+        return save(self.folder, f"{self.spec.name}.{stem}.npy", tensor)
+
+
+def save(folder, name, tensor):
+    """Save as float32; returns the file's name."""
+    numpy.save(folder / name, numpy.ascontiguousarray(tensor.detach().float().numpy()))
+    return name
+
+
+def layers_of(scripted, maps, spec):
+    """What the manifest says of the layers of one TorchScript module, by the names it gives them.
+
+    The k-th call on a Python module, whatever TorchScript calls it, is that module's k-th run.
+    """
+    runs = {}
+    by_name = {}
+    for name, _ in expected.script_events(scripted):
+        module = maps.twin.get_submodule(name)
+        runs[module] = runs.get(module, 0) + 1
+        by_name.setdefault(name, []).append((module, runs[module]))
+    by_name = {  # without what comes after the score, such as a trailing softmax
+        name: calls for name, calls in by_name.items() if calls[0][0] in maps.run.outputs
+    }
+    called = sum(len(calls) for calls in by_name.values())
+    counted = sum(1 for module, _ in maps.run.events if module in runs)
+    assert called == counted, f"{spec.name}: {called} calls in the graph, {counted} in Python"
+    result = {"full": [], "shared": [], "unstable": [], "maps": {}}
+    for name, calls in by_name.items():
+        several = [(f"{name}#{k}", call) for k, call in enumerate(calls, 1)] if len(calls) > 1 else []
+        if several:
+            result["shared"].append(name)
+        if maps.run.has_map(*calls[-1]):
+            result["full"].append(name)
+        for key, call in [(name, calls[-1])] + several:
+            if maps.run.has_map(*call):
+                if maps.file(*call):
+                    result["maps"][key] = maps.file(*call)
+                else:
+                    result["unstable"].append(key)
+    names = {module: name for name, module in maps.twin.named_modules()}
+    result["dropped"] = sorted({names[module] for module, _ in maps.run.events if module not in runs})
+    return result, by_name
+
+
+def choose(layers, by_name, wanted):
+    """The name that this TorchScript module gives the layer whose last run is `wanted`."""
+    name = next(name for name, calls in by_name.items() if calls[-1] == wanted)
+    assert name in layers["maps"], f"{name} has no stable map"
+    return name
+
+
+def make(folder, spec):
+    """One network's files; returns its entry in the manifest."""
+    x = torch.randn(3, *spec.sample, generator=torch.Generator().manual_seed(spec.seed + 2))
+    model, twin = build(spec, spec.inplace), build(spec, False)
+    maps = Maps(folder, spec, twin, x)
+    entry = {"name": spec.name, "task": spec.task, "spatial": len(spec.sample) - 1, "label": spec.label}
+    entry["input"] = save(folder, f"{spec.name}.input.npy", x)
+    wanted = None
+    for kind in ("traced", "scripted"):
+        scripted = compiled(kind, model, x)
+        entry[kind] = f"{spec.name}.{kind}.pt"
+        scripted.save(str(folder / entry[kind]))
+        with torch.no_grad():
+            output = scripted(x)
+            assert torch.allclose(output, twin(x), atol=1e-5), f"{spec.name}: the twin differs"
+        entry[f"output_{kind}"] = save(folder, f"{spec.name}.output_{kind}.npy", output)
+        entry[f"twin_{kind}"] = None
+        if spec.inplace:
+            out_of_place = compiled(kind, twin, x)
+            assert expected.script_events(out_of_place) == expected.script_events(scripted)
+            entry[f"twin_{kind}"] = f"{spec.name}.twin_{kind}.pt"
+            out_of_place.save(str(folder / entry[f"twin_{kind}"]))
+        layers, by_name = layers_of(scripted, maps, spec)
+        if wanted is None:
+            chosen = (spec.auto, spec.named, *spec.several)
+            wanted = [by_name[name][-1] for name in chosen]
+            entry.update(extra_maps(maps, spec, by_name))
+        layers["auto"], layers["named"], *layers["list"] = (
+            choose(layers, by_name, call) for call in wanted
+        )
+        if kind == "traced":
+            entry.update(layers)
+        else:
+            entry["scripted_layers"] = layers
+    for call in wanted:
+        alive = (maps.run.map(*call).flatten(1).amax(dim=1) > 0).sum().item()
+        assert alive == len(x), f"{spec.name}: {spec.seed=} gives {len(x) - alive} maps that are 0"
+    entry["single_precision_error"] = maps.worst_single_error
+    return entry
+
+
+def compiled(kind, model, x):
+    """The model traced or scripted."""
+    with torch.no_grad():
+        return torch.jit.trace(model, x) if kind == "traced" else torch.jit.script(model)
+
+
+def extra_maps(maps, spec, by_name):
+    """A map of another class, and one of the score after the softmax or sigmoid."""
+    file = maps.extra("class_map", *by_name[spec.auto][-1], spec.other_label)
+    found = {"class_maps": {"label": spec.other_label, "layer": spec.auto, "map": file}}
+    if spec.after_tail:
+        file = maps.extra("output_score_map", *by_name[spec.after_tail][-1], spec.label, "output")
+        found["output_score_map"] = {"layer": spec.after_tail, "map": file}
+    return found
+
+
+def make_odd(folder, name, build_model, shapes, layers, purpose):
+    """One odd model; scripted, since tracing refuses a dict."""
+    torch.manual_seed(0)
+    torch.jit.script(build_model().eval()).save(str(folder / f"{name}.pt"))
+    inputs = [
+        save(folder, f"{name}.input{i}.npy", torch.randn(*shape)) for i, shape in enumerate(shapes)
+    ]
+    return {"name": name, "file": f"{name}.pt", "inputs": inputs, "layers": layers, "for": purpose}
+
+
+def main():
+    folder = Path(sys.argv[1])
+    # Warnings about tracing and scripting as such; what they make is checked against the twin.
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    manifest = {
+        "torch": torch.__version__,
+        "networks": [make(folder, spec) for spec in specs.SPECS],
+        "odd": [make_odd(folder, *arguments) for arguments in odd.ODD],
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
