@@ -1,1 +1,32 @@
-//! ops
+//! Grad-CAM's numerics on plain slices, without libtorch.
+//!
+//! | op | computes |
+//! |---|---|
+//! | [`channel_weights()`] | `w[b,c] = mean_n G[b,c,n]` |
+//! | [`project()`] | `L[b,n] = ReLU(sum_c w[b,c]·A[b,c,n])` |
+//! | [`resample()`] | the map on another grid, linear or nearest |
+//! | [`normalize()`] | the map of each sample to `[0, 1]` |
+//! | [`grad_cam()`] | all of these, fused |
+//!
+//! Tensors come in as [`View`]s in either [`Layout`](crate::Layout) and are never copied. The
+//! functions here are fast and use the threads of the current rayon pool; the module of each op
+//! has a `reference` beside it: the plain f64 loop that says what is right, and the `TOLERANCE`
+//! between the two.
+//!
+//! **Deterministic**: an op gives the same bits on each run, for any number of threads, and a
+//! batch gives the bits that its samples give one by one.
+
+pub mod channel_weights;
+pub mod fused;
+mod lanes;
+pub mod normalize;
+pub mod project;
+pub mod resample;
+mod view;
+
+pub use channel_weights::channel_weights;
+pub use fused::{Maps, grad_cam};
+pub use normalize::{Range, normalize};
+pub use project::project;
+pub use resample::{Interpolation, resample};
+pub use view::View;

@@ -1,0 +1,67 @@
+//! Min-max normalisation of maps, sample by sample.
+
+pub(super) mod cpu;
+
+pub use cpu::reference;
+
+use crate::error::{Error, Result};
+
+/// How far a normalised value may lie from its [`reference`]; absolute, as both are in `[0, 1]`.
+///
+/// Two differences and a quotient, each rounded to f32 once: `3·2⁻²⁴ = 1.8e-7`.
+pub const TOLERANCE: f64 = 2e-7;
+
+/// The least and greatest value of one sample's map before normalisation.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Range {
+    /// The least value.
+    pub minimum: f32,
+    /// The greatest value.
+    pub maximum: f32,
+}
+
+/// Min-max normalisation, in place, sample by sample.
+///
+/// `v[b,n] = (v[b,n] - minimum[b]) / (maximum[b] - minimum[b])`; the greatest value becomes 1
+/// exactly, the least 0. A constant map becomes 0.
+///
+/// `map` holds `batch` maps of one size, one after the other: `(B, D, H, W)`. Returns the `B`
+/// ranges of the values before.
+///
+/// # Errors
+///
+/// If `map` cannot be parted into `batch` maps of at least one voxel, or has a value that is not
+/// finite; `map` is as before then.
+///
+/// # Example
+///
+/// ```
+/// use medcam::ops::normalize;
+///
+/// let mut map = [2.0, 4.0, 3.0, /* sample 1 */ 7.0, 7.0, 7.0];
+/// let ranges = normalize(&mut map, 2)?;
+/// assert_eq!(map, [0.0, 1.0, 0.5, 0.0, 0.0, 0.0]);
+/// assert_eq!((ranges[0].minimum, ranges[0].maximum), (2.0, 4.0));
+/// # Ok::<(), medcam::Error>(())
+/// ```
+pub fn normalize(map: &mut [f32], batch: usize) -> Result<Vec<Range>> {
+    if batch == 0 || map.is_empty() || !map.len().is_multiple_of(batch) {
+        let values = map.len();
+        return Err(Error::input(
+            "normalize",
+            format!("map: {values} values cannot be parted into {batch} maps"),
+        ));
+    }
+    let voxels = map.len() / batch;
+    let extremes = cpu::extremes(map, voxels);
+    if let Some(b) = extremes.iter().position(|extremes| !extremes.all_finite()) {
+        let count = map[b * voxels..][..voxels].iter().filter(|v| !v.is_finite()).count();
+        return Err(Error::input(
+            "normalize",
+            format!("map: {count} of the {voxels} voxels of sample {b} are not finite"),
+        ));
+    }
+    let ranges: Vec<Range> = extremes.into_iter().map(|extremes| extremes.range).collect();
+    cpu::rescale(map, &ranges);
+    Ok(ranges)
+}

@@ -1,0 +1,162 @@
+//! The projection on the CPU: the reference, and the fast version.
+
+use rayon::prelude::*;
+
+use crate::element::Element;
+use crate::ops::View;
+use crate::ops::lanes::{self, LANES};
+use crate::shape::{Layout, Shape};
+
+/// Voxels whose sums one task holds in the first-level cache while A streams past.
+const BLOCK: usize = 1024;
+/// Products that are worth a task of their own.
+const WORK: usize = 1 << 15;
+/// Channels that are summed in registers before they go to the voxel's sum.
+const GROUP: usize = 4;
+
+/// The written truth of [`project`](super::project()): the same, in f64.
+///
+/// `weights` holds `(B, C)` values, `activation` the tensor `(B, C, D, H, W)`.
+///
+/// # Panics
+///
+/// If there are fewer than `B·C` weights.
+pub fn reference<T: Element>(weights: &[f64], activation: &View<T>) -> Vec<f64> {
+    let Shape { batch, channels, .. } = activation.shape();
+    let voxels = activation.shape().voxels();
+    let mut map = Vec::with_capacity(batch * voxels);
+    for b in 0..batch {
+        for n in 0..voxels {
+            let sum: f64 =
+                (0..channels).map(|c| weights[b * channels + c] * activation.value(b, c, n)).sum();
+            // Not `max`, which would turn NaN into 0.
+            map.push(if sum <= 0.0 { 0.0 } else { sum });
+        }
+    }
+    map
+}
+
+/// The rectified map, and for each sample the voxels whose sum was not finite before ReLU.
+pub(in crate::ops) struct Projection {
+    pub(in crate::ops) map: Vec<f32>,
+    pub(in crate::ops) not_finite: Vec<usize>,
+}
+
+pub(in crate::ops) fn project<T: Element>(weights: &[f32], activation: &View<T>) -> Projection {
+    let Shape { batch, channels, .. } = activation.shape();
+    let voxels = activation.shape().voxels();
+    let block = WORK.div_ceil(channels).next_multiple_of(LANES).min(BLOCK);
+    let mut map = vec![0.0_f32; batch * voxels];
+    let not_finite = map
+        .par_chunks_mut(voxels)
+        .zip(activation.data().par_chunks(channels * voxels))
+        .zip(weights.par_chunks(channels))
+        .map(|((map, sample), weights)| {
+            map.par_chunks_mut(block)
+                .enumerate()
+                .map_init(Buffers::default, |buffers, (i, sums)| {
+                    let first = i * block;
+                    match activation.layout() {
+                        Layout::Contiguous => {
+                            add_rows(weights, sample, voxels, first, sums, buffers);
+                        }
+                        Layout::ChannelsLast => {
+                            let voxels = &sample[first * channels..][..sums.len() * channels];
+                            dot_voxels(weights, voxels, sums, &mut buffers[0]);
+                        }
+                    }
+                    rectify(sums)
+                })
+                .sum()
+        })
+        .collect();
+    Projection { map, not_finite }
+}
+
+/// Room to widen the rows of one group.
+type Buffers = [Vec<f32>; GROUP];
+
+/// `sums[i] += sum_c weights[c]·sample[c, first + i]`, the channels lying one after the other.
+fn add_rows<T: Element>(
+    weights: &[f32],
+    sample: &[T],
+    voxels: usize,
+    first: usize,
+    sums: &mut [f32],
+    buffers: &mut Buffers,
+) {
+    let length = sums.len();
+    let row = |c: usize| &sample[c * voxels + first..][..length];
+    let (groups, rest) = weights.as_chunks::<GROUP>();
+    for (group, &[w0, w1, w2, w3]) in groups.iter().enumerate() {
+        let [b0, b1, b2, b3] = &mut *buffers;
+        let c = group * GROUP;
+        let a0 = &T::widen(row(c), b0)[..length];
+        let a1 = &T::widen(row(c + 1), b1)[..length];
+        let a2 = &T::widen(row(c + 2), b2)[..length];
+        let a3 = &T::widen(row(c + 3), b3)[..length];
+        for i in 0..length {
+            sums[i] += (w0 * a0[i] + w1 * a1[i]) + (w2 * a2[i] + w3 * a3[i]);
+        }
+    }
+    for (i, w) in rest.iter().enumerate() {
+        let a = T::widen(row(groups.len() * GROUP + i), &mut buffers[0]);
+        for (sum, a) in sums.iter_mut().zip(a) {
+            *sum += w * a;
+        }
+    }
+}
+
+/// `sums[i] = sum_c weights[c]·voxels[i, c]`, the channels of a voxel lying side by side.
+fn dot_voxels<T: Element>(weights: &[f32], voxels: &[T], sums: &mut [f32], buffer: &mut Vec<f32>) {
+    let channels = weights.len();
+    // Whole voxels, as many as make a conversion worth its call.
+    let step = BLOCK.div_ceil(channels);
+    for (sums, voxels) in sums.chunks_mut(step).zip(voxels.chunks(step * channels)) {
+        let wide = T::widen(voxels, buffer);
+        for (sum, voxel) in sums.iter_mut().zip(wide.chunks_exact(channels)) {
+            *sum = lanes::dot(weights, voxel);
+        }
+    }
+}
+
+/// ReLU in place; returns how many sums were not finite.
+fn rectify(sums: &mut [f32]) -> usize {
+    let mut not_finite = 0_usize;
+    for sum in sums {
+        not_finite += usize::from(!sum.is_finite());
+        // Not `max`, which would turn NaN into 0.
+        *sum = if *sum <= 0.0 { 0.0 } else { *sum };
+    }
+    not_finite
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_by_hand() {
+        let shape = Shape::new(1, 5, [1, 1, 2]).unwrap();
+        let weights = [1.0_f32, -2.0, 0.5, 0.0, 3.0];
+        let rows = [1.0_f32, 5.0, 2.0, 4.0, 6.0, 8.0, 9.0, 9.0, 1.0, -1.0];
+        let columns = [1.0_f32, 2.0, 6.0, 9.0, 1.0, 5.0, 4.0, 8.0, 9.0, -1.0];
+        for (data, layout) in [(rows, Layout::Contiguous), (columns, Layout::ChannelsLast)] {
+            let view = View::new(&data, shape, layout).unwrap();
+            // 1 - 4 + 3 + 0 + 3 = 3; 5 - 8 + 4 + 0 - 3 = -2.
+            assert_eq!(project(&weights, &view).map, [3.0, 0.0]);
+            assert_eq!(reference(&weights.map(f64::from), &view), [3.0, 0.0]);
+        }
+    }
+
+    #[test]
+    fn a_sum_that_is_not_finite_is_counted_and_nan_stays() {
+        let shape = Shape::new(1, 1, [1, 1, 3]).unwrap();
+        let data = [f32::NAN, f32::NEG_INFINITY, 1.0];
+        let view = View::new(&data, shape, Layout::Contiguous).unwrap();
+        let projection = project(&[2.0], &view);
+        assert!(projection.map[0].is_nan());
+        assert_eq!(projection.map[1..], [0.0, 2.0]);
+        assert_eq!(projection.not_finite, [2]);
+    }
+}

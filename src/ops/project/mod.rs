@@ -1,0 +1,57 @@
+//! Grad-CAM's projection: the weighted sum of the channels, rectified.
+
+pub(super) mod cpu;
+
+pub use cpu::reference;
+
+use crate::element::Element;
+use crate::error::{Error, Result};
+use crate::ops::View;
+
+/// How far a voxel may lie from its [`reference`], relative to `sum_c |w[b,c]·A[b,c,n]|`.
+///
+/// The same for `f32`, `f16` and `bf16`, which are widened exactly before the first product. Four
+/// channels are summed at a time, and these sums one after the other in f32: for up to 2048
+/// channels the bound is `(2048/4 + 4)·2⁻²⁴ = 3.1e-5`; the errors of real sums are some 10 times
+/// smaller.
+pub const TOLERANCE: f64 = 3.2e-5;
+
+/// Grad-CAM's projection: the weighted sum of the channels, rectified.
+///
+/// `L[b,n] = ReLU(sum_c w[b,c]·A[b,c,n])`
+///
+/// | argument | shape | type | |
+/// |---|---|---|---|
+/// | `weights` | `(B, C)` | f32 | from [`channel_weights`](crate::ops::channel_weights()) |
+/// | `activation` | `(B, C, D, H, W)`, either layout | f32, f16, bf16 | of the layer |
+/// | returns | `(B, D, H, W)` | f32 | at least 0; summed in f32 |
+///
+/// A sum that is NaN stays NaN. One that is `-∞` becomes 0, as ReLU says;
+/// [`grad_cam`](crate::ops::grad_cam()) refuses both.
+///
+/// # Errors
+///
+/// If `weights` does not have `B·C` values.
+///
+/// # Example
+///
+/// ```
+/// use medcam::ops::{View, project};
+/// use medcam::{Layout, Shape};
+///
+/// let activation = [1.0_f32, 2.0, 3.0, /* channel 1 */ 4.0, 0.0, 1.0];
+/// let view = View::new(&activation, Shape::new(1, 2, [1, 1, 3])?, Layout::Contiguous)?;
+/// assert_eq!(project(&[2.0, -1.0], &view)?, [0.0, 4.0, 5.0]);
+/// # Ok::<(), medcam::Error>(())
+/// ```
+pub fn project<T: Element>(weights: &[f32], activation: &View<T>) -> Result<Vec<f32>> {
+    let shape = activation.shape();
+    if weights.len() != shape.batch * shape.channels {
+        let (expected, given) = (shape.batch * shape.channels, weights.len());
+        return Err(Error::input(
+            "project",
+            format!("weights: activation {shape} takes {expected} (B·C) of them, got {given}"),
+        ));
+    }
+    Ok(cpu::project(weights, activation).map)
+}

@@ -1,0 +1,16 @@
+//! The ops against their references, on odd sizes, both layouts and all element types.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "ops/channel_weights.rs"]
+mod channel_weights;
+#[path = "ops/common.rs"]
+mod common;
+#[path = "ops/fused.rs"]
+mod fused;
+#[path = "ops/normalize.rs"]
+mod normalize;
+#[path = "ops/project.rs"]
+mod project;
+#[path = "ops/resample.rs"]
+mod resample;
