@@ -1,4 +1,5 @@
 //! Images in and maps out, through real files.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod volumes {
     pub mod card;
@@ -6,4 +7,5 @@ mod volumes {
     pub mod grid;
     pub mod hostile;
     pub mod nibabel;
+    pub mod picture;
 }

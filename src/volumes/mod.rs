@@ -12,6 +12,7 @@ mod grid;
 mod intensity;
 mod nifti_write;
 mod npy;
+mod picture;
 mod prepare;
 mod raster;
 mod volume;
@@ -25,9 +26,12 @@ pub use affine::Orientation;
 pub use card::{AxisOrder, Card, Color, InputCard, Nan, PerChannel, Sampling, Step, Voxels};
 pub use grid::Grid;
 pub use npy::{read_npy, write_npy};
+pub use picture::{Caption, overlay};
 pub use prepare::Prepared;
-pub use raster::Image;
+pub use raster::{Image, write_png};
 pub use volume::Volume;
+#[cfg(feature = "cli")]
+pub(crate) use write::atomically;
 pub use write::{MapType, make_folder};
 
 use crate::error::{Error, Result};

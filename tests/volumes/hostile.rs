@@ -15,9 +15,12 @@ fn healthy(suffix: &str) -> Vec<u8> {
     match suffix {
         ".npy" => write_npy(&path, &ramp([3, 4, 5]).into_dyn(), MapType::F32).unwrap(),
         ".png" | ".jpg" => {
-            image::RgbImage::from_fn(9, 7, |x, y| image::Rgb([x as u8 * 9, y as u8 * 9, 50]))
-                .save(&path)
-                .unwrap();
+            image::RgbImage::from_fn(9, 7, |x, y| {
+                let shade = |n: u32| u8::try_from(9 * n).unwrap();
+                image::Rgb([shade(x), shade(y), 50])
+            })
+            .save(&path)
+            .unwrap();
         }
         _ => write_nifti(&path, &oblique_header(), &ramp([5, 6, 7])),
     }

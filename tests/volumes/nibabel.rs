@@ -14,6 +14,7 @@ fn script(python: &str, mode: &str, folder: &Path) -> String {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "a skipped test says why")]
 fn nibabel_sees_what_medcam_sees() {
     let Ok(python) = std::env::var("MEDCAM_PYTHON") else {
         println!("skipped: MEDCAM_PYTHON names no Python with nibabel");
