@@ -28,6 +28,7 @@ class Run:
     def __init__(self, model, x, label, score="logits"):
         self.outputs = {}
         self.events = []
+        self.versions = {}
         hooks = [
             module.register_forward_hook(self._keep) for module in model.modules() if module is not model
         ]
@@ -38,10 +39,14 @@ class Run:
             hook.remove()
         tensors = {id(t): t for kept in self.outputs.values() for t in kept if torch.is_tensor(t)}
         wanted = [tensor for tensor in tensors.values() if tensor.requires_grad]
+        changed = [tensor for tensor in wanted if tensor._version != self.versions[id(tensor)]]
+        assert not changed, "the network writes over an activation: not an out-of-place twin"
         gradients = torch.autograd.grad(score_of(output, label), wanted, allow_unused=True)
         self.gradients = {id(t): g for t, g in zip(wanted, gradients) if g is not None}
 
     def _keep(self, module, _inputs, output):
+        if torch.is_tensor(output):
+            self.versions.setdefault(id(output), output._version)
         self.outputs.setdefault(module, []).append(output)
         self.events.append((module, len(self.outputs[module])))
 

@@ -178,6 +178,16 @@ class FlatSegmenter(nn.Module):
         return self.head(self.drop(self.act(self.norm(self.last(x)))))
 
 
+class OutOfPlaceBlock(BasicBlock):
+    """torchvision's block adds with `out += identity`; its twin must not."""
+
+    def forward(self, x):
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        identity = x if self.downsample is None else self.downsample(x)
+        return self.relu(out + identity)
+
+
 class NarrowResNet(ResNet):
     """torchvision's ResNet-18 with an eighth of the channels after the stem, to keep the file small."""
 
@@ -187,7 +197,7 @@ class NarrowResNet(ResNet):
 
 def resnet18(inplace):
     """Its blocks write over their inputs: `out += identity` and in-place ReLU."""
-    network = NarrowResNet(BasicBlock, [2, 2, 2, 2])
+    network = NarrowResNet(BasicBlock if inplace else OutOfPlaceBlock, [2, 2, 2, 2])
     network.fc = nn.Linear(512 // 8, 10)
     for module in network.modules():
         if isinstance(module, nn.ReLU):
