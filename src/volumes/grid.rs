@@ -2,13 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use image::{GrayImage, ImageFormat, Luma};
+use image::{GrayImage, Luma};
 use ndarray::{Array3, Array5, ArrayD, ArrayView3, ArrayView4, Axis, Ix3, IxDyn};
 use nifti::NiftiHeader;
 
 use super::affine::Orientation;
-use super::write::{self, MapType, to_u8};
-use super::{Input, nifti_write, write_npy};
+use super::write::{MapType, to_u8};
+use super::{Input, nifti_write, raster, write_npy};
 use crate::error::{Error, Result};
 use crate::ops::{Interpolation, resample};
 
@@ -258,9 +258,5 @@ fn write_png(path: &Path, plane: &ndarray::ArrayView2<'_, f32>) -> Result<()> {
     for (pixel, &value) in picture.pixels_mut().zip(plane.iter()) {
         *pixel = Luma([to_u8(value)]);
     }
-    let mut bytes = std::io::Cursor::new(Vec::new());
-    picture
-        .write_to(&mut bytes, ImageFormat::Png)
-        .map_err(|error| Error::file(path, format!("cannot write: {error}")).because(error))?;
-    write::atomically(path, |file| std::io::Write::write_all(file, bytes.get_ref()))
+    raster::write_png(path, &picture.into())
 }

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use image::ImageReader;
+use image::{DynamicImage, ImageFormat, ImageReader};
 use ndarray::{Array3, Axis};
 
+use super::write;
 use crate::error::{Error, Result};
 
 /// A 2D image, read from a PNG or JPEG file.
@@ -62,4 +63,18 @@ impl Image {
             _ => self.data.clone(),
         }
     }
+}
+
+/// Writes a picture as PNG.
+///
+/// # Errors
+///
+/// If it cannot be written; the message names the file.
+pub fn write_png(path: impl AsRef<Path>, picture: &DynamicImage) -> Result<()> {
+    let path = path.as_ref();
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    picture
+        .write_to(&mut bytes, ImageFormat::Png)
+        .map_err(|error| Error::file(path, format!("cannot write: {error}")).because(error))?;
+    write::atomically(path, |file| std::io::Write::write_all(file, bytes.get_ref()))
 }
