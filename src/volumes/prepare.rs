@@ -1,6 +1,7 @@
 //! From an image on disk to a model's input.
 
-use ndarray::{Array4, ArrayD, ArrayViewMut, Axis, Dimension};
+use ndarray::{Array4, ArrayD, ArrayView, ArrayView4, Axis, CowArray, Dimension, Zip};
+use rayon::prelude::*;
 
 use super::affine::Orientation;
 use super::card::{AxisOrder, Card, Color, Nan, Sampling};
@@ -36,12 +37,10 @@ impl Card {
         match input {
             Input::Volume(volume) => {
                 let axes = self.axes_of(volume, spatial_rank)?;
-                let mut data = volume.data.clone();
-                self.make_finite(data.view_mut())?;
+                let data = self.finite(volume.data.view())?;
                 let flat = spatial_rank == Some(2);
-                let spacing = axes.map(|(axis, _)| volume.spacing_mm[axis]);
-                let data = to_model(data.view(), &axes).as_standard_layout().into_owned();
-                let tensor = self.finish(data, Some(spacing), flat)?;
+                let spacing_mm = axes.map(|(axis, _)| volume.spacing_mm[axis]);
+                let tensor = self.finish(to_model(data.view(), &axes), Some(spacing_mm), flat)?;
                 Ok(Prepared { tensor, grid: Grid::of(input, axes) })
             }
             Input::Image(image) => {
@@ -62,8 +61,7 @@ impl Card {
                     let shape = array.shape();
                     return Err(refuse(format!("the array has shape {shape:?}, not {expected}")));
                 }
-                let mut tensor = array.as_standard_layout().into_owned();
-                self.make_finite(tensor.view_mut())?;
+                let tensor = self.finite(array.view())?.as_standard_layout().into_owned();
                 Ok(Prepared { tensor, grid: Grid::of(input, AS_STORED) })
             }
         }
@@ -84,19 +82,21 @@ impl Card {
         if data.is_empty() {
             return Err(refuse(format!("the image has shape {:?}", data.shape())));
         }
-        let mut data = data.insert_axis(Axis(1));
-        self.make_finite(data.view_mut())?;
-        self.finish(data, None, true)
+        let data = data.insert_axis(Axis(1));
+        let data = self.finite(data.view())?;
+        self.finish(data.view(), None, true)
     }
 
     /// Resizes and rescales `(C, D, H, W)` and puts the batch axis in front.
     fn finish(
         &self,
-        data: Array4<f32>,
+        data: ArrayView4<'_, f32>,
         spacing_mm: Option<[f64; 3]>,
         flat: bool,
     ) -> Result<ArrayD<f32>> {
-        let mut data = self.resize(data, spacing_mm, flat)?;
+        let (_, d, h, w) = data.dim();
+        let to = self.target_size([d, h, w], spacing_mm, flat)?;
+        let mut data = self.resize(data, to)?;
         for step in &self.intensity {
             intensity::apply(step, &mut data)?;
         }
@@ -104,15 +104,14 @@ impl Card {
         Ok(if flat { tensor.index_axis_move(Axis(2), 0) } else { tensor })
     }
 
-    fn resize(
+    /// The extents `D, H, W` that the card asks for.
+    fn target_size(
         &self,
-        data: Array4<f32>,
+        from: [usize; 3],
         spacing_mm: Option<[f64; 3]>,
         flat: bool,
-    ) -> Result<Array4<f32>> {
-        let Some(sampling) = &self.input.sampling else { return Ok(data) };
-        let (channels, d, h, w) = data.dim();
-        let from = [d, h, w];
+    ) -> Result<[usize; 3]> {
+        let Some(sampling) = &self.input.sampling else { return Ok(from) };
         let first = usize::from(flat);
         let rank = 3 - first;
         let mut to = from;
@@ -154,13 +153,32 @@ impl Card {
                 }
             }
         }
+        Ok(to)
+    }
+
+    /// `(C, D, H, W)` on a grid of `to` voxels, contiguous.
+    fn resize(&self, data: ArrayView4<'_, f32>, to: [usize; 3]) -> Result<Array4<f32>> {
+        let (channels, d, h, w) = data.dim();
+        let from = [d, h, w];
         if to == from {
-            return Ok(data);
+            return Ok(contiguous(data));
         }
-        let (values, _) = data.into_raw_vec_and_offset();
-        let values = resample(&values, channels, from, to, self.input.interpolation)?;
-        Array4::from_shape_vec((channels, to[0], to[1], to[2]), values)
-            .map_err(|error| refuse(error.to_string()))
+        // The axes in the order in which they lie in memory: reading a large volume across it
+        // costs far more than turning the small result.
+        let mut order = [0, 1, 2];
+        order.sort_by_key(|&axis| std::cmp::Reverse(data.strides()[axis + 1].unsigned_abs()));
+        let [x, y, z] = order;
+        let data = contiguous(data.permuted_axes([0, x + 1, y + 1, z + 1]));
+        let values = data.as_slice().unwrap_or_default();
+        let [near, far] = [from, to].map(|size| order.map(|axis| size[axis]));
+        let values = resample(values, channels, near, far, self.input.interpolation)?;
+        let resized = Array4::from_shape_vec((channels, far[0], far[1], far[2]), values)
+            .map_err(|error| refuse(error.to_string()))?;
+        let mut back = [0; 4];
+        for (position, axis) in order.into_iter().enumerate() {
+            back[axis + 1] = position + 1;
+        }
+        Ok(contiguous(resized.view().permuted_axes(back)))
     }
 
     fn axes_of(&self, volume: &Volume, spatial_rank: Option<usize>) -> Result<Axes> {
@@ -186,31 +204,44 @@ impl Card {
         Ok(axes)
     }
 
-    fn make_finite<D: Dimension>(&self, mut values: ArrayViewMut<'_, f32, D>) -> Result<()> {
-        let (shape, total) = (values.shape().to_vec(), values.len());
-        let mut first = None;
-        let mut count = 0_usize;
-        for (index, value) in values.iter_mut().enumerate() {
-            if !value.is_finite() {
-                first.get_or_insert((index, *value));
-                count += 1;
-                *value = 0.0;
-            }
+    /// `values`, checked to be finite, or with 0 for what is not, as the card says.
+    fn finite<'a, D: Dimension>(
+        &self,
+        values: ArrayView<'a, f32, D>,
+    ) -> Result<CowArray<'a, f32, D>> {
+        let memory = values.as_slice_memory_order();
+        if memory.is_some_and(|memory| memory.par_iter().all(|v| v.is_finite())) {
+            return Ok(values.into());
         }
-        match first {
-            Some((mut rest, value)) if self.input.nan == Nan::Error => {
-                let mut index = shape;
+        let wrong = || values.iter().enumerate().filter(|(_, v)| !v.is_finite());
+        match wrong().next() {
+            None => Ok(values.into()),
+            Some(_) if self.input.nan == Nan::Zero => {
+                Ok(values.mapv(|v| if v.is_finite() { v } else { 0.0 }).into())
+            }
+            Some((mut rest, value)) => {
+                let mut index = values.shape().to_vec();
                 for extent in index.iter_mut().rev() {
                     (*extent, rest) = (rest % *extent, rest / *extent);
                 }
                 Err(refuse(format!(
-                    "{count} of {total} values are not finite, the first is {value} at index \
-                     {index:?}; repair the image, or set `nan = \"zero\"` in the card's [input]"
+                    "{} of {} values are not finite, the first is {value} at index {index:?}; \
+                     repair the image, or set `nan = \"zero\"` in the card's [input]",
+                    wrong().count(),
+                    values.len()
                 )))
             }
-            _ => Ok(()),
         }
     }
+}
+
+/// A copy in the order of the axes.
+fn contiguous(view: ArrayView4<'_, f32>) -> Array4<f32> {
+    let mut out = Array4::zeros(view.raw_dim());
+    Zip::from(out.axis_iter_mut(Axis(1)))
+        .and(view.axis_iter(Axis(1)))
+        .par_for_each(|mut out, view| out.assign(&view));
+    out
 }
 
 const AS_STORED: Axes = [(0, false), (1, false), (2, false)];

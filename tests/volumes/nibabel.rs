@@ -1,10 +1,14 @@
-//! Against nibabel, where `MEDCAM_PYTHON` names a Python that has it.
+//! Against nibabel and torch, where `MEDCAM_PYTHON` names a Python that has them.
 
 use std::path::Path;
 use std::process::Command;
 
 use medcam::volumes::{Card, Input, MapType, Volume, read_npy, write_npy};
 use ndarray::{Array3, Ix4};
+
+const DEEPBET: &str = "[[intensity]]\nclip_percentiles = [0.5, 99.5]\n\
+                       [[intensity]]\nscale = [0, 1]\n[[intensity]]\nz_score = \"all\"\n\
+                       [[intensity]]\naffine = { multiply = 0.226, add = 0.449 }";
 
 fn script(python: &str, mode: &str, folder: &Path) -> String {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/volumes/nibabel_images.py");
@@ -17,12 +21,13 @@ fn script(python: &str, mode: &str, folder: &Path) -> String {
 #[expect(clippy::print_stdout, reason = "a skipped test says why")]
 fn nibabel_sees_what_medcam_sees() {
     let Ok(python) = std::env::var("MEDCAM_PYTHON") else {
-        println!("skipped: MEDCAM_PYTHON names no Python with nibabel");
+        println!("skipped: MEDCAM_PYTHON names no Python with nibabel and torch");
         return;
     };
     let folder = tempfile::tempdir().unwrap();
     let at = |name: String| folder.path().join(name);
     let names = script(&python, "write", folder.path());
+    let mut prepared = 0;
     for name in names.split_whitespace() {
         let text = std::fs::read_to_string(at(format!("{name}.txt"))).unwrap();
         let mut words = text.split_whitespace();
@@ -35,6 +40,24 @@ fn nibabel_sees_what_medcam_sees() {
         }
         let data = read_npy(at(format!("{name}.npy"))).unwrap();
         assert_eq!(volume.data, data.into_dimensionality::<Ix4>().unwrap(), "{name}");
+
+        for (interpolation, steps) in [("linear", ""), ("nearest", DEEPBET)] {
+            let file = at(format!("{name}-{interpolation}.npy"));
+            if file.exists() {
+                let card = format!(
+                    "[input]\norientation = \"RAS\"\nsize = [5, 11, 4]\n\
+                     interpolation = \"{interpolation}\"\n{steps}"
+                );
+                let card: Card = card.parse().unwrap();
+                let tensor = card.prepare(&Input::Volume(volume.clone()), Some(3)).unwrap().tensor;
+                let theirs = read_npy(&file).unwrap();
+                assert_eq!(tensor.shape(), theirs.shape());
+                let scale = theirs.iter().fold(0.0_f32, |most, v| most.max(v.abs()));
+                let error = (tensor - theirs).iter().fold(0.0_f32, |most, v| most.max(v.abs()));
+                assert!(error <= 1e-5 * scale, "{name} {interpolation}: {error} of {scale}");
+                prepared += 1;
+            }
+        }
 
         let (_, i, j, k) = volume.data.dim();
         let map = Array3::from_shape_fn((i, j, k), |(a, b, c)| {
@@ -50,5 +73,6 @@ fn nibabel_sees_what_medcam_sees() {
         let half = Array3::from_elem([i, j, k].map(|n| n.div_ceil(2)), 0.5);
         volume.write_map(at(format!("{name}-half.nii.gz")), &half, MapType::F32).unwrap();
     }
+    assert_eq!(prepared, 10);
     script(&python, "check", folder.path());
 }

@@ -1,6 +1,7 @@
 """Images as nibabel writes them, and what nibabel says of the maps that medcam writes onto them.
 
-    nibabel_images.py write FOLDER    images NAME.nii[.gz], NAME.npy (C, i, j, k), NAME.txt
+    nibabel_images.py write FOLDER    images NAME.nii[.gz], NAME.npy (C, i, j, k), NAME.txt, and
+                                      NAME-{nearest,linear}.npy: model input as torch makes it
     nibabel_images.py check FOLDER    NAME-{same,u8,half}.nii.gz against the image and NAME-map.npy
 """
 
@@ -9,6 +10,7 @@ import sys
 
 import nibabel as nib
 import numpy as np
+import torch
 
 folder = pathlib.Path(sys.argv[2])
 rng = np.random.default_rng(0)
@@ -66,9 +68,24 @@ def write(name, shape, dtype, matrix, sform, qform, scale, order):
     data = back.get_fdata(dtype=np.float64).astype(np.float32)
     data = data.reshape(*data.shape[:3], *[1] * (3 - data.ndim), -1)
     np.save(folder / f"{name}.npy", np.moveaxis(data, 3, 0))
+    if data.ndim == 4 and back.ndim == 3:
+        prepare(name, back)
     numbers = " ".join(repr(float(x)) for x in back.affine.ravel())
     codes = "".join(nib.aff2axcodes(back.affine))
     (folder / f"{name}.txt").write_text(f"{name}{suffix} {codes} {numbers}")
+
+
+def prepare(name, image):
+    """As deepbet does it: canonical axes, resize, percentiles, scale, z-score."""
+    x = nib.as_closest_canonical(image).get_fdata(dtype=np.float32)
+    x = torch.from_numpy(np.ascontiguousarray(x))[None, None]
+    linear = torch.nn.functional.interpolate(x, (5, 11, 4), mode="trilinear")
+    np.save(folder / f"{name}-linear.npy", linear.numpy())
+    x = torch.nn.functional.interpolate(x, (5, 11, 4), mode="nearest-exact")
+    low, high = x.quantile(0.005), x.quantile(0.995)
+    x = ((x - low) / (high - low)).clamp(min=0, max=1)
+    x = 0.226 * (x - x.mean()) / x.std(correction=0) + 0.449
+    np.save(folder / f"{name}-nearest.npy", x.numpy())
 
 
 def check(name, *_):

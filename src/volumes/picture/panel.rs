@@ -76,7 +76,8 @@ impl Plane {
     }
 }
 
-/// The gray values between black and white: the 1st and the 99th percentile.
+/// The gray values between black and white: the 1st and the 99th percentile of at most a million
+/// voxels, evenly spread.
 pub(super) struct Window {
     low: f32,
     range: f32,
@@ -84,7 +85,9 @@ pub(super) struct Window {
 
 impl Window {
     pub(super) fn of(values: ArrayView3<'_, f32>) -> Self {
-        let mut finite: Vec<f32> = values.iter().copied().filter(|v| v.is_finite()).collect();
+        let step = values.len().div_ceil(1_000_000).max(1);
+        let spread = values.iter().copied().step_by(step);
+        let mut finite: Vec<f32> = spread.filter(|v| v.is_finite()).collect();
         let [mut low, mut high] = [1.0, 99.0].map(|p| percentile(&mut finite, p));
         if high <= low {
             // Hardly any of the image differs from its background: all of the range.
