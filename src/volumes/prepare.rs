@@ -79,9 +79,6 @@ impl Card {
             Some(Color::Gray) => image.gray(),
             None => image.data.clone(),
         };
-        if data.is_empty() {
-            return Err(refuse(format!("the image has shape {:?}", data.shape())));
-        }
         let data = data.insert_axis(Axis(1));
         let data = self.finite(data.view())?;
         self.finish(data.view(), None, true)
@@ -94,6 +91,9 @@ impl Card {
         spacing_mm: Option<[f64; 3]>,
         flat: bool,
     ) -> Result<ArrayD<f32>> {
+        if data.is_empty() {
+            return Err(refuse(format!("the image is empty, with shape {:?}", data.shape())));
+        }
         let (_, d, h, w) = data.dim();
         let to = self.target_size([d, h, w], spacing_mm, flat)?;
         let mut data = self.resize(data, to)?;

@@ -1,7 +1,7 @@
 //! Pictures: the attention is shown on the side where it is.
 
 use image::RgbImage;
-use medcam::volumes::{Caption, Image, Input, Volume, overlay};
+use medcam::volumes::{Caption, Card, Image, Input, Volume, overlay};
 use ndarray::{Array3, ArrayD};
 use nifti::NiftiHeader;
 
@@ -136,7 +136,13 @@ fn every_kind_of_input_has_a_picture() {
         (array(&[9, 9]), Array3::ones((1, 9, 9))),
         (image(1), Array3::ones((2, 20, 30))),
         (image(1), Array3::ones((1, 0, 30))),
+        (image(0), Array3::ones((1, 20, 30))),
+        (array(&[1, 1, 0, 9]), Array3::ones((1, 0, 9))),
     ] {
         assert!(overlay(&input, &map, &caption()).unwrap_err().is_input());
+        if let Input::Image(Image { data }) = &input {
+            let prepared = Card::default().prepare(&input, Some(2));
+            assert_eq!(prepared.is_err(), data.is_empty());
+        }
     }
 }

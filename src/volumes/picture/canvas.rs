@@ -118,11 +118,15 @@ impl Canvas {
     }
 }
 
+/// Turbo ends in a dark red that on black looks weaker than the orange before it; the colours stop
+/// at bright red.
+const TURBO_END: f64 = 0.92;
+
 /// `map` within `0..=1` over a gray or coloured value.
 pub(super) fn over(base: [f32; 3], map: f32) -> Rgb<u8> {
-    let (red, green, blue) = colorous::TURBO.eval_continuous(f64::from(map)).as_tuple();
+    let colour = colorous::TURBO.eval_continuous(f64::from(map) * TURBO_END);
     let opacity = OPACITY * map;
-    let mut mixed = [red, green, blue];
+    let mut mixed = colour.into_array();
     for (channel, base) in mixed.iter_mut().zip(base) {
         *channel = to_u8(base * (1.0 - opacity) + f32::from(*channel) / 255.0 * opacity);
     }

@@ -36,7 +36,7 @@ pub struct Caption {
 /// Lengths are true in millimetres.
 /// The centre of attention is the mean position, weighted by the map, of the values above half
 /// the map's maximum; without any, the centre of the image. The gray image is windowed to its 1st
-/// and 99th percentile. The map's colour (Turbo) and its opacity grow with its value, which should
+/// and 99th percentile. The map's colour (Turbo, up to its bright red) and its opacity grow with its value, which should
 /// lie within `0..=1`.
 ///
 /// `map` is in the image's voxel order, as [`Grid::restore`](super::Grid::restore) gives it
@@ -59,6 +59,14 @@ pub struct Caption {
 /// assert!(picture.width() >= 900);
 /// ```
 pub fn overlay(input: &Input, map: &Array3<f32>, caption: &Caption) -> Result<RgbImage> {
+    let shape = match input {
+        Input::Volume(volume) => volume.data.shape(),
+        Input::Image(image) => image.data.shape(),
+        Input::Array(array) => array.shape(),
+    };
+    if shape.contains(&0) {
+        return Err(Error::input("overlay", format!("the image is empty, with shape {shape:?}")));
+    }
     let (panels, footer) = match input {
         Input::Volume(volume) => {
             let map = on_grid(map, volume.shape())?;
