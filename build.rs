@@ -28,6 +28,15 @@ mod torch {
             .join("include");
         println!("cargo:rerun-if-env-changed=LIBTORCH_INCLUDE");
 
+        let version = std::fs::read_to_string(lib.with_file_name("build-version"))
+            .or_else(|_| std::fs::read_to_string(lib.with_file_name("version.py")))
+            .unwrap_or_default();
+        let version = version
+            .lines()
+            .find_map(|line| line.strip_prefix("__version__ = "))
+            .unwrap_or(version.lines().next().unwrap_or_default());
+        println!("cargo:rustc-env=MEDCAM_LIBTORCH={}", version.trim().trim_matches('\''));
+
         cc::Build::new()
             .cpp(true)
             .std("c++17")

@@ -3,6 +3,8 @@
 
 pub mod element;
 mod error;
+#[cfg(feature = "cli")]
+pub mod cli;
 #[cfg(feature = "torch")]
 mod inject;
 #[cfg(feature = "torch")]
@@ -15,7 +17,7 @@ pub mod volumes;
 
 pub use error::{Error, Result};
 #[cfg(feature = "torch")]
-pub use inject::{AttentionMap, Injected, MapSize, Options, Warning, inject};
+pub use inject::{AttentionMap, Injected, MapSize, Options, Timings, Warning, inject};
 #[cfg(feature = "torch")]
 pub use methods::{Backend, ScoreAt, Target};
 pub use shape::{Layout, Shape};

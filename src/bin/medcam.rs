@@ -1,2 +1,5 @@
 //! The `medcam` program.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    medcam::cli::run()
+}

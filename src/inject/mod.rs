@@ -3,6 +3,8 @@
 mod map;
 mod options;
 
+use std::time::{Duration, Instant};
+
 use tch::{Kind, Tensor};
 
 pub use map::{AttentionMap, Warning};
@@ -51,6 +53,7 @@ pub fn inject<N: Network>(network: N, options: Options) -> Result<Injected<N>> {
         maps: Vec::new(),
         warnings: Vec::new(),
         forwards: 0,
+        timings: Timings::default(),
     })
 }
 
@@ -65,6 +68,19 @@ pub struct Injected<N: Network> {
     maps: Vec<AttentionMap>,
     warnings: Vec<Warning>,
     forwards: usize,
+    timings: Timings,
+}
+
+/// Where the time of the last forward went.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Timings {
+    /// Finding out the layers; zero after the first forward.
+    pub discovery: Duration,
+    /// The network's own forward.
+    pub inference: Duration,
+    /// All that the maps took on top: backward, and from the gradients to the finished maps.
+    pub maps: Duration,
 }
 
 impl<N: Network> Injected<N> {
@@ -80,8 +96,10 @@ impl<N: Network> Injected<N> {
     pub fn forward(&mut self, input: &Tensor) -> Result<Tensor> {
         self.maps.clear();
         self.warnings.clear();
+        let start = Instant::now();
         self.check(input)?;
         self.discover(input)?;
+        let discovered = Instant::now();
 
         let mut tape = Tape::new()?;
         for layer in &self.selected {
@@ -91,6 +109,7 @@ impl<N: Network> Injected<N> {
             let _no_grad = tch::no_grad_guard();
             self.network.forward_tapped(input, &mut tape)?
         };
+        let ran = Instant::now();
         let activations = self
             .selected
             .iter()
@@ -108,6 +127,11 @@ impl<N: Network> Injected<N> {
         drop(tape);
         let (gradients, classes) = self.backward(input, &output, &logits, &activations)?;
         self.make_maps(input, &activations, &gradients, &classes)?;
+        self.timings = Timings {
+            discovery: discovered - start,
+            inference: ran - discovered,
+            maps: ran.elapsed(),
+        };
         self.save()?;
         self.forwards += 1;
         Ok(output.detach())
@@ -137,6 +161,11 @@ impl<N: Network> Injected<N> {
         }
     }
 
+    /// The layers of the network, if a forward has shown them.
+    pub fn known_layers(&self) -> Option<&Layers> {
+        self.layers.as_ref()
+    }
+
     /// Changes what the maps of the forwards to come explain.
     pub fn set_target(&mut self, target: crate::methods::Target) {
         self.options.target = target;
@@ -145,6 +174,11 @@ impl<N: Network> Injected<N> {
     /// Changes the size of the maps of the forwards to come.
     pub fn set_size(&mut self, size: MapSize) {
         self.options.size = size;
+    }
+
+    /// Where the time of the last forward went; on a GPU, where work is queued, only the sum counts.
+    pub fn timings(&self) -> Timings {
+        self.timings
     }
 
     /// The network itself.
@@ -276,8 +310,7 @@ fn find_layers(network: &impl Network, facts: &Facts, input: &Tensor) -> Result<
         let _no_grad = tch::no_grad_guard();
         network.forward_tapped(&sample, &mut tape)?
     };
-    let task = Task::of(&sample.size(), &output.size())?;
-    Ok(Layers::new(task, sample.dim(), &tape.seen(), facts))
+    Layers::new(&sample.size(), &output.size(), &tape.seen(), facts)
 }
 
 /// `D, H, W` of an input; 2D has `D = 1`.

@@ -112,10 +112,12 @@ pub(crate) struct Selected {
 pub struct Layers {
     task: Task,
     layers: Vec<Layer>,
+    output_shape: Vec<i64>,
 }
 
 impl Layers {
-    pub(crate) fn new(task: Task, input_rank: usize, seen: &[Seen], facts: &Facts) -> Self {
+    pub(crate) fn new(input: &[i64], output: &[i64], seen: &[Seen], facts: &Facts) -> Result<Self> {
+        let task = Task::of(input, output)?;
         let mut by_name: HashMap<&str, usize> = HashMap::new();
         let mut layers: Vec<Layer> = Vec::new();
         for (position, run) in seen.iter().enumerate() {
@@ -136,11 +138,16 @@ impl Layers {
             layer.runs += 1;
             layer.last_run = position;
             layer.shape.clone_from(&run.sizes);
-            layer.can_carry_map = run.sizes.len() == input_rank
+            layer.can_carry_map = run.sizes.len() == input.len()
                 && run.sizes[2..].iter().all(|&extent| extent > 1)
                 && !facts.unreached.contains(&run.name);
         }
-        Self { task, layers: parents_first(layers) }
+        Ok(Self { task, layers: parents_first(layers), output_shape: output.to_vec() })
+    }
+
+    /// The shape of the network's output for one sample.
+    pub fn output_shape(&self) -> &[i64] {
+        &self.output_shape
     }
 
     /// What the network does.

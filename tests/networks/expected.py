@@ -97,7 +97,8 @@ def _collect(owner, method, arguments, names):
     for node in graph.findAllNodes("prim::CallMethod", recurse=True):
         callee, *rest = [_module(value, modules) for value in node.inputs()]
         _collect(callee, node.s("name"), rest, names)
-        if callee[0] is not owner[0]:
+        # Tracing leaves an nn.Identity a call that returns nothing: no layer.
+        if callee[0] is not owner[0] and isinstance(node.output().type(), torch._C.TensorType):
             names.append(callee[1])
 
 

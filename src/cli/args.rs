@@ -1,0 +1,158 @@
+//! What the program takes.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use serde::Serialize;
+
+use crate::error::Error;
+
+/// Attention maps of 2D and 3D medical CNNs, at about the price of inference.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true, after_help = EXAMPLES)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub command: Command,
+    /// Say more about what happens, on stderr.
+    #[arg(long, global = true)]
+    pub verbose: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  medcam layers model.pt --shape 1,1,64,64,64
+  medcam map model.pt scan.nii.gz -o maps --label 1 --picture
+  medcam map model.pt cohort/*.nii.gz -o maps --layer full --card model.toml";
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List the layers of a model, and which of them can carry a map.
+    Layers(LayersArguments),
+    /// Make attention maps of images.
+    Map(MapArguments),
+}
+
+const LAYERS_EXAMPLES: &str = "\
+Examples:
+  medcam layers model.pt --shape 1,1,64,64,64     what the layers give for a 3D input of that shape
+  medcam layers model.pt --input scan.nii.gz      ... for that image, prepared as model.toml says
+  medcam layers model.pt --shape 1,3,224,224 --json";
+
+#[derive(Debug, Args)]
+#[command(after_help = LAYERS_EXAMPLES)]
+pub struct LayersArguments {
+    #[command(flatten)]
+    pub model: ModelArguments,
+    /// An image whose shape the model is run on.
+    #[arg(long, value_name = "FILE", conflicts_with = "shape")]
+    pub input: Option<PathBuf>,
+    /// The shape of the input, B,C,H,W or B,C,D,H,W; without it and --input the size in the card.
+    #[arg(long, value_delimiter = ',', value_name = "B,C,[D,]H,W")]
+    pub shape: Option<Vec<usize>>,
+    /// Print JSON on stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What both commands say of the model.
+#[derive(Debug, Args, Serialize)]
+pub struct ModelArguments {
+    /// TorchScript model, traced or scripted, as torch.jit.save writes it.
+    #[arg(value_name = "MODEL.pt")]
+    pub model: PathBuf,
+    /// Model card: how an image becomes the model's input [default: MODEL.toml beside the model, if
+    /// it is there].
+    #[arg(long, value_name = "FILE")]
+    pub card: Option<PathBuf>,
+    /// Where to run: auto, cpu, cuda or cuda:N.
+    #[arg(long, default_value = "auto")]
+    pub device: String,
+    /// Threads for the CPU [default: one per core].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub threads: Option<u16>,
+}
+
+const MAP_EXAMPLES: &str = "\
+Examples:
+  medcam map model.pt scan.nii.gz -o maps                        best class, layer chosen by rule
+  medcam map model.pt scan.nii.gz -o maps --label 1 --picture    class 1, with a PNG to look at
+  medcam map model.pt a.nii.gz b.nii.gz -o maps --layer up2,up3  two layers, a folder each
+  medcam map model.pt scan.nii.gz -o maps --label predicted:1    only the voxels predicted as 1
+  medcam map model.pt photo.png -o maps --dtype u8
+  medcam map model.pt batch.npy -o maps --json
+
+Writes DIR/LAYER/STEM.nii.gz for a NIfTI, on the image's own grid; STEM.png and STEM.npy for an
+image; STEM.npy of shape B,1,... for .npy; and DIR/run.json: what was run and how it went.";
+
+#[derive(Debug, Args, Serialize)]
+#[command(after_help = MAP_EXAMPLES)]
+pub struct MapArguments {
+    #[command(flatten)]
+    pub model: ModelArguments,
+    /// Images: .nii, .nii.gz, .png, .jpg, or .npy of shape B,C,[D,]H,W.
+    #[arg(value_name = "INPUT", required = true)]
+    pub inputs: Vec<PathBuf>,
+    /// Folder for the maps; made if it is not there.
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Attention method: gcam (Grad-CAM).
+    #[arg(long, default_value = "gcam")]
+    pub backend: String,
+    /// auto, full (all that can carry a map), or names from `medcam layers`; NAME#k for the k-th run.
+    #[arg(long, default_value = "auto", value_name = "auto|full|NAME[,NAME...]")]
+    pub layer: String,
+    /// What to explain: the best class, all outputs, class N, or the voxels predicted as class N.
+    #[arg(long, default_value = "best", value_name = "best|all|N|predicted:N")]
+    pub label: String,
+    /// Explain only this region (0/1, on the image's grid) of class --label, in segmentation.
+    #[arg(long, value_name = "FILE")]
+    pub target_mask: Option<PathBuf>,
+    /// Take the score before a final softmax or sigmoid, or after it.
+    #[arg(long, default_value = "logits", value_name = "logits|output")]
+    pub score: String,
+    /// Size of the maps: the input image's, the layer's, or voxels along the model's axes.
+    #[arg(long, default_value = "input", value_name = "input|layer|D,H,W")]
+    pub size: String,
+    /// Type of the maps' values: f32, or u8 (a quarter of the size).
+    #[arg(long, default_value = "f32", value_name = "f32|u8")]
+    pub dtype: String,
+    /// Also write STEM_overlay.png: the map over the image.
+    #[arg(long)]
+    pub picture: bool,
+    /// Also write DIR/STEM_output.npy: the model's own output.
+    #[arg(long)]
+    pub save_output: bool,
+    /// Print run.json on stdout as well.
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl MapArguments {
+    pub fn dtype(&self) -> Result<crate::volumes::MapType, Error> {
+        match self.dtype.as_str() {
+            "f32" => Ok(crate::volumes::MapType::F32),
+            "u8" => Ok(crate::volumes::MapType::U8),
+            other => Err(Error::usage(format!("--dtype {other}: expected f32 or u8"))),
+        }
+    }
+
+    /// `None`: the size of the input image.
+    pub fn size(&self) -> Result<Option<crate::MapSize>, Error> {
+        match self.size.as_str() {
+            "input" => Ok(None),
+            "layer" => Ok(Some(crate::MapSize::Layer)),
+            other => {
+                let extents: Vec<usize> =
+                    other.split(',').filter_map(|n| n.trim().parse().ok()).collect();
+                match extents[..] {
+                    [d, h, w] if other.matches(',').count() == 2 && d.min(h).min(w) > 0 => {
+                        Ok(Some(crate::MapSize::Exact([d, h, w])))
+                    }
+                    _ => Err(Error::usage(format!(
+                        "--size {other}: expected input, layer or D,H,W (2D: 1,H,W)"
+                    ))),
+                }
+            }
+        }
+    }
+}

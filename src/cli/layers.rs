@@ -1,0 +1,94 @@
+//! `medcam layers`.
+
+use std::process::ExitCode;
+
+use serde::Serialize;
+use tch::Tensor;
+
+use super::args::LayersArguments;
+use super::model::Loaded;
+use super::report::print_json;
+use crate::error::{Error, Result};
+use crate::inject::{Options, inject};
+use crate::torch::{Layer, Layers, Task};
+use crate::volumes::Sampling;
+
+#[derive(Serialize)]
+struct Listing<'a> {
+    model: &'a std::path::Path,
+    task: Task,
+    input_shape: Vec<i64>,
+    output_shape: &'a [i64],
+    auto: Option<&'a str>,
+    layers: Vec<&'a Layer>,
+}
+
+pub fn run(arguments: &LayersArguments) -> Result<ExitCode> {
+    let (loaded, model) = Loaded::new(&arguments.model)?;
+    let input = match (&arguments.input, &arguments.shape) {
+        (Some(path), _) => loaded.tensor(&loaded.read(path)?.1)?,
+        (None, Some(shape)) => zeros(&loaded, shape)?,
+        (None, None) => zeros(&loaded, &shape_of_card(&loaded)?)?,
+    };
+    let mut injected = inject(model, Options::default())?;
+    let layers = injected.layers(&input)?;
+    if arguments.json {
+        print_json(&Listing {
+            model: &arguments.model.model,
+            task: layers.task(),
+            input_shape: input.size(),
+            output_shape: layers.output_shape(),
+            auto: layers.auto().map(|layer| layer.name.as_str()),
+            layers: layers.iter().collect(),
+        })?;
+    } else {
+        print_table(layers);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn zeros(loaded: &Loaded, shape: &[usize]) -> Result<Tensor> {
+    let shape: Vec<i64> = shape.iter().map(|&n| i64::try_from(n).unwrap_or(i64::MAX)).collect();
+    crate::torch::torch("--shape", || {
+        Tensor::f_zeros(&shape, (loaded.kind, loaded.device.to_tch()))
+    })
+}
+
+fn shape_of_card(loaded: &Loaded) -> Result<Vec<usize>> {
+    let needed = || {
+        Error::usage(
+            "which shape has the input? Give --shape B,C,[D,]H,W or --input FILE, or a card with \
+             size = [...]",
+        )
+    };
+    let Some(Sampling::Size(size)) = &loaded.card.input.sampling else { return Err(needed()) };
+    let channels = loaded.input_channels.ok_or_else(needed)?;
+    Ok([&[1, channels], &size[..]].concat())
+}
+
+/// Layers that `auto` takes are marked `*`, those that can carry a map `+`, and those whose map
+/// would only redraw the output `=`.
+fn print_table(layers: &Layers) {
+    let auto = layers.auto().map(|layer| layer.name.clone());
+    let shape = |layer: &Layer| {
+        let extents: Vec<_> = layer.shape.iter().map(ToString::to_string).collect();
+        extents.join("x")
+    };
+    let runs = |layer: &Layer| if layer.runs > 1 { format!(" x{}", layer.runs) } else { String::new() };
+    let width = |of: &dyn Fn(&Layer) -> String| layers.iter().map(|l| of(l).len()).max().unwrap_or(0);
+    let name = |layer: &Layer| format!("{}{}", layer.name, runs(layer));
+    let (names, kinds) = (width(&name), width(&|layer| layer.kind.clone()));
+    for layer in layers.iter() {
+        let mark = match layer {
+            _ if Some(&layer.name) == auto.as_ref() => '*',
+            _ if layer.redraws_output => '=',
+            _ if layer.can_carry_map => '+',
+            _ => ' ',
+        };
+        println!("{mark} {:names$}  {:kinds$}  {}", name(layer), layer.kind, shape(layer));
+    }
+    println!();
+    println!("{:?}, output {:?}", layers.task(), layers.output_shape());
+    println!("* what --layer auto takes   + can carry a map   = would only redraw the output");
+    println!("xN: runs N times; NAME#k picks the k-th run, NAME the last");
+}

@@ -1,0 +1,262 @@
+//! `medcam map`.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use ndarray::Axis;
+use tch::{Kind, Tensor};
+
+use super::args::MapArguments;
+use super::model::Loaded;
+use super::report::{
+    Class, Done, InputReport, Outcome, Report, Seconds, peak_memory_bytes, print_json, sha256,
+};
+use crate::error::{Error, Result};
+use crate::inject::{AttentionMap, Injected, MapSize, Options, inject};
+use crate::methods::{Backend, Target};
+use crate::torch::{Model, Network, to_array};
+use crate::volumes::{self, Caption, Input, MapType, Prepared};
+
+pub fn run(arguments: &MapArguments) -> Result<ExitCode> {
+    let start = Instant::now();
+    let job = Job::new(arguments)?;
+    volumes::make_folder(&arguments.output)?;
+    let (loaded, model) = Loaded::new(&arguments.model)?;
+    let final_activation = model.facts().final_activation;
+    let model_sha256 = sha256(&arguments.model.model)?;
+    let mut injected = inject(model, job.options.clone())?;
+
+    let progress = progress_bar(arguments.inputs.len());
+    let mut task = None;
+    let mut layers: Vec<String> = Vec::new();
+    let mut inputs = Vec::new();
+    for path in &arguments.inputs {
+        progress.set_message(volumes::stem_of(path));
+        let outcome = match job.one(&loaded, &mut injected, path) {
+            Ok(done) => {
+                for warning in &done.warnings {
+                    progress.suspend(|| {
+                        eprintln!("warning[{}]: {}: {}", warning.code, path.display(), warning.message);
+                    });
+                }
+                layers = injected.attention_maps().iter().map(|map| map.layer().to_owned()).collect();
+                Outcome::Done(done)
+            }
+            Err(error) => {
+                let error = named(&error, path);
+                progress.suspend(|| eprintln!("error: {error}"));
+                Outcome::Failed { error }
+            }
+        };
+        task = task.or_else(|| injected.known_layers().map(crate::torch::Layers::task));
+        inputs.push(InputReport { input: path.clone(), outcome });
+        progress.inc(1);
+    }
+    progress.finish_and_clear();
+
+    let failed = inputs.iter().filter(|i| matches!(i.outcome, Outcome::Failed { .. })).count();
+    let report = Report {
+        medcam: env!("CARGO_PKG_VERSION"),
+        libtorch: env!("MEDCAM_LIBTORCH"),
+        model_sha256,
+        card: loaded.card_path.clone(),
+        device: loaded.device.to_string(),
+        threads: tch::get_num_threads(),
+        options: arguments,
+        task,
+        final_activation,
+        layers,
+        inputs,
+        failed,
+        seconds: start.elapsed().as_secs_f64(),
+        peak_memory_bytes: peak_memory_bytes(),
+    };
+    report.write(&arguments.output)?;
+    if arguments.json {
+        print_json(&report)?;
+    } else {
+        for output in report.outputs() {
+            println!("{}", output.display());
+        }
+    }
+    if failed > 0 {
+        eprintln!("error: {failed} of {} input(s) failed; see run.json", arguments.inputs.len());
+        return Ok(ExitCode::FAILURE);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The message of an error, with the input's path in front unless it is in there.
+fn named(error: &Error, path: &Path) -> String {
+    let (message, path) = (error.to_string(), path.display().to_string());
+    if message.contains(&path) { message } else { format!("{path}: {message}") }
+}
+
+fn progress_bar(inputs: usize) -> ProgressBar {
+    if inputs < 2 {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(inputs as u64);
+    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {eta} left  {wide_msg}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// One run's settings, checked before anything is loaded.
+struct Job<'a> {
+    arguments: &'a MapArguments,
+    options: Options,
+    backend: Backend,
+    target: Target,
+    /// `None`: the size of each image.
+    size: Option<MapSize>,
+    dtype: MapType,
+    mask: Option<Input>,
+}
+
+impl<'a> Job<'a> {
+    fn new(arguments: &'a MapArguments) -> Result<Self> {
+        let target: Target = arguments.label.parse()?;
+        if arguments.target_mask.is_some() && !matches!(target, Target::Best | Target::Class(_)) {
+            return Err(Error::usage(format!(
+                "--target-mask goes with --label N or best, not with --label {}",
+                arguments.label
+            )));
+        }
+        let backend = arguments.backend.parse()?;
+        let options = Options::default()
+            .backend(backend)
+            .layers(arguments.layer.parse()?)
+            .target(target.clone())
+            .score(arguments.score.parse()?);
+        let job = Self {
+            arguments,
+            options,
+            backend,
+            target,
+            size: arguments.size()?,
+            dtype: arguments.dtype()?,
+            mask: None,
+        };
+        check_stems(&arguments.inputs)?;
+        let mask = arguments.target_mask.as_ref().map(volumes::read).transpose()?;
+        Ok(Self { mask, ..job })
+    }
+
+    fn one(
+        &self,
+        loaded: &Loaded,
+        injected: &mut Injected<Model>,
+        path: &Path,
+    ) -> Result<Done> {
+        let start = Instant::now();
+        let (input, prepared) = loaded.read(path)?;
+        let tensor = loaded.tensor(&prepared)?;
+        injected.set_size(self.size.unwrap_or(MapSize::Exact(prepared.grid.map_size())));
+        if let Some(mask) = &self.mask {
+            let region = self.region(mask, &prepared, injected, &tensor)?;
+            injected.set_target(region);
+        }
+        let read = start.elapsed().as_secs_f64();
+
+        let output = injected.forward(&tensor)?;
+
+        let start = Instant::now();
+        let stem = volumes::stem_of(path);
+        let mut outputs = Vec::new();
+        for map in injected.attention_maps() {
+            let folder = self.arguments.output.join(map.layer());
+            volumes::make_folder(&folder)?;
+            outputs.extend(prepared.grid.save_map(&folder, &stem, map.values(), self.dtype)?);
+            if self.arguments.picture {
+                let picture = folder.join(format!("{stem}_overlay.png"));
+                let caption = self.caption(loaded, &stem, map);
+                let sample = map.values().index_axis(Axis(0), 0);
+                let on_grid = prepared.grid.restore(sample.index_axis(Axis(0), 0));
+                let image = volumes::overlay(&input, &on_grid, &caption)?;
+                volumes::write_png(&picture, &image.into())?;
+                outputs.push(picture);
+            }
+        }
+        if self.arguments.save_output {
+            let file = self.arguments.output.join(format!("{stem}_output.npy"));
+            volumes::write_npy(&file, &to_array(&output)?, MapType::F32)?;
+            outputs.push(file);
+        }
+        let classes = injected.attention_maps().first().map_or(&[][..], AttentionMap::classes);
+        Ok(Done {
+            outputs,
+            classes: classes
+                .iter()
+                .map(|class| {
+                    class.map(|index| Class {
+                        index,
+                        name: loaded.card.class_name(index).map(str::to_owned),
+                    })
+                })
+                .collect(),
+            warnings: injected.warnings().to_vec(),
+            seconds: Seconds::new(read, injected.timings(), start.elapsed().as_secs_f64()),
+        })
+    }
+
+    /// The mask, given on the image's grid, as a region of the model's output.
+    fn region(
+        &self,
+        mask: &Input,
+        prepared: &Prepared,
+        injected: &mut Injected<Model>,
+        tensor: &Tensor,
+    ) -> Result<Target> {
+        let output = injected.layers(tensor)?.output_shape();
+        let mut grid = [1; 3];
+        for (extent, &n) in grid.iter_mut().rev().zip(output.iter().skip(2).rev()) {
+            *extent = usize::try_from(n).unwrap_or(1);
+        }
+        let mask = prepared.grid.prepare_mask(mask, grid)?.into_dyn();
+        // (B, 1, D, H, W) to (B, [D,] H, W), as the output has it.
+        let mask = mask.index_axis_move(Axis(1), 0);
+        let mask =
+            if output.len() == 4 { mask.index_axis_move(Axis(1), 0) } else { mask };
+        let mask = crate::torch::to_tensor(&mask, crate::Device::Cpu, Kind::Float)?;
+        let class = match self.target {
+            Target::Class(class) => Some(class),
+            _ => None,
+        };
+        Ok(Target::Region { class, mask: Arc::new(mask) })
+    }
+
+    fn caption(&self, loaded: &Loaded, stem: &str, map: &AttentionMap) -> Caption {
+        let class = match map.classes().first() {
+            Some(&Some(index)) => match loaded.card.class_name(index) {
+                Some(name) => format!("class {index} ({name})"),
+                None => format!("class {index}"),
+            },
+            _ => "all outputs".to_owned(),
+        };
+        let backend = self.backend;
+        Caption {
+            lines: vec![format!("{class} · layer {} · {backend}", map.layer()), stem.to_owned()],
+        }
+    }
+}
+
+/// Two inputs of one stem would write the same files.
+fn check_stems(inputs: &[PathBuf]) -> Result<()> {
+    let mut stems: HashMap<String, &Path> = HashMap::new();
+    for path in inputs {
+        if let Some(other) = stems.insert(volumes::stem_of(path), path) {
+            return Err(Error::usage(format!(
+                "{} and {} would write maps of the same name; run them into different folders",
+                other.display(),
+                path.display()
+            )));
+        }
+    }
+    Ok(())
+}

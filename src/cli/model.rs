@@ -1,0 +1,71 @@
+//! The model, its card and its device, as both commands take them.
+
+use std::path::{Path, PathBuf};
+
+use tch::{Kind, Tensor};
+
+use super::args::ModelArguments;
+use crate::error::{Error, Result};
+use crate::torch::{Device, Model, Network, load, to_tensor};
+use crate::volumes::{self, Card, Input, Prepared};
+
+/// A loaded model with what is needed to feed it.
+#[derive(Debug)]
+pub struct Loaded {
+    pub card: Card,
+    pub card_path: Option<PathBuf>,
+    pub device: Device,
+    pub kind: Kind,
+    /// 2 or 3, where the model tells.
+    pub spatial_rank: Option<usize>,
+    pub input_channels: Option<usize>,
+}
+
+impl Loaded {
+    /// Sets the threads, reads the card and loads the model.
+    pub fn new(arguments: &ModelArguments) -> Result<(Self, Model)> {
+        if let Some(threads) = arguments.threads {
+            tch::set_num_threads(i32::from(threads));
+            rayon::ThreadPoolBuilder::new()
+                .num_threads(usize::from(threads))
+                .build_global()
+                .map_err(|error| Error::usage(format!("--threads {threads}: {error}")))?;
+        }
+        let device = match arguments.device.as_str() {
+            "auto" => Device::best()?,
+            other => other.parse()?,
+        };
+        let beside = arguments.model.with_extension("toml");
+        let card_path = arguments.card.clone().or_else(|| beside.is_file().then_some(beside));
+        let card = card_path.as_ref().map(Card::read).transpose()?.unwrap_or_default();
+        let model = load(&arguments.model, device)?;
+        let facts = model.facts();
+        let loaded = Self {
+            card,
+            card_path,
+            device,
+            kind: facts.parameter_kind.unwrap_or(Kind::Float),
+            spatial_rank: facts.input_rank.map(|rank| rank - 2),
+            input_channels: facts.input_channels,
+        };
+        Ok((loaded, model))
+    }
+
+    /// Brings an image into the form that the model takes.
+    pub fn prepare(&self, path: &Path, input: &Input) -> Result<Prepared> {
+        self.card
+            .prepare(input, self.spatial_rank)
+            .map_err(|error| error.within(path.display()))
+    }
+
+    pub fn tensor(&self, prepared: &Prepared) -> Result<Tensor> {
+        to_tensor(&prepared.tensor, self.device, self.kind)
+    }
+
+    /// An image from disk as the model's input.
+    pub fn read(&self, path: &Path) -> Result<(Input, Prepared)> {
+        let input = volumes::read(path)?;
+        let prepared = self.prepare(path, &input)?;
+        Ok((input, prepared))
+    }
+}

@@ -1,0 +1,138 @@
+//! What the tests share: where set-up put things, and the networks with their expected maps.
+#![allow(dead_code, reason = "each test target uses its part")]
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use medcam::{Device, volumes};
+use ndarray::ArrayD;
+use serde::Deserialize;
+
+/// A folder that `scripts/setup.py test` made, by the variable that names it.
+pub fn folder(variable: &str) -> PathBuf {
+    match std::env::var_os(variable) {
+        Some(folder) => folder.into(),
+        None => panic!("{variable} is not set: run `python3 scripts/setup.py test` first"),
+    }
+}
+
+#[derive(Deserialize)]
+pub struct Manifest {
+    pub networks: Vec<Network>,
+    pub odd: Vec<Odd>,
+}
+
+#[derive(Deserialize)]
+pub struct Network {
+    pub name: String,
+    pub task: String,
+    pub label: serde_json::Value,
+    pub input: String,
+    pub traced: String,
+    pub scripted: String,
+    pub twin_traced: Option<String>,
+    pub twin_scripted: Option<String>,
+    pub output_traced: String,
+    pub output_scripted: String,
+    #[serde(flatten)]
+    pub traced_layers: NetworkLayers,
+    pub scripted_layers: NetworkLayers,
+    pub class_maps: OtherMap,
+    pub output_score_map: Option<OtherMap>,
+}
+
+/// The layers under the names that one TorchScript module gives them.
+#[derive(Deserialize)]
+pub struct NetworkLayers {
+    pub auto: String,
+    pub named: String,
+    pub list: Vec<String>,
+    pub full: Vec<String>,
+    /// Layers that run more than once.
+    pub shared: Vec<String>,
+    /// Layers whose map single precision does not determine.
+    pub unstable: Vec<String>,
+    /// Files of expected maps by layer.
+    pub maps: BTreeMap<String, String>,
+    /// By how much plain autograd in single precision misses each map; the maps are in double.
+    pub single_precision_errors: BTreeMap<String, f32>,
+    /// The module with its parameters in double, where single precision is not enough for all.
+    pub double: Option<String>,
+}
+
+#[derive(Deserialize)]
+pub struct OtherMap {
+    #[serde(default)]
+    pub label: usize,
+    pub layer: String,
+    pub map: String,
+}
+
+#[derive(Deserialize)]
+pub struct Odd {
+    pub name: String,
+    pub file: String,
+    pub inputs: Vec<String>,
+    pub layers: Vec<String>,
+}
+
+/// One TorchScript module of a network.
+pub struct Case<'a> {
+    pub network: &'a Network,
+    pub kind: &'static str,
+    pub file: &'a str,
+    pub twin: Option<&'a str>,
+    pub output: &'a str,
+    pub layers: &'a NetworkLayers,
+}
+
+impl Manifest {
+    pub fn read() -> Self {
+        let text = std::fs::read_to_string(folder("MEDCAM_NETWORKS").join("manifest.json")).unwrap();
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// Every network, traced and scripted.
+    pub fn cases(&self) -> impl Iterator<Item = Case<'_>> {
+        self.networks.iter().flat_map(|network| {
+            [
+                Case {
+                    network,
+                    kind: "traced",
+                    file: &network.traced,
+                    twin: network.twin_traced.as_deref(),
+                    output: &network.output_traced,
+                    layers: &network.traced_layers,
+                },
+                Case {
+                    network,
+                    kind: "scripted",
+                    file: &network.scripted,
+                    twin: network.twin_scripted.as_deref(),
+                    output: &network.output_scripted,
+                    layers: &network.scripted_layers,
+                },
+            ]
+        })
+    }
+}
+
+pub fn array(file: &str) -> ArrayD<f32> {
+    volumes::read_npy(folder("MEDCAM_NETWORKS").join(file)).unwrap()
+}
+
+pub fn model(file: &str) -> medcam::Model {
+    medcam::load(folder("MEDCAM_NETWORKS").join(file), Device::Cpu).unwrap()
+}
+
+pub fn tensor(file: &str) -> medcam::tch::Tensor {
+    medcam::to_tensor(&array(file), Device::Cpu, medcam::tch::Kind::Float).unwrap()
+}
+
+/// The largest absolute difference between two arrays of one shape; NaN counts as infinite.
+pub fn difference(a: &ArrayD<f32>, b: &ArrayD<f32>) -> f32 {
+    assert_eq!(a.shape(), b.shape());
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, |worst, d| {
+        if d.is_nan() { f32::INFINITY } else { worst.max(d) }
+    })
+}

@@ -1,0 +1,211 @@
+//! Maps and outputs against plain PyTorch autograd: the networks, their weights, inputs and
+//! expected maps come from `tests/networks/make_networks.py`, which knows nothing of medcam.
+#![cfg(feature = "torch")]
+
+mod common;
+
+use std::collections::BTreeSet;
+
+use common::{Case, Manifest, array, difference, model, tensor};
+use medcam::tch::Kind;
+use medcam::{Injected, LayerChoice, Model, Options, ScoreAt, Target, inject, to_array};
+
+/// Maps are in [0, 1], so this is of their range. We compute in single precision, the expected maps
+/// are in double.
+const TOLERANCE: f32 = 1e-5;
+
+/// Where channel weights nearly cancel (gradients in front of a norm), plain autograd in single
+/// precision itself misses the map in double by about as much as `TOLERANCE`. There, and only where
+/// all layers are compared, we may miss it by this many times as much; and the network in double,
+/// through the same code, must be within `TOLERANCE`.
+const OF_SINGLE_PRECISION: f32 = 5.0;
+
+fn target(case: &Case) -> Target {
+    match case.network.label.as_u64() {
+        Some(class) => Target::Class(usize::try_from(class).unwrap()),
+        None => Target::Best,
+    }
+}
+
+fn injected(case: &Case, file: &str, choice: LayerChoice) -> Injected<Model> {
+    inject(model(file), Options::default().target(target(case)).layers(choice)).unwrap()
+}
+
+fn names(names: &[&String]) -> LayerChoice {
+    LayerChoice::Names(names.iter().map(|name| (*name).clone()).collect())
+}
+
+/// Runs the batch and compares each map with the expected one; returns how many maps are within
+/// `TOLERANCE`, and how many are not.
+fn check(case: &Case, choice: LayerChoice, expected: &[&String]) -> (usize, usize) {
+    let what = format!("{} {} {choice:?}", case.network.name, case.kind);
+    let mut injected = injected(case, case.file, choice);
+    injected.forward(&tensor(&case.network.input)).unwrap();
+    let maps = injected.attention_maps();
+    let got: BTreeSet<_> = maps.iter().map(|map| map.layer().to_owned()).collect();
+    assert_eq!(got, expected.iter().map(|name| (*name).clone()).collect(), "{what}");
+    let (mut within, mut beyond) = (0, 0);
+    for map in maps.iter().filter(|map| !case.layers.unstable.iter().any(|l| l == map.layer())) {
+        let difference = difference(&map.to_array(), &array(&case.layers.maps[map.layer()]));
+        let bound = case.layers.single_precision_errors[map.layer()] * OF_SINGLE_PRECISION;
+        assert!(difference <= TOLERANCE.max(bound), "{what} {}: off by {difference}", map.layer());
+        if difference <= TOLERANCE {
+            within += 1;
+        } else {
+            beyond += 1;
+        }
+    }
+    (within, beyond)
+}
+
+fn for_each(run: impl Fn(&Case)) {
+    let manifest = Manifest::read();
+    assert!(manifest.networks.len() >= 8);
+    manifest.cases().for_each(|case| run(&case));
+}
+
+#[test]
+fn the_output_is_the_models_own_bit_for_bit() {
+    for_each(|case| {
+        let plain = model(case.file);
+        let input = tensor(&case.network.input);
+        let own = to_array(&plain.forward(&input).unwrap()).unwrap();
+        let tapped = to_array(
+            &injected(case, case.file, LayerChoice::Auto).forward(&input).unwrap(),
+        )
+        .unwrap();
+        let bits = |array: &ndarray::ArrayD<f32>| array.mapv(f32::to_bits);
+        assert_eq!(bits(&own), bits(&tapped), "{} {}", case.network.name, case.kind);
+        // What Python computed with the same file; on another processor the last bits may differ.
+        let difference = difference(&tapped, &array(case.output));
+        assert!(difference <= 1e-4, "{} {}: {difference}", case.network.name, case.kind);
+    });
+}
+
+#[test]
+fn auto_takes_the_right_layer_and_its_map_is_autograds() {
+    for_each(|case| {
+        assert_eq!(check(case, LayerChoice::Auto, &[&case.layers.auto]), (1, 0));
+    });
+}
+
+#[test]
+fn the_map_of_a_named_layer_is_autograds() {
+    for_each(|case| {
+        assert_eq!(check(case, names(&[&case.layers.named]), &[&case.layers.named]), (1, 0));
+    });
+}
+
+#[test]
+fn the_maps_of_a_list_are_autograds() {
+    for_each(|case| {
+        let list: Vec<_> = case.layers.list.iter().collect();
+        assert_eq!(check(case, names(&list), &list), (list.len(), 0));
+    });
+}
+
+#[test]
+fn the_maps_of_all_layers_are_autograds() {
+    let mut in_double = 0;
+    for case in Manifest::read().cases() {
+        let full: Vec<_> = case.layers.full.iter().collect();
+        let (near, far) = check(&case, LayerChoice::Full, &full);
+        println!("{} {}: {near} within 1e-5, {far} not", case.network.name, case.kind);
+        let Some(double) = &case.layers.double else {
+            assert_eq!(far, 0, "{}", case.network.name);
+            continue;
+        };
+        let mut injected = injected(&case, double, LayerChoice::Full);
+        injected.forward(&tensor(&case.network.input).to_kind(Kind::Double)).unwrap();
+        for map in injected.attention_maps() {
+            let Some(expected) = case.layers.maps.get(map.layer()) else { continue };
+            let difference = difference(&map.to_array(), &array(expected));
+            assert!(difference <= TOLERANCE, "{double} {}: off by {difference}", map.layer());
+        }
+        in_double += 1;
+    }
+    assert!(in_double >= 4);
+}
+
+#[test]
+fn each_run_of_a_shared_layer_can_be_picked() {
+    let mut runs = 0;
+    for case in Manifest::read().cases() {
+        for name in case.layers.maps.keys().filter(|name| name.contains('#')) {
+            check(&case, names(&[name]), &[name]);
+            runs += 1;
+        }
+    }
+    assert!(runs > 10, "{runs}");
+}
+
+#[test]
+fn another_class_and_the_score_after_the_softmax_are_autograds() {
+    let mut after = 0;
+    for case in Manifest::read().cases().filter(|case| case.kind == "traced") {
+        let input = tensor(&case.network.input);
+        let run = |target, score, layer: &String| {
+            let options = Options::default().target(target).score(score).layers(names(&[layer]));
+            let mut injected = inject(model(case.file), options).unwrap();
+            injected.forward(&input).unwrap();
+            injected.attention_maps()[0].to_array()
+        };
+        let other = &case.network.class_maps;
+        let map = run(Target::Class(other.label), ScoreAt::Logits, &other.layer);
+        let difference_of = difference(&map, &array(&other.map));
+        assert!(difference_of <= TOLERANCE, "{}: {difference_of}", case.network.name);
+        if let Some(other) = &case.network.output_score_map {
+            let map = run(target(&case), ScoreAt::Output, &other.layer);
+            let difference_of = difference(&map, &array(&other.map));
+            assert!(difference_of <= TOLERANCE, "{}: {difference_of}", case.network.name);
+            after += 1;
+        }
+    }
+    assert!(after >= 2);
+}
+
+#[test]
+fn a_batch_gives_what_its_samples_give() {
+    for_each(|case| {
+        let input = tensor(&case.network.input);
+        let mut injected = injected(case, case.file, LayerChoice::Auto);
+        injected.forward(&input).unwrap();
+        let batch = injected.attention_maps()[0].to_array();
+        for sample in 0..3_usize {
+            let single = input.narrow(0, i64::try_from(sample).unwrap(), 1);
+            injected.forward(&single).unwrap();
+            let single = injected.attention_maps()[0].to_array();
+            let of_batch = batch.slice_axis(ndarray::Axis(0), (sample..=sample).into()).to_owned();
+            let difference = difference(&single, &of_batch);
+            assert!(difference <= TOLERANCE, "{} {sample}: {difference}", case.network.name);
+        }
+    });
+}
+
+#[test]
+fn in_place_and_out_of_place_twins_agree() {
+    let mut twins = 0;
+    for case in Manifest::read().cases() {
+        let Some(twin) = case.twin else { continue };
+        let input = tensor(&case.network.input);
+        let maps = |file| {
+            let mut injected = injected(&case, file, LayerChoice::Full);
+            injected.forward(&input).unwrap();
+            injected
+                .attention_maps()
+                .iter()
+                .map(|map| (map.layer().to_owned(), map.to_array()))
+                .collect::<Vec<_>>()
+        };
+        for ((name, a), (twins_name, b)) in maps(case.file).iter().zip(&maps(twin)) {
+            assert_eq!(name, twins_name);
+            if case.layers.unstable.contains(name) {
+                continue;
+            }
+            let difference = difference(a, b);
+            assert!(difference <= TOLERANCE, "{} {name}: {difference}", case.network.name);
+        }
+        twins += 1;
+    }
+    assert!(twins >= 8, "{twins}");
+}
