@@ -7,8 +7,14 @@ use crate::ops::View;
 use crate::ops::lanes::{self, LANES};
 use crate::shape::{Layout, Shape};
 
-/// Voxels whose sums one task holds in the first-level cache while A streams past.
-const BLOCK: usize = 1024;
+/// Voxels whose sums one task holds in the first-level cache while A streams past. Larger is
+/// faster, as each channel is then read in longer stretches: 16 instead of 20 ms on one core for
+/// 32 channels of 128³ f32, 8192 against 1024.
+const BLOCK: usize = 1 << 13;
+/// Tasks that a sample is parted into, at least, where they have `WORK` to do.
+const TASKS: usize = 64;
+/// Values that are worth the call of a conversion.
+const CONVERSION: usize = 1024;
 /// Products that are worth a task of their own.
 const WORK: usize = 1 << 15;
 /// Channels that are summed in registers before they go to the voxel's sum.
@@ -45,7 +51,8 @@ pub(in crate::ops) struct Projection {
 pub(in crate::ops) fn project<T: Element>(weights: &[f32], activation: &View<T>) -> Projection {
     let Shape { batch, channels, .. } = activation.shape();
     let voxels = activation.shape().voxels();
-    let block = WORK.div_ceil(channels).next_multiple_of(LANES).min(BLOCK);
+    let block = voxels.div_ceil(TASKS).max(WORK.div_ceil(channels));
+    let block = block.next_multiple_of(LANES).min(BLOCK);
     let mut map = vec![0.0_f32; batch * voxels];
     let not_finite = map
         .par_chunks_mut(voxels)
@@ -110,8 +117,7 @@ fn add_rows<T: Element>(
 /// `sums[i] = sum_c weights[c]·voxels[i, c]`, the channels of a voxel lying side by side.
 fn dot_voxels<T: Element>(weights: &[f32], voxels: &[T], sums: &mut [f32], buffer: &mut Vec<f32>) {
     let channels = weights.len();
-    // Whole voxels, as many as make a conversion worth its call.
-    let step = BLOCK.div_ceil(channels);
+    let step = CONVERSION.div_ceil(channels);
     for (sums, voxels) in sums.chunks_mut(step).zip(voxels.chunks(step * channels)) {
         let wide = T::widen(voxels, buffer);
         for (sum, voxel) in sums.iter_mut().zip(wide.chunks_exact(channels)) {
