@@ -17,6 +17,9 @@ pub trait Element: sealed::Sealed + Copy + Send + Sync + std::fmt::Debug + 'stat
     /// The name of the type as the field writes it: `"f32"`, `"f16"`, `"bf16"`.
     const NAME: &'static str;
 
+    /// The distance from 1 to the next greater value.
+    const EPSILON: f32;
+
     /// The value as f32; exact for all three types.
     fn to_f32(self) -> f32;
 
@@ -32,6 +35,7 @@ pub trait Element: sealed::Sealed + Copy + Send + Sync + std::fmt::Debug + 'stat
 
 impl Element for f32 {
     const NAME: &'static str = "f32";
+    const EPSILON: f32 = f32::EPSILON;
 
     fn to_f32(self) -> f32 {
         self
@@ -48,6 +52,7 @@ impl Element for f32 {
 
 impl Element for f16 {
     const NAME: &'static str = "f16";
+    const EPSILON: f32 = f16::EPSILON.to_f32_const();
 
     fn to_f32(self) -> f32 {
         f16::to_f32(self)
@@ -66,6 +71,7 @@ impl Element for f16 {
 
 impl Element for bf16 {
     const NAME: &'static str = "bf16";
+    const EPSILON: f32 = bf16::EPSILON.to_f32_const();
 
     fn to_f32(self) -> f32 {
         bf16::to_f32(self)

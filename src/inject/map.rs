@@ -12,6 +12,7 @@ pub struct AttentionMap {
     pub(super) layer: String,
     pub(super) values: Array5<f32>,
     pub(super) ranges: Vec<Range>,
+    pub(super) weights_cancel: Vec<bool>,
     pub(super) classes: Vec<Option<usize>>,
     pub(super) spatial_rank: usize,
 }
@@ -30,6 +31,7 @@ impl AttentionMap {
             layer: layer.to_owned(),
             values,
             ranges: maps.ranges,
+            weights_cancel: maps.weights_cancel,
             classes: classes.to_vec(),
             spatial_rank,
         })
@@ -68,7 +70,8 @@ impl AttentionMap {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Warning {
-    /// A fixed name for programs: `ZERO_MAP`, `CONSTANT_MAP`, `EMPTY_TARGET` or `REDRAWS_OUTPUT`.
+    /// A fixed name for programs: `ZERO_MAP`, `CONSTANT_MAP`, `WEIGHTS_CANCEL`,
+    /// `EMPTY_TARGET` or `REDRAWS_OUTPUT`.
     pub code: &'static str,
     /// The layer; empty where the warning is of the whole run.
     pub layer: String,
@@ -86,26 +89,30 @@ pub(super) fn judge(map: &AttentionMap) -> Vec<Warning> {
         sample: Some(sample),
         message: format!("layer '{}', sample {sample}: {message}", map.layer),
     };
-    map.ranges
-        .iter()
-        .enumerate()
-        .filter_map(|(sample, range)| {
-            if range.maximum <= 0.0 {
-                Some(warning(
-                    "ZERO_MAP",
-                    sample,
-                    "the map is zero everywhere: nothing in this layer speaks for the score. Try \
-                     another layer or class",
-                ))
-            } else if range.minimum >= range.maximum {
-                Some(warning(
-                    "CONSTANT_MAP",
-                    sample,
-                    "the map is the same everywhere and is written as zeros. Try another layer",
-                ))
-            } else {
-                None
-            }
-        })
-        .collect()
+    let of_sample = |(sample, (range, cancel)): (usize, (&Range, &bool))| {
+        if *cancel {
+            Some(warning(
+                "WEIGHTS_CANCEL",
+                sample,
+                "the map is rounding noise: the gradient averages to zero in every channel, as it \
+                 does in front of an instance normalisation. Take a layer behind one",
+            ))
+        } else if range.maximum <= 0.0 {
+            Some(warning(
+                "ZERO_MAP",
+                sample,
+                "the map is zero everywhere: nothing in this layer speaks for the score. Try \
+                 another layer or class",
+            ))
+        } else if range.minimum >= range.maximum {
+            Some(warning(
+                "CONSTANT_MAP",
+                sample,
+                "the map is the same everywhere and is written as zeros. Try another layer",
+            ))
+        } else {
+            None
+        }
+    };
+    map.ranges.iter().zip(&map.weights_cancel).enumerate().filter_map(of_sample).collect()
 }

@@ -11,7 +11,7 @@ pub use map::{AttentionMap, Warning};
 pub use options::{MapSize, Options};
 
 use crate::error::{Error, Result};
-use crate::methods::{Score, ScoreAt};
+use crate::methods::{Score, ScoreAt, Target};
 use crate::torch::{Facts, Layers, Network, Selected, Tape, Task, check_input, torch};
 use crate::volumes::{self, MapType};
 
@@ -167,7 +167,7 @@ impl<N: Network> Injected<N> {
     }
 
     /// Changes what the maps of the forwards to come explain.
-    pub fn set_target(&mut self, target: crate::methods::Target) {
+    pub fn set_target(&mut self, target: Target) {
         self.options.target = target;
     }
 
@@ -222,14 +222,15 @@ impl<N: Network> Injected<N> {
         let task = Task::of(&input.size(), &output.size())?;
         let score = tch::with_grad(|| Score::of(&self.options.target, task, score_at, logits))?;
         for &sample in &score.empty {
+            let what = match self.options.target {
+                Target::Predicted(class) => format!("nothing is predicted as class {class}"),
+                _ => "the target mask has no voxel".to_owned(),
+            };
             self.warnings.push(Warning {
                 code: "EMPTY_TARGET",
                 layer: String::new(),
                 sample: Some(sample),
-                message: format!(
-                    "sample {sample}: the target {:?} has no voxel, so the map is zero",
-                    self.options.target
-                ),
+                message: format!("sample {sample}: {what}, so the map is zero"),
             });
         }
         let unreached = |layer: &Selected| {
@@ -262,6 +263,14 @@ impl<N: Network> Injected<N> {
             MapSize::Exact(size) => Some(size),
             MapSize::Input => Some(spatial(input)),
         };
+        if let (2, Some([depth, ..])) = (spatial_rank, size)
+            && depth != 1
+        {
+            return Err(Error::input(
+                "size",
+                format!("a depth of {depth} for a 2D network; give 1, H and W"),
+            ));
+        }
         for ((layer, activation), gradient) in self.selected.iter().zip(activations).zip(gradients)
         {
             let map = self

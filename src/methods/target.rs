@@ -272,6 +272,10 @@ fn region(mask: &Tensor, chosen: &Tensor) -> Result<Tensor> {
             ),
         ));
     };
+    let finite = torch("target", || bool::try_from(mask.f_isfinite()?.f_all()?))?;
+    if !finite {
+        return Err(Error::input("target", "the mask has values that are NaN or infinite"));
+    }
     torch("target", || {
         mask.f_to_device(chosen.device())?.f_to_kind(Kind::Float)?.f_expand(&grid, false)
     })

@@ -27,6 +27,9 @@ pub struct Maps {
     pub spatial: [usize; 3],
     /// For each map the least and greatest value before normalisation.
     pub ranges: Vec<Range>,
+    /// For each map whether its channel weights are rounding noise, see
+    /// [`channel_weights::cancel`]: then so is the map.
+    pub weights_cancel: Vec<bool>,
 }
 
 /// Grad-CAM: [`channel_weights()`], [`project()`], [`resample()`] and [`normalize()`] in one.
@@ -44,7 +47,7 @@ pub struct Maps {
 ///
 /// # Errors
 ///
-/// If the shapes differ; if an extent of `to` is 0; if the gradient, the activation or a sum of
+/// If the shapes differ; if an extent of `to` is 0, or memory does not hold that grid; if the gradient, the activation or a sum of
 /// their products is not finite, normalised or not. The message names the sample.
 ///
 /// # Example
@@ -88,6 +91,7 @@ pub fn grad_cam<T: Element>(
         let count = weights.iter().filter(|weight| !weight.is_finite()).count();
         refuse(count, "channels", channels, b, "gradient")?;
     }
+    let weights_cancel = channel_weights::cancel(gradient, &weights);
     let Projection { map, not_finite } = project_cpu::project(&weights, activation);
     for (b, count) in not_finite.into_iter().enumerate() {
         refuse(count, "voxels", shape.voxels(), b, "activation, or its product with the gradient")?;
@@ -108,7 +112,7 @@ pub fn grad_cam<T: Element>(
     if normalized {
         normalize_cpu::rescale(&mut values, &ranges);
     }
-    Ok(Maps { values, batch, spatial: to, ranges })
+    Ok(Maps { values, batch, spatial: to, ranges, weights_cancel })
 }
 
 /// An error if any of the things that a sample has `all` of is not finite.

@@ -50,6 +50,10 @@ pub struct Layer {
     /// Whether only pointwise steps (1x1 convolutions, activations, softmax, resizing) come after
     /// it, in segmentation: a map there only redraws the output.
     pub redraws_output: bool,
+    /// Whether an instance norm behind it, with nothing but steps between that mix channels alike at
+    /// every voxel (1x1 convolutions, sums), makes the mean gradient of every channel zero: Grad-CAM's
+    /// weights are rounding noise there, and so is the map.
+    pub weights_cancel: bool,
     /// When its last run ended, counted from 0 over all layers.
     #[serde(skip)]
     last_run: usize,
@@ -70,6 +74,8 @@ pub enum LayerChoice {
     /// Segmentation: of the layers that more than pointwise steps separate from the score, those
     /// with the fewest voxels, and of these the last, as Seg-Grad-CAM (arXiv 2002.11434) takes the
     /// bottleneck.
+    ///
+    /// Layers whose weights cancel ([`Layer::weights_cancel`]) are left out.
     #[default]
     Auto,
     /// All that can carry a map.
@@ -130,6 +136,7 @@ impl Layers {
                     can_carry_map: false,
                     redraws_output: task == Task::Segmentation
                         && facts.redrawing.contains(&run.name),
+                    weights_cancel: facts.cancelling.contains(&run.name),
                     last_run: 0,
                 });
                 layers.len() - 1
@@ -162,7 +169,8 @@ impl Layers {
 
     /// The layer that [`LayerChoice::Auto`] takes; see there for the rule.
     pub fn auto(&self) -> Option<&Layer> {
-        let candidates = self.layers.iter().filter(|layer| layer.can_carry_map);
+        let candidates =
+            self.layers.iter().filter(|layer| layer.can_carry_map && !layer.weights_cancel);
         match self.task {
             Task::Classification => candidates.max_by_key(|layer| layer.last_run),
             Task::Segmentation => candidates

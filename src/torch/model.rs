@@ -80,7 +80,12 @@ fn load_error(path: &Path, message: &str) -> Error {
          torch.jit.trace(network, example).save(path)"
             .to_owned()
     } else if message.contains("PytorchStreamReader") || message.contains("zip archive") {
-        format!("model is not a TorchScript file, or is damaged ({message})")
+        // What follows the first sentence is about libtorch's insides.
+        let first = message.split(". ").next().unwrap_or(message);
+        format!(
+            "model is not a TorchScript file, or is damaged ({first}). Export the network with \
+             torch.jit.trace(network, example).save(path), or copy the file again"
+        )
     } else {
         format!("model does not load: {message}")
     };
@@ -117,6 +122,7 @@ unsafe fn read_facts(raw: NonNull<ffi::mc_module>) -> Facts {
             for (set, member) in [
                 (&mut result.unreached, !tap.reaches_score),
                 (&mut result.redrawing, tap.redraws_score),
+                (&mut result.cancelling, tap.weights_cancel),
             ] {
                 if member {
                     set.insert(name.clone());

@@ -78,4 +78,7 @@ pub struct Facts {
     pub unreached: HashSet<String>,
     /// Layers that only pointwise steps separate from the score: a map there redraws the output.
     pub redrawing: HashSet<String>,
+    /// Layers behind which an instance norm makes the mean gradient of every channel zero: the
+    /// weights of Grad-CAM are rounding noise there.
+    pub cancelling: HashSet<String>,
 }

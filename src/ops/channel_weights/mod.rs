@@ -7,6 +7,7 @@ pub use cpu::reference;
 use crate::element::Element;
 use crate::error::Result;
 use crate::ops::View;
+use crate::shape::Shape;
 
 /// How far a weight may lie from its [`reference`], relative to `mean_n |G[b,c,n]|`.
 ///
@@ -44,4 +45,47 @@ pub const TOLERANCE: f64 = 5e-6;
 /// ```
 pub fn channel_weights<T: Element>(gradient: &View<T>) -> Result<Vec<f32>> {
     Ok(cpu::channel_weights(gradient))
+}
+
+/// Below this part of the mean magnitude of its gradient, the greatest weight of a sample is what
+/// rounding in f32 left. Seen are up to 3e-7 where weights cancel, and above 7e-4 where they do not.
+const NOISE: f64 = 2e-6;
+
+/// For each sample, whether its weights are nothing but rounding noise: whether the greatest of
+/// them, of channel `c`, is below `max(2e-6, 4·eps/sqrt(N)) · mean_n |G[b,c,n]|`.
+///
+/// So it is in front of an instance norm, which takes the mean out of every channel, and in front of
+/// steps that mix channels alike at every voxel and then come to one. A map made with such weights
+/// says nothing. A gradient of zeros is not noise.
+///
+/// `weights`: `(B, C)`, those of `gradient`. The mean magnitude is taken over at most 4096 voxels.
+///
+/// # Example
+///
+/// ```
+/// use medcam::ops::{View, channel_weights};
+/// use medcam::{Layout, Shape};
+///
+/// let gradient = [1.0_f32, -1.0 + 1e-7, /* sample 1 */ 1.0, -0.5];
+/// let view = View::new(&gradient, Shape::new(2, 1, [1, 1, 2])?, Layout::Contiguous)?;
+/// let weights = channel_weights(&view)?;
+/// assert_eq!(channel_weights::cancel(&view, &weights), [true, false]);
+/// # Ok::<(), medcam::Error>(())
+/// ```
+pub fn cancel<T: Element>(gradient: &View<T>, weights: &[f32]) -> Vec<bool> {
+    let Shape { batch, channels, .. } = gradient.shape();
+    let voxels = gradient.shape().voxels();
+    let step = voxels.div_ceil(4096);
+    let noise = NOISE.max(4.0 * f64::from(T::EPSILON) / (voxels as f64).sqrt());
+    (0..batch)
+        .zip(weights.chunks(channels))
+        .map(|(b, weights)| {
+            let greatest = weights.iter().map(|weight| weight.abs()).enumerate();
+            greatest.max_by(|a, b| a.1.total_cmp(&b.1)).is_some_and(|(c, weight)| {
+                let magnitudes = (0..voxels).step_by(step).map(|n| gradient.value(b, c, n).abs());
+                let mean = magnitudes.sum::<f64>() / voxels.div_ceil(step) as f64;
+                f64::from(weight) < noise * mean
+            })
+        })
+        .collect()
 }

@@ -44,8 +44,8 @@ pub enum Interpolation {
 ///
 /// # Errors
 ///
-/// If an extent of `batch`, `from` or `to` is 0 or above 2³⁰, or `map` does not have the values
-/// that `batch` and `from` say.
+/// If an extent of `batch`, `from` or `to` is 0 or above 2³⁰, `map` does not have the values that
+/// `batch` and `from` say, or memory does not hold the new grid.
 ///
 /// # Example
 ///
@@ -87,6 +87,15 @@ pub(super) fn check(operation: &str, batch: usize, from: [usize; 3], to: [usize;
                 format!("an extent of {extent} is above the limit of {LONGEST_AXIS}"),
             ));
         }
+    }
+    // An allocation that fails ends the process. A map is held up to four times on its way to disk.
+    let voxels = batch * to.iter().product::<usize>();
+    if Vec::<[f32; 4]>::new().try_reserve_exact(voxels).is_err() {
+        let [d, h, w] = to;
+        return Err(Error::input(
+            operation,
+            format!("no memory for a grid of ({batch}, {d}, {h}, {w}) voxels; ask for a smaller one"),
+        ));
     }
     Ok(())
 }

@@ -50,6 +50,8 @@ bool all_ones(const Value* value) {
 
 GraphAnalysis::GraphAnalysis(Graph& graph, const Module& module) : graph_(graph), module_(module) {
   find_logits();
+  redraws_[logits_] = true;
+  cancels_[logits_] = false;
   find_ancestors();
   find_first_convolution(graph_.block());
 }
@@ -139,13 +141,11 @@ void GraphAnalysis::find_first_convolution(Block* block) {
   }
 }
 
-bool GraphAnalysis::is_pointwise_convolution(const Node* node) const {
-  const auto weight = parameter(node->input(1));
-  if (!weight || weight->dim() < 3) return false;
-  for (int64_t axis = 2; axis < weight->dim(); ++axis) {
-    if (weight->size(axis) != 1) return false;
-  }
-  return all_ones(node->namedInput("stride"));
+bool GraphAnalysis::has_pointwise_kernel(const Node* convolution) const {
+  const auto weight = parameter(convolution->input(1));
+  return weight && weight->dim() >= 3 &&
+         std::all_of(weight->sizes().begin() + 2, weight->sizes().end(),
+                     [](int64_t extent) { return extent == 1; });
 }
 
 // Steps in which a voxel of the output depends on the same voxel of the input alone, and resizing,
@@ -162,30 +162,55 @@ bool GraphAnalysis::is_pointwise(const Node* node) const {
   if (is_passthrough(node) || kinds.count(name)) return true;
   if (node->kind() == prim::ListConstruct) return true;
   if (name == "mul" || name == "div") return !is_tensor(node->input(1));
-  return is_convolution(node) && is_pointwise_convolution(node);
+  return is_convolution(node) && has_pointwise_kernel(node) &&
+         all_ones(node->namedInput("stride"));
+}
+
+bool GraphAnalysis::every_way(const Value* value, Memo& memo, const Judge& judge) const {
+  const auto known = memo.find(value);
+  if (known != memo.end()) return known->second;
+  bool leads = false;
+  bool every = true;
+  for (const Use& use : value->uses()) {
+    const auto outputs = use.user->outputs();
+    // What an inner block returns is not followed.
+    every = every && use.user->kind() != prim::Return;
+    const bool counts = std::any_of(outputs.begin(), outputs.end(), [&](const Value* output) {
+      // Sizes and the like carry no gradient.
+      return ancestors_.count(output) != 0 &&
+             (is_tensor(output) || output->type()->cast<ListType>() || outputs.size() > 1);
+    });
+    if (!counts) continue;
+    leads = true;
+    const Step step = judge(use);
+    // If and Loop, which have more or fewer outputs, are not looked into.
+    every = every && (step == Step::kArrived ||
+                      (step == Step::kOnward && outputs.size() == 1 &&
+                       every_way(outputs[0], memo, judge)));
+  }
+  return memo[value] = leads && every;
 }
 
 bool GraphAnalysis::redraws(const Value* value) const {
-  if (value == logits_) return true;
-  const auto known = redraws_.find(value);
-  if (known != redraws_.end()) return known->second;
-  bool leads = false;
-  bool pointwise = true;
-  for (const Use& use : value->uses()) {
-    if (use.user->kind() == prim::Return) pointwise = false;
-    if (use.user->outputs().size() != 1) {
-      // If and Loop: not looked into.
-      for (const Value* output : use.user->outputs()) pointwise &= !ancestors_.count(output);
-      continue;
+  return every_way(value, redraws_, [&](const Use& use) {
+    return is_pointwise(use.user) ? Step::kOnward : Step::kElsewhere;
+  });
+}
+
+// An instance norm takes the mean out of each channel, so the gradient in front of it has none, and
+// neither has the gradient in front of steps that mix channels alike at every voxel.
+bool GraphAnalysis::cancels(const Value* value) const {
+  return every_way(value, cancels_, [&](const Use& use) {
+    const std::string name = base_name(use.user);
+    if (name == "instance_norm" && use.offset == 0 &&
+        toIValue(use.user->namedInput("use_input_stats")) == IValue(true)) {
+      return Step::kArrived;
     }
-    const Value* output = use.user->output();
-    if (!ancestors_.count(output)) continue;
-    // Sizes and the like carry no gradient.
-    if (!is_tensor(output) && use.user->kind() != prim::ListConstruct) continue;
-    leads = true;
-    pointwise = pointwise && is_pointwise(use.user) && redraws(output);
-  }
-  return redraws_[value] = leads && pointwise;
+    const bool mixes = is_passthrough(use.user) || use.user->kind() == prim::ListConstruct ||
+                       name == "add" || name == "sub" || name == "cat" ||
+                       (is_convolution(use.user) && has_pointwise_kernel(use.user));
+    return mixes ? Step::kOnward : Step::kElsewhere;
+  });
 }
 
 void GraphAnalysis::judge(std::vector<TapFacts>& taps) const {
@@ -194,6 +219,7 @@ void GraphAnalysis::judge(std::vector<TapFacts>& taps) const {
     facts.in_graph = true;
     facts.reaches_score = ancestors_.count(node->output()) != 0;
     facts.redraws_score = facts.reaches_score && redraws(node->output());
+    facts.weights_cancel = facts.reaches_score && cancels(node->output());
   }
   // What folding and dead-code elimination took away never runs.
   taps.erase(std::remove_if(taps.begin(), taps.end(), [](const auto& tap) { return !tap.in_graph; }),

@@ -4,6 +4,7 @@
 #include <torch/csrc/jit/ir/ir.h>
 #include <torch/script.h>
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <unordered_map>
@@ -27,17 +28,24 @@ class GraphAnalysis {
   int64_t input_channels() const { return input_channels_; }
   int64_t input_rank() const { return input_rank_; }
 
-  // Fills in, for every tap in the graph, whether the score depends on it and whether only
-  // pointwise steps come between. A layer that runs more than once is judged by its last run.
+  // Fills in, for every tap in the graph, what the graph says of it; drops those not in it.
   void judge(std::vector<TapFacts>& taps) const;
 
  private:
+  using Memo = std::unordered_map<const torch::jit::Value*, bool>;
+  // What a use of a value is on the way to a goal: the goal, a step towards it, or neither.
+  enum class Step { kArrived, kOnward, kElsewhere };
+  using Judge = std::function<Step(const torch::jit::Use&)>;
+  // Whether every way from the value to the score comes by the goal, over nothing but steps.
+  bool every_way(const torch::jit::Value* value, Memo& memo, const Judge& judge) const;
+
   void find_logits();
   void find_ancestors();
   void find_first_convolution(torch::jit::Block* block);
   bool redraws(const torch::jit::Value* value) const;
+  bool cancels(const torch::jit::Value* value) const;
   bool is_pointwise(const torch::jit::Node* node) const;
-  bool is_pointwise_convolution(const torch::jit::Node* node) const;
+  bool has_pointwise_kernel(const torch::jit::Node* convolution) const;
   std::optional<at::Tensor> parameter(const torch::jit::Value* value) const;
 
   torch::jit::Graph& graph_;
@@ -47,7 +55,8 @@ class GraphAnalysis {
   int64_t input_channels_ = 0;
   int64_t input_rank_ = 0;
   std::unordered_set<const torch::jit::Value*> ancestors_;
-  mutable std::unordered_map<const torch::jit::Value*, bool> redraws_;
+  mutable Memo redraws_;
+  mutable Memo cancels_;
 };
 
 }  // namespace medcam

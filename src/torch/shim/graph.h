@@ -17,6 +17,7 @@ struct TapFacts {
   bool in_graph = false;
   bool reaches_score = false;
   bool redraws_score = false;
+  bool weights_cancel = false;
 };
 
 // The forward of a module with every submodule call inlined and tapped. Its last input is the tape.

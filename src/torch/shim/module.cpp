@@ -100,7 +100,8 @@ mc_facts mc_module_facts(const mc_module* module) {
 
 mc_tap mc_module_tap(const mc_module* module, size_t index) {
   const medcam::TapFacts& tap = module->tapped.taps[index];
-  return {tap.name.c_str(), tap.type.c_str(), tap.reaches_score, tap.redraws_score};
+  return {tap.name.c_str(), tap.type.c_str(), tap.reaches_score, tap.redraws_score,
+          tap.weights_cancel};
 }
 
 }  // extern "C"

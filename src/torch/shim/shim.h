@@ -54,6 +54,8 @@ typedef struct {
   bool reaches_score;
   // Whether only pointwise steps separate it from the score.
   bool redraws_score;
+  // Whether an instance norm behind it makes every channel's mean gradient zero.
+  bool weights_cancel;
 } mc_tap;
 mc_tap mc_module_tap(const mc_module* module, size_t index);
 

@@ -1,0 +1,187 @@
+//! What a map costs over inference alone: a bare no-grad forward, and the same with a Grad-CAM map,
+//! for the layer `auto` takes and for a late one. Same process, same threads.
+//!
+//! After criterion's timings come the ratios, from forwards taken in turn so that what disturbs the
+//! machine disturbs both, and the peak memory of each, from a process of its own.
+//!
+//! The floor of the ratio is 1 plus the share of the network behind the layer: its backward costs
+//! about its forward again, since the weights' gradients are not computed. Behind a bottleneck that
+//! is the decoder; behind the last stage of a classifier it is next to nothing.
+//!
+//! `cargo bench --bench inject` needs what `python3 scripts/setup.py bench` makes.
+#![expect(missing_docs, reason = "criterion's macros")]
+#![expect(clippy::print_stdout, reason = "a program")]
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use criterion::Criterion;
+use medcam::tch::{self, Kind, Tensor};
+use medcam::{Device, LayerChoice, Options, Target, inject, load};
+
+struct Network {
+    name: &'static str,
+    variable: &'static str,
+    file: &'static str,
+    input: &'static [i64],
+    target: Target,
+    /// A late layer, and where to find it in the network.
+    late: &'static str,
+}
+
+fn networks() -> [Network; 4] {
+    [
+        Network {
+            name: "resnet50_224",
+            variable: "MEDCAM_BENCH",
+            file: "resnet50.pt",
+            input: &[1, 3, 224, 224],
+            target: Target::Best,
+            late: "layer4.2.bn2",
+        },
+        Network {
+            name: "r3d_18_32x112x112",
+            variable: "MEDCAM_BENCH",
+            file: "r3d_18.pt",
+            input: &[1, 3, 32, 112, 112],
+            target: Target::Best,
+            late: "layer4.1.conv1",
+        },
+        Network {
+            name: "dynunet_64x64x64",
+            variable: "MEDCAM_BENCH",
+            file: "dynunet.pt",
+            input: &[1, 1, 64, 64, 64],
+            target: Target::Class(1),
+            late: "skip_layers.upsample.conv_block.norm1",
+        },
+        Network {
+            name: "deepbet_128x128x128",
+            variable: "MEDCAM_DATA",
+            file: "deepbet-1.0.2/bbox_model.pt",
+            input: &[1, 1, 128, 128, 128],
+            target: Target::Class(1),
+            late: "tp_conv1",
+        },
+    ]
+}
+
+impl Network {
+    fn path(&self) -> PathBuf {
+        let folder = std::env::var_os(self.variable).unwrap_or_else(|| {
+            panic!("{} is not set: run `python3 scripts/setup.py bench` first", self.variable)
+        });
+        PathBuf::from(folder).join(self.file)
+    }
+
+    fn input(&self) -> Tensor {
+        tch::manual_seed(0);
+        Tensor::rand(self.input, (Kind::Float, tch::Device::Cpu))
+    }
+
+    /// A forward as `mode` says: `bare`, `auto` or `late`.
+    fn forward(&self, mode: &str) -> Box<dyn FnMut()> {
+        let model = load(self.path(), Device::Cpu).expect("the model loads");
+        let input = self.input();
+        if mode == "bare" {
+            return Box::new(move || drop(model.forward(&input).expect("the model runs")));
+        }
+        let layers = match mode {
+            "auto" => LayerChoice::Auto,
+            _ => LayerChoice::Names(vec![self.late.to_owned()]),
+        };
+        let options = Options::default().layers(layers).target(self.target.clone());
+        let mut injected = inject(model, options).expect("the model takes the injection");
+        Box::new(move || drop(injected.forward(&input).expect("the map is made")))
+    }
+}
+
+const MODES: [&str; 3] = ["bare", "auto", "late"];
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    if let [_, flag, name, mode] = &arguments[..]
+        && flag == "--peak"
+    {
+        return print_peak(name, mode);
+    }
+    let mut criterion = Criterion::default()
+        .sample_size(15)
+        .warm_up_time(Duration::from_secs(1))
+        .measurement_time(Duration::from_secs(5))
+        .configure_from_args();
+    for network in networks() {
+        let mut group = criterion.benchmark_group(network.name);
+        for mode in MODES {
+            let mut forward = network.forward(mode);
+            group.bench_function(mode, |bencher| bencher.iter(&mut forward));
+        }
+        group.finish();
+    }
+    criterion.final_summary();
+    // `cargo bench -- --test` and a filter ask for less.
+    if arguments.iter().skip(1).all(|argument| argument == "--bench") {
+        print_ratios();
+    }
+}
+
+fn print_ratios() {
+    println!("\nover the bare forward, {} threads, 21 rounds in turn", tch::get_num_threads());
+    println!("| network | bare | auto | late | peak memory: bare | auto | late |");
+    println!("|---|---|---|---|---|---|---|");
+    for network in networks() {
+        let mut forwards = MODES.map(|mode| network.forward(mode));
+        let mut seconds = MODES.map(|_| Vec::new());
+        for round in 0..22 {
+            for (forward, seconds) in forwards.iter_mut().zip(&mut seconds) {
+                let start = Instant::now();
+                forward();
+                // The first round finds out the layers and warms up.
+                if round > 0 {
+                    seconds.push(start.elapsed().as_secs_f64());
+                }
+            }
+        }
+        let [bare, auto, late] = seconds.map(|mut seconds| {
+            seconds.sort_by(f64::total_cmp);
+            seconds[seconds.len() / 2]
+        });
+        let [bare_peak, auto_peak, late_peak] = MODES.map(|mode| peak_mib(network.name, mode));
+        println!(
+            "| {} | {:.1} ms | {:.2} | {:.2} | {bare_peak:.0} MiB | {:.2} | {:.2} |",
+            network.name,
+            bare * 1e3,
+            auto / bare,
+            late / bare,
+            auto_peak / bare_peak,
+            late_peak / bare_peak,
+        );
+    }
+}
+
+/// The peak memory of a process that runs one kind of forward, over what it held before.
+fn peak_mib(name: &str, mode: &str) -> f64 {
+    let program = std::env::current_exe().expect("the program has a path");
+    let output = Command::new(program).args(["--peak", name, mode]).output().expect("it runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.trim().parse().unwrap_or_else(|_| panic!("--peak {name} {mode}: {text}"))
+}
+
+fn print_peak(name: &str, mode: &str) {
+    let network =
+        networks().into_iter().find(|network| network.name == name).expect("the name is known");
+    let mut forward = network.forward(mode);
+    let before = status_mib("VmRSS:");
+    for _ in 0..3 {
+        forward();
+    }
+    println!("{}", status_mib("VmHWM:") - before);
+}
+
+fn status_mib(field: &str) -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux tells");
+    let line = status.lines().find(|line| line.starts_with(field)).expect("the field is there");
+    let kibibytes: f64 = line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("kB");
+    kibibytes / 1024.0
+}
