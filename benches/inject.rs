@@ -9,8 +9,7 @@
 //! is the decoder; behind the last stage of a classifier it is next to nothing.
 //!
 //! `cargo bench --bench inject` needs what `python3 scripts/setup.py bench` makes.
-#![expect(missing_docs, reason = "criterion's macros")]
-#![expect(clippy::print_stdout, reason = "a program")]
+#![expect(clippy::print_stdout, clippy::expect_used, clippy::panic, reason = "a program")]
 
 use std::path::PathBuf;
 use std::process::Command;

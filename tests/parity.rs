@@ -1,6 +1,7 @@
 //! Maps and outputs against plain PyTorch autograd: the networks, their weights, inputs and
 //! expected maps come from `tests/networks/make_networks.py`, which knows nothing of medcam.
 #![cfg(feature = "torch")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 mod common;
 
@@ -70,10 +71,9 @@ fn the_output_is_the_models_own_bit_for_bit() {
         let plain = model(case.file);
         let input = tensor(&case.network.input);
         let own = to_array(&plain.forward(&input).unwrap()).unwrap();
-        let tapped = to_array(
-            &injected(case, case.file, LayerChoice::Auto).forward(&input).unwrap(),
-        )
-        .unwrap();
+        let tapped =
+            to_array(&injected(case, case.file, LayerChoice::Auto).forward(&input).unwrap())
+                .unwrap();
         let bits = |array: &ndarray::ArrayD<f32>| array.mapv(f32::to_bits);
         assert_eq!(bits(&own), bits(&tapped), "{} {}", case.network.name, case.kind);
         // What Python computed with the same file; on another processor the last bits may differ.

@@ -51,6 +51,7 @@ impl Error {
     }
 
     /// An option, flag or combination of them that makes no sense.
+    #[cfg(feature = "torch")]
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self::new(Kind::Usage, message)
     }
@@ -61,11 +62,13 @@ impl Error {
     }
 
     /// A layer that does not exist or cannot carry a map.
+    #[cfg(feature = "torch")]
     pub(crate) fn layer(message: impl Into<String>) -> Self {
         Self::new(Kind::Layer, message)
     }
 
     /// A model that cannot be loaded, injected or run.
+    #[cfg(feature = "torch")]
     pub(crate) fn model(message: impl Into<String>) -> Self {
         Self::new(Kind::Model, message)
     }

@@ -8,7 +8,7 @@ use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::shape::Shape;
 
-/// How far a voxel of a map that is not normalised may lie from its [`reference`], relative to the
+/// How far a voxel of a map that is not normalised may lie from its [`reference()`], relative to the
 /// greatest `sum_c mean_n |G[b,c,n]|·|A[b,c,n]|` of the sample.
 ///
 /// The sum of the tolerances of [`channel_weights()`], [`project()`] and [`resample()`], for the

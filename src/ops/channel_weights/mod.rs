@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::ops::View;
 use crate::shape::Shape;
 
-/// How far a weight may lie from its [`reference`], relative to `mean_n |G[b,c,n]|`.
+/// How far a weight may lie from its [`reference()`], relative to `mean_n |G[b,c,n]|`.
 ///
 /// The same for `f32`, `f16` and `bf16`, which are widened exactly before the first sum. At most
 /// 64 values and a tree of 4 additions go into one f32 sum, f64 takes over from there:

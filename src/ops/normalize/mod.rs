@@ -6,7 +6,7 @@ pub use cpu::reference;
 
 use crate::error::{Error, Result};
 
-/// How far a normalised value may lie from its [`reference`]; absolute, as both are in `[0, 1]`.
+/// How far a normalised value may lie from its [`reference()`]; absolute, as both are in `[0, 1]`.
 ///
 /// Two differences and a quotient, each rounded to f32 once: `3·2⁻²⁴ = 1.8e-7`.
 pub const TOLERANCE: f64 = 2e-7;

@@ -8,7 +8,7 @@ use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::ops::View;
 
-/// How far a voxel may lie from its [`reference`], relative to `sum_c |w[b,c]·A[b,c,n]|`.
+/// How far a voxel may lie from its [`reference()`], relative to `sum_c |w[b,c]·A[b,c,n]|`.
 ///
 /// The same for `f32`, `f16` and `bf16`, which are widened exactly before the first product. Four
 /// channels are summed at a time, and these sums one after the other in f32: for up to 2048

@@ -8,7 +8,7 @@ pub use cpu::reference;
 use crate::error::{Error, Result};
 use crate::shape::Shape;
 
-/// How far a voxel may lie from its [`reference`], relative to the greatest `|map|` of the sample.
+/// How far a voxel may lie from its [`reference()`], relative to the greatest `|map|` of the sample.
 ///
 /// Along each of three axes a weight, two products and a sum are rounded to f32, and the two
 /// weights add up to 1: `3·3·2⁻²⁴ = 5.4e-7`.
