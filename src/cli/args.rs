@@ -47,7 +47,7 @@ pub struct LayersArguments {
     #[arg(long, value_name = "FILE", conflicts_with = "shape")]
     pub input: Option<PathBuf>,
     /// The shape of the input, B,C,H,W or B,C,D,H,W; without it and --input the size in the card.
-    #[arg(long, value_delimiter = ',', value_name = "B,C,[D,]H,W")]
+    #[arg(long, value_delimiter = ',', value_name = "B,C,[D,]H,W", allow_hyphen_values = true)]
     pub shape: Option<Vec<usize>>,
     /// Print JSON on stdout.
     #[arg(long)]
@@ -68,7 +68,8 @@ pub struct ModelArguments {
     #[arg(long, default_value = "auto")]
     pub device: String,
     /// Threads for the CPU [default: one per core].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
 }
 
@@ -103,6 +104,7 @@ pub struct MapArguments {
     pub layer: String,
     /// What to explain: the best class, all outputs, class N, or the voxels predicted as class N.
     #[arg(long, default_value = "best", value_name = "best|all|N|predicted:N")]
+    #[arg(allow_hyphen_values = true)]
     pub label: String,
     /// Explain only this region (0/1, on the image's grid) of class --label, in segmentation.
     #[arg(long, value_name = "FILE")]
@@ -112,6 +114,7 @@ pub struct MapArguments {
     pub score: String,
     /// Size of the maps: the input image's, the layer's, or voxels along the model's axes.
     #[arg(long, default_value = "input", value_name = "input|layer|D,H,W")]
+    #[arg(allow_hyphen_values = true)]
     pub size: String,
     /// Type of the maps' values: f32, or u8 (a quarter of the size).
     #[arg(long, default_value = "f32", value_name = "f32|u8")]

@@ -8,6 +8,7 @@ use tch::Tensor;
 use super::args::LayersArguments;
 use super::model::Loaded;
 use super::report::print_json;
+use super::terminal::print;
 use crate::error::{Error, Result};
 use crate::inject::{Options, inject};
 use crate::torch::{Layer, Layers, Task};
@@ -42,7 +43,7 @@ pub fn run(arguments: &LayersArguments) -> Result<ExitCode> {
             layers: layers.iter().collect(),
         })?;
     } else {
-        print_table(layers);
+        print(table(layers))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -66,29 +67,36 @@ fn shape_of_card(loaded: &Loaded) -> Result<Vec<usize>> {
     Ok([&[1, channels], &size[..]].concat())
 }
 
-/// Layers that `auto` takes are marked `*`, those that can carry a map `+`, and those whose map
-/// would only redraw the output `=`.
-fn print_table(layers: &Layers) {
+fn table(layers: &Layers) -> String {
     let auto = layers.auto().map(|layer| layer.name.clone());
     let shape = |layer: &Layer| {
         let extents: Vec<_> = layer.shape.iter().map(ToString::to_string).collect();
         extents.join("x")
     };
-    let runs = |layer: &Layer| if layer.runs > 1 { format!(" x{}", layer.runs) } else { String::new() };
-    let width = |of: &dyn Fn(&Layer) -> String| layers.iter().map(|l| of(l).len()).max().unwrap_or(0);
+    let runs =
+        |layer: &Layer| if layer.runs > 1 { format!(" x{}", layer.runs) } else { String::new() };
+    let width =
+        |of: &dyn Fn(&Layer) -> String| layers.iter().map(|l| of(l).len()).max().unwrap_or(0);
     let name = |layer: &Layer| format!("{}{}", layer.name, runs(layer));
     let (names, kinds) = (width(&name), width(&|layer| layer.kind.clone()));
+    let mut lines = Vec::new();
     for layer in layers.iter() {
         let mark = match layer {
             _ if Some(&layer.name) == auto.as_ref() => '*',
             _ if layer.redraws_output => '=',
+            _ if layer.weights_cancel => '~',
             _ if layer.can_carry_map => '+',
             _ => ' ',
         };
-        println!("{mark} {:names$}  {:kinds$}  {}", name(layer), layer.kind, shape(layer));
+        let (name, kind, shape) = (name(layer), &layer.kind, shape(layer));
+        lines.push(format!("{mark} {name:names$}  {kind:kinds$}  {shape}"));
     }
-    println!();
-    println!("{:?}, output {:?}", layers.task(), layers.output_shape());
-    println!("* what --layer auto takes   + can carry a map   = would only redraw the output");
-    println!("xN: runs N times; NAME#k picks the k-th run, NAME the last");
+    lines.push(format!("\n{:?}, output {:?}", layers.task(), layers.output_shape()));
+    let legend = [
+        "* what --layer auto takes   + can carry a map   = map would only redraw the output",
+        "~ map would be rounding noise: an instance norm behind the layer cancels its weights",
+        "xN: runs N times; NAME#k picks the k-th run, NAME the last",
+    ];
+    lines.extend(legend.map(str::to_owned));
+    lines.join("\n")
 }

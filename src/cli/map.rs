@@ -15,6 +15,7 @@ use super::model::Loaded;
 use super::report::{
     Class, Done, InputReport, Outcome, Report, Seconds, peak_memory_bytes, print_json, sha256,
 };
+use super::terminal::{complain, print};
 use crate::error::{Error, Result};
 use crate::inject::{AttentionMap, Injected, MapSize, Options, inject};
 use crate::methods::{Backend, Target};
@@ -36,24 +37,27 @@ pub fn run(arguments: &MapArguments) -> Result<ExitCode> {
     let mut inputs = Vec::new();
     for path in &arguments.inputs {
         progress.set_message(volumes::stem_of(path));
-        let outcome = match job.one(&loaded, &mut injected, path) {
+        let mut outputs = Vec::new();
+        let outcome = match job.one(&loaded, &mut injected, path, &mut outputs) {
             Ok(done) => {
                 for warning in &done.warnings {
                     progress.suspend(|| {
-                        eprintln!("warning[{}]: {}: {}", warning.code, path.display(), warning.message);
+                        let (code, path) = (warning.code, path.display());
+                        complain(format!("warning[{code}]: {path}: {}", warning.message));
                     });
                 }
-                layers = injected.attention_maps().iter().map(|map| map.layer().to_owned()).collect();
+                layers =
+                    injected.attention_maps().iter().map(|map| map.layer().to_owned()).collect();
                 Outcome::Done(done)
             }
             Err(error) => {
                 let error = named(&error, path);
-                progress.suspend(|| eprintln!("error: {error}"));
+                progress.suspend(|| complain(format!("error: {error}")));
                 Outcome::Failed { error }
             }
         };
         task = task.or_else(|| injected.known_layers().map(crate::torch::Layers::task));
-        inputs.push(InputReport { input: path.clone(), outcome });
+        inputs.push(InputReport { input: path.clone(), outputs, outcome });
         progress.inc(1);
     }
     progress.finish_and_clear();
@@ -80,11 +84,12 @@ pub fn run(arguments: &MapArguments) -> Result<ExitCode> {
         print_json(&report)?;
     } else {
         for output in report.outputs() {
-            println!("{}", output.display());
+            print(output.display())?;
         }
     }
     if failed > 0 {
-        eprintln!("error: {failed} of {} input(s) failed; see run.json", arguments.inputs.len());
+        let all = arguments.inputs.len();
+        complain(format!("error: {failed} of {all} input(s) failed; see run.json"));
         return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)
@@ -143,16 +148,18 @@ impl<'a> Job<'a> {
             dtype: arguments.dtype()?,
             mask: None,
         };
-        check_stems(&arguments.inputs)?;
+        check_names(arguments)?;
         let mask = arguments.target_mask.as_ref().map(volumes::read).transpose()?;
         Ok(Self { mask, ..job })
     }
 
+    /// Makes and writes what one input gives; `outputs` says what was written, also on failure.
     fn one(
         &self,
         loaded: &Loaded,
         injected: &mut Injected<Model>,
         path: &Path,
+        outputs: &mut Vec<PathBuf>,
     ) -> Result<Done> {
         let start = Instant::now();
         let (input, prepared) = loaded.read(path)?;
@@ -168,29 +175,29 @@ impl<'a> Job<'a> {
 
         let start = Instant::now();
         let stem = volumes::stem_of(path);
-        let mut outputs = Vec::new();
         for map in injected.attention_maps() {
             let folder = self.arguments.output.join(map.layer());
             volumes::make_folder(&folder)?;
             outputs.extend(prepared.grid.save_map(&folder, &stem, map.values(), self.dtype)?);
-            if self.arguments.picture {
-                let picture = folder.join(format!("{stem}_overlay.png"));
-                let caption = self.caption(loaded, &stem, map);
-                let sample = map.values().index_axis(Axis(0), 0);
-                let on_grid = prepared.grid.restore(sample.index_axis(Axis(0), 0));
-                let image = volumes::overlay(&input, &on_grid, &caption)?;
-                volumes::write_png(&picture, &image.into())?;
-                outputs.push(picture);
-            }
         }
         if self.arguments.save_output {
             let file = self.arguments.output.join(format!("{stem}_output.npy"));
             volumes::write_npy(&file, &to_array(&output)?, MapType::F32)?;
             outputs.push(file);
         }
+        // Last: not every input has a picture, and a batch that has none keeps its maps.
+        for map in injected.attention_maps().iter().filter(|_| self.arguments.picture) {
+            let picture =
+                self.arguments.output.join(map.layer()).join(format!("{stem}_overlay.png"));
+            let caption = self.caption(loaded, &stem, map);
+            let sample = map.values().index_axis(Axis(0), 0);
+            let on_grid = prepared.grid.restore(sample.index_axis(Axis(0), 0));
+            let image = volumes::overlay(&input, &on_grid, &caption)?;
+            volumes::write_png(&picture, &image.into())?;
+            outputs.push(picture);
+        }
         let classes = injected.attention_maps().first().map_or(&[][..], AttentionMap::classes);
         Ok(Done {
-            outputs,
             classes: classes
                 .iter()
                 .map(|class| {
@@ -221,14 +228,15 @@ impl<'a> Job<'a> {
         let mask = prepared.grid.prepare_mask(mask, grid)?.into_dyn();
         // (B, 1, D, H, W) to (B, [D,] H, W), as the output has it.
         let mask = mask.index_axis_move(Axis(1), 0);
-        let mask =
-            if output.len() == 4 { mask.index_axis_move(Axis(1), 0) } else { mask };
+        let mask = if output.len() == 4 { mask.index_axis_move(Axis(1), 0) } else { mask };
         let mask = crate::torch::to_tensor(&mask, crate::Device::Cpu, Kind::Float)?;
         let class = match self.target {
             Target::Class(class) => Some(class),
             _ => None,
         };
-        Ok(Target::Region { class, mask: Arc::new(mask) })
+        #[expect(clippy::arc_with_non_send_sync, reason = "shared within one thread")]
+        let mask = Arc::new(mask);
+        Ok(Target::Region { class, mask })
     }
 
     fn caption(&self, loaded: &Loaded, stem: &str, map: &AttentionMap) -> Caption {
@@ -246,16 +254,28 @@ impl<'a> Job<'a> {
     }
 }
 
-/// Two inputs of one stem would write the same files.
-fn check_stems(inputs: &[PathBuf]) -> Result<()> {
-    let mut stems: HashMap<String, &Path> = HashMap::new();
+/// Refuses names that `run.json` cannot hold, and inputs that would write the same files.
+fn check_names(arguments: &MapArguments) -> Result<()> {
+    let MapArguments { inputs, output, target_mask, .. } = arguments;
+    let others = [Some(output), target_mask.as_ref(), arguments.model.card.as_ref()];
+    for path in inputs.iter().chain(others.into_iter().flatten()) {
+        if path.to_str().is_none() {
+            let path = path.display();
+            return Err(Error::usage(format!("{path}: the name is not UTF-8; rename it")));
+        }
+    }
+    let mut names: HashMap<String, &Path> = HashMap::new();
     for path in inputs {
-        if let Some(other) = stems.insert(volumes::stem_of(path), path) {
-            return Err(Error::usage(format!(
-                "{} and {} would write maps of the same name; run them into different folders",
-                other.display(),
-                path.display()
-            )));
+        let stem = volumes::stem_of(path);
+        let overlay = arguments.picture.then(|| format!("{stem}_overlay"));
+        for name in overlay.into_iter().chain([stem]) {
+            if let Some(other) = names.insert(name, path) {
+                return Err(Error::usage(format!(
+                    "{} and {} would write maps of the same name; run them into different folders",
+                    other.display(),
+                    path.display()
+                )));
+            }
         }
     }
     Ok(())

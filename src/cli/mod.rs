@@ -1,13 +1,13 @@
 //! The `medcam` program: arguments, progress, files, exit codes. Everything else is in the library.
 //!
 //! Exit codes: 0, 1 (a run failed), 2 (usage).
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this room talks to the terminal")]
 
 mod args;
 mod layers;
 mod map;
 mod model;
 mod report;
+mod terminal;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -22,7 +22,11 @@ use crate::error::Error;
 pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
     tracing_subscriber::fmt()
-        .with_max_level(if arguments.verbose { tracing::Level::DEBUG } else { tracing::Level::WARN })
+        .with_max_level(if arguments.verbose {
+            tracing::Level::DEBUG
+        } else {
+            tracing::Level::WARN
+        })
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .without_time()
@@ -39,6 +43,6 @@ pub fn run() -> ExitCode {
 }
 
 fn fail(error: &Error) -> ExitCode {
-    eprintln!("error: {error}");
+    terminal::complain(format!("error: {error}"));
     ExitCode::from(if error.is_usage() { 2 } else { 1 })
 }

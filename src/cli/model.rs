@@ -53,9 +53,7 @@ impl Loaded {
 
     /// Brings an image into the form that the model takes.
     pub fn prepare(&self, path: &Path, input: &Input) -> Result<Prepared> {
-        self.card
-            .prepare(input, self.spatial_rank)
-            .map_err(|error| error.within(path.display()))
+        self.card.prepare(input, self.spatial_rank).map_err(|error| error.within(path.display()))
     }
 
     pub fn tensor(&self, prepared: &Prepared) -> Result<Tensor> {

@@ -8,6 +8,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::args::MapArguments;
+use super::terminal::print;
 use crate::error::{Error, Result};
 use crate::inject::{Timings, Warning};
 use crate::torch::Task;
@@ -37,6 +38,8 @@ pub struct Report<'a> {
 #[derive(Serialize)]
 pub struct InputReport {
     pub input: PathBuf,
+    /// What was written, also where the input failed afterwards.
+    pub outputs: Vec<PathBuf>,
     #[serde(flatten)]
     pub outcome: Outcome,
 }
@@ -50,7 +53,6 @@ pub enum Outcome {
 
 #[derive(Serialize)]
 pub struct Done {
-    pub outputs: Vec<PathBuf>,
     /// The class of each sample, where the target is one, with its name where the card has one.
     pub classes: Vec<Option<Class>>,
     pub warnings: Vec<Warning>,
@@ -87,10 +89,7 @@ impl Seconds {
 impl Report<'_> {
     /// The files that were written.
     pub fn outputs(&self) -> impl Iterator<Item = &Path> {
-        self.inputs.iter().flat_map(|input| match &input.outcome {
-            Outcome::Done(done) => done.outputs.iter().map(PathBuf::as_path).collect(),
-            Outcome::Failed { .. } => Vec::new(),
-        })
+        self.inputs.iter().flat_map(|input| input.outputs.iter().map(PathBuf::as_path))
     }
 
     pub fn write(&self, folder: &Path) -> Result<()> {
@@ -106,8 +105,7 @@ fn to_json(value: &impl Serialize) -> Result<String> {
 
 /// Prints a value as JSON on stdout.
 pub fn print_json(value: &impl Serialize) -> Result<()> {
-    println!("{}", to_json(value)?);
-    Ok(())
+    print(to_json(value)?)
 }
 
 /// The SHA-256 of a file, in hexadecimal.

@@ -50,9 +50,12 @@ impl Card {
                 let tensor = self.prepare_image(image)?;
                 Ok(Prepared { tensor, grid: Grid::of(input, AS_STORED) })
             }
+            Input::Array(array) if array.is_empty() => {
+                Err(refuse(format!("the array is empty, with shape {:?}", array.shape())))
+            }
             Input::Array(array) => {
                 let rank = spatial_rank.unwrap_or(array.ndim().saturating_sub(2));
-                if array.ndim() != rank + 2 || !(2..=3).contains(&rank) || array.is_empty() {
+                if array.ndim() != rank + 2 || !(2..=3).contains(&rank) {
                     let expected = match spatial_rank {
                         Some(2) => "(B, C, H, W)",
                         Some(_) => "(B, C, D, H, W)",

@@ -1,0 +1,15 @@
+//! The program, run as a process: what it writes, what it says, and how it ends.
+#![cfg(feature = "cli")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod common;
+mod cli {
+    pub mod bad_inputs;
+    pub mod bad_models;
+    pub mod hostile;
+    pub mod images;
+    pub mod oblique;
+    pub mod options;
+    pub mod run;
+    pub mod usage;
+}
