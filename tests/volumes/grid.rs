@@ -214,7 +214,7 @@ fn masks_must_lie_on_the_image() {
     let error = grid.prepare_mask(&Input::Volume(turned), [4, 5, 6]).unwrap_err().to_string();
     assert!(error.contains("LAS") && error.contains("RAS"), "{error}");
     let array = Input::Array(ArrayD::ones(vec![4, 5, 6]));
-    assert_eq!(grid.prepare_mask(&array, [2, 2, 2]).unwrap(), Array5::ones((1, 1, 2, 2, 2)));
+    assert_eq!(grid.prepare_mask(&array, [2, 2, 2]).unwrap(), Array5::<f32>::ones((1, 1, 2, 2, 2)));
 }
 
 #[test]
