@@ -41,7 +41,7 @@ fn names(names: &[&String]) -> LayerChoice {
 fn check(case: &Case, choice: LayerChoice, expected: &[&String]) -> (usize, usize) {
     let what = format!("{} {} {choice:?}", case.network.name, case.kind);
     let mut injected = injected(case, case.file, choice);
-    injected.forward(&tensor(&case.network.input)).unwrap();
+    let _output = injected.forward(&tensor(&case.network.input)).unwrap();
     let maps = injected.attention_maps();
     let got: BTreeSet<_> = maps.iter().map(|map| map.layer().to_owned()).collect();
     assert_eq!(got, expected.iter().map(|name| (*name).clone()).collect(), "{what}");
@@ -116,7 +116,7 @@ fn the_maps_of_all_layers_are_autograds() {
             continue;
         };
         let mut injected = injected(&case, double, LayerChoice::Full);
-        injected.forward(&tensor(&case.network.input).to_kind(Kind::Double)).unwrap();
+        let _output = injected.forward(&tensor(&case.network.input).to_kind(Kind::Double)).unwrap();
         for map in injected.attention_maps() {
             let Some(expected) = case.layers.maps.get(map.layer()) else { continue };
             let difference = difference(&map.to_array(), &array(expected));
@@ -147,7 +147,7 @@ fn another_class_and_the_score_after_the_softmax_are_autograds() {
         let run = |target, score, layer: &String| {
             let options = Options::default().target(target).score(score).layers(names(&[layer]));
             let mut injected = inject(model(case.file), options).unwrap();
-            injected.forward(&input).unwrap();
+            let _output = injected.forward(&input).unwrap();
             injected.attention_maps()[0].to_array()
         };
         let other = &case.network.class_maps;
@@ -169,11 +169,11 @@ fn a_batch_gives_what_its_samples_give() {
     for_each(|case| {
         let input = tensor(&case.network.input);
         let mut injected = injected(case, case.file, LayerChoice::Auto);
-        injected.forward(&input).unwrap();
+        let _output = injected.forward(&input).unwrap();
         let batch = injected.attention_maps()[0].to_array();
         for sample in 0..3_usize {
             let single = input.narrow(0, i64::try_from(sample).unwrap(), 1);
-            injected.forward(&single).unwrap();
+            let _output = injected.forward(&single).unwrap();
             let single = injected.attention_maps()[0].to_array();
             let of_batch = batch.slice_axis(ndarray::Axis(0), (sample..=sample).into()).to_owned();
             let difference = difference(&single, &of_batch);
@@ -190,7 +190,7 @@ fn in_place_and_out_of_place_twins_agree() {
         let input = tensor(&case.network.input);
         let maps = |file| {
             let mut injected = injected(&case, file, LayerChoice::Full);
-            injected.forward(&input).unwrap();
+            let _output = injected.forward(&input).unwrap();
             injected
                 .attention_maps()
                 .iter()
@@ -208,4 +208,31 @@ fn in_place_and_out_of_place_twins_agree() {
         twins += 1;
     }
     assert!(twins >= 8, "{twins}");
+}
+
+#[test]
+fn where_the_graph_says_that_weights_cancel_they_do() {
+    let mut told = 0;
+    for case in Manifest::read().cases() {
+        let input = tensor(&case.network.input);
+        let mut injected = injected(&case, case.file, LayerChoice::Full);
+        let _output = injected.forward(&input).unwrap();
+        let noisy: BTreeSet<String> = injected
+            .warnings()
+            .iter()
+            .filter(|warning| warning.code == "WEIGHTS_CANCEL")
+            .map(|warning| warning.layer.clone())
+            .collect();
+        for layer in injected.layers(&input).unwrap().iter().filter(|layer| layer.can_carry_map) {
+            let what = format!("{} {} {}", case.network.name, case.kind, layer.name);
+            if layer.weights_cancel {
+                assert!(noisy.contains(&layer.name), "{what}: told, not seen");
+                assert!(!case.layers.maps.contains_key(&layer.name), "{what}: has a stable map");
+                told += 1;
+            } else if noisy.contains(&layer.name) {
+                panic!("{what}: seen, not told");
+            }
+        }
+    }
+    assert!(told >= 20, "{told}");
 }

@@ -88,7 +88,8 @@ pub struct Case<'a> {
 
 impl Manifest {
     pub fn read() -> Self {
-        let text = std::fs::read_to_string(folder("MEDCAM_NETWORKS").join("manifest.json")).unwrap();
+        let text =
+            std::fs::read_to_string(folder("MEDCAM_NETWORKS").join("manifest.json")).unwrap();
         serde_json::from_str(&text).unwrap()
     }
 
@@ -132,7 +133,8 @@ pub fn tensor(file: &str) -> medcam::tch::Tensor {
 /// The largest absolute difference between two arrays of one shape; NaN counts as infinite.
 pub fn difference(a: &ArrayD<f32>, b: &ArrayD<f32>) -> f32 {
     assert_eq!(a.shape(), b.shape());
-    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, |worst, d| {
-        if d.is_nan() { f32::INFINITY } else { worst.max(d) }
-    })
+    a.iter()
+        .zip(b)
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, |worst, d| if d.is_nan() { f32::INFINITY } else { worst.max(d) })
 }

@@ -173,8 +173,14 @@ bool GraphAnalysis::every_way(const Value* value, Memo& memo, const Judge& judge
   bool every = true;
   for (const Use& use : value->uses()) {
     const auto outputs = use.user->outputs();
-    // What an inner block returns is not followed.
-    every = every && use.user->kind() != prim::Return;
+    if (use.user->kind() == prim::Return) {
+      // A branch of an If hands its result to the If's own; loops are not looked into.
+      const Node* owner = use.user->owningBlock()->owningNode();
+      leads = true;
+      every = every && owner && owner->kind() == prim::If &&
+              every_way(owner->outputs()[use.offset], memo, judge);
+      continue;
+    }
     const bool counts = std::any_of(outputs.begin(), outputs.end(), [&](const Value* output) {
       // Sizes and the like carry no gradient.
       return ancestors_.count(output) != 0 &&
@@ -183,7 +189,6 @@ bool GraphAnalysis::every_way(const Value* value, Memo& memo, const Judge& judge
     if (!counts) continue;
     leads = true;
     const Step step = judge(use);
-    // If and Loop, which have more or fewer outputs, are not looked into.
     every = every && (step == Step::kArrived ||
                       (step == Step::kOnward && outputs.size() == 1 &&
                        every_way(outputs[0], memo, judge)));
@@ -208,6 +213,7 @@ bool GraphAnalysis::cancels(const Value* value) const {
     }
     const bool mixes = is_passthrough(use.user) || use.user->kind() == prim::ListConstruct ||
                        name == "add" || name == "sub" || name == "cat" ||
+                       name == "squeeze" || name == "unsqueeze" ||
                        (is_convolution(use.user) && has_pointwise_kernel(use.user));
     return mixes ? Step::kOnward : Step::kElsewhere;
   });
