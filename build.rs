@@ -1,6 +1,8 @@
 //! Compiles the TorchScript shim, binds its header with bindgen, and makes the programs of this
 //! package find libtorch where it was built against.
 
+#![allow(clippy::expect_used, reason = "a build script fails by panicking")]
+
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     #[cfg(feature = "torch")]

@@ -1,10 +1,10 @@
 //! Attention maps (Grad-CAM and kin) of 2D and 3D medical CNNs, for classification and
 //! segmentation, at about the price of the inference that you run anyway.
 
-pub mod element;
-mod error;
 #[cfg(feature = "cli")]
 pub mod cli;
+pub mod element;
+mod error;
 #[cfg(feature = "torch")]
 mod inject;
 #[cfg(feature = "torch")]

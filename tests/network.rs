@@ -81,7 +81,7 @@ fn by_hand(net: &Net, score: impl Fn(&Tensor) -> Tensor) -> ndarray::ArrayD<f32>
     let weights = gradient.mean_dim(axes, true, Kind::Float);
     let map = (weights * activation.detach()).sum_dim_intlist(1_i64, true, Kind::Float).relu();
     let map = map.upsample_trilinear3d([12_i64, 14, 10], false, None, None, None);
-    let (low, high) = (map.amin(&axes[..], true), map.amax(&axes[..], true));
+    let (low, high) = (map.amin(axes, true), map.amax(axes, true));
     to_array(&((&map - &low) / (high - &low))).unwrap()
 }
 
@@ -154,7 +154,7 @@ fn a_mask() {
         let _filled = mask.narrow(0, 2, 5).fill_(1.0);
         mask
     };
-    let target = Target::Region { class: Some(1), mask: Arc::new(mask()) };
+    let target = Target::Region { class: Some(1), mask: Arc::new(to_array(&mask()).unwrap()) };
     same(Options::default().target(target), |y| (y.select(1, 1) * mask()).sum(Kind::Float));
 }
 
@@ -248,8 +248,10 @@ fn bad_input_is_refused_in_words() {
         (
             run(
                 &input(),
-                Options::default()
-                    .target(Target::Region { class: None, mask: Arc::new(zeros(&[3, 3, 3])) }),
+                Options::default().target(Target::Region {
+                    class: None,
+                    mask: Arc::new(ndarray::ArrayD::zeros(vec![3, 3, 3])),
+                }),
             ),
             "mask of shape [3, 3, 3] for an output grid of [12, 14, 10]",
         ),
@@ -269,7 +271,7 @@ fn bad_input_is_refused_in_words() {
 
 #[test]
 fn an_empty_target_gives_zeros_and_says_so() {
-    let mask = Arc::new(Tensor::zeros([12, 14, 10], (Kind::Float, tch::Device::Cpu)));
+    let mask = Arc::new(ndarray::ArrayD::zeros(vec![12, 14, 10]));
     let options = Options::default().target(Target::Region { class: Some(1), mask });
     let mut net = inject(Net::new(), options).unwrap();
     let _output = net.forward(&input()).unwrap();

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use ndarray::Axis;
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use super::args::MapArguments;
 use super::model::Loaded;
@@ -229,14 +229,11 @@ impl<'a> Job<'a> {
         // (B, 1, D, H, W) to (B, [D,] H, W), as the output has it.
         let mask = mask.index_axis_move(Axis(1), 0);
         let mask = if output.len() == 4 { mask.index_axis_move(Axis(1), 0) } else { mask };
-        let mask = crate::torch::to_tensor(&mask, crate::Device::Cpu, Kind::Float)?;
         let class = match self.target {
             Target::Class(class) => Some(class),
             _ => None,
         };
-        #[expect(clippy::arc_with_non_send_sync, reason = "shared within one thread")]
-        let mask = Arc::new(mask);
-        Ok(Target::Region { class, mask })
+        Ok(Target::Region { class, mask: Arc::new(mask) })
     }
 
     fn caption(&self, loaded: &Loaded, stem: &str, map: &AttentionMap) -> Caption {

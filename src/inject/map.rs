@@ -71,7 +71,7 @@ impl AttentionMap {
 #[non_exhaustive]
 pub struct Warning {
     /// A fixed name for programs: `ZERO_MAP`, `CONSTANT_MAP`, `WEIGHTS_CANCEL`,
-    /// `EMPTY_TARGET` or `REDRAWS_OUTPUT`.
+    /// `EMPTY_TARGET`, `REDRAWS_OUTPUT` or `NO_GRADIENT`.
     pub code: &'static str,
     /// The layer; empty where the warning is of the whole run.
     pub layer: String,

@@ -12,7 +12,7 @@ pub use options::{MapSize, Options};
 
 use crate::error::{Error, Result};
 use crate::methods::{Score, ScoreAt, Target};
-use crate::torch::{Facts, Layers, Network, Selected, Tape, Task, check_input, torch};
+use crate::torch::{Facts, LayerChoice, Layers, Network, Selected, Tape, Task, check_input, torch};
 use crate::volumes::{self, MapType};
 
 /// Injects attention maps into a network: each [`Injected::forward`] gives the network's own
@@ -125,8 +125,9 @@ impl<N: Network> Injected<N> {
             .collect::<Result<Vec<_>>>()?;
         let logits = tape.noted_logits().unwrap_or_else(|| output.shallow_clone());
         drop(tape);
-        let (gradients, classes) = self.backward(input, &output, &logits, &activations)?;
-        self.make_maps(input, &activations, &gradients, &classes)?;
+        let score = self.score(input, &output, &logits)?;
+        let gradients = self.backward(&score, &activations)?;
+        self.make_maps(input, &activations, &gradients, &score.classes)?;
         self.timings = Timings {
             discovery: discovered - start,
             inference: ran - discovered,
@@ -206,14 +207,8 @@ impl<N: Network> Injected<N> {
         Ok(())
     }
 
-    /// The gradient of the score with respect to each activation.
-    fn backward(
-        &mut self,
-        input: &Tensor,
-        output: &Tensor,
-        logits: &Tensor,
-        activations: &[Tensor],
-    ) -> Result<(Vec<Tensor>, Vec<Option<usize>>)> {
+    /// What the maps explain, with a warning for each sample in which there is nothing of it.
+    fn score(&mut self, input: &Tensor, output: &Tensor, logits: &Tensor) -> Result<Score> {
         finite("the model's output", output)?;
         let score_at = match self.options.score {
             ScoreAt::Logits => logits,
@@ -233,6 +228,12 @@ impl<N: Network> Injected<N> {
                 message: format!("sample {sample}: {what}, so the map is zero"),
             });
         }
+        Ok(score)
+    }
+
+    /// The gradient of the score with respect to each activation; `None` only where all layers are
+    /// wanted and the score does not depend on one.
+    fn backward(&mut self, score: &Score, activations: &[Tensor]) -> Result<Vec<Option<Tensor>>> {
         let unreached = |layer: &Selected| {
             Error::layer(format!(
                 "layer '{}': no gradient of the score reaches it; the score does not depend on it",
@@ -244,17 +245,32 @@ impl<N: Network> Injected<N> {
         }
         let gradients =
             torch("backward", || Tensor::f_run_backward(&[&score.sum], activations, false, false))?;
-        match gradients.iter().zip(&self.selected).find(|(gradient, _)| !gradient.defined()) {
-            Some((_, layer)) => Err(unreached(layer)),
-            None => Ok((gradients, score.classes)),
-        }
+        gradients
+            .into_iter()
+            .zip(&self.selected)
+            .map(|(gradient, layer)| match self.options.layers {
+                _ if gradient.defined() => Ok(Some(gradient)),
+                LayerChoice::Full => {
+                    let message = unreached(layer).to_string();
+                    let layer = layer.label.clone();
+                    self.warnings.push(Warning {
+                        code: "NO_GRADIENT",
+                        layer,
+                        sample: None,
+                        message: format!("{message}. It has no map"),
+                    });
+                    Ok(None)
+                }
+                _ => Err(unreached(layer)),
+            })
+            .collect()
     }
 
     fn make_maps(
         &mut self,
         input: &Tensor,
         activations: &[Tensor],
-        gradients: &[Tensor],
+        gradients: &[Option<Tensor>],
         classes: &[Option<usize>],
     ) -> Result<()> {
         let spatial_rank = input.dim() - 2;
@@ -273,6 +289,7 @@ impl<N: Network> Injected<N> {
         }
         for ((layer, activation), gradient) in self.selected.iter().zip(activations).zip(gradients)
         {
+            let Some(gradient) = gradient else { continue };
             let map = self
                 .options
                 .backend

@@ -4,11 +4,12 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use ndarray::ArrayD;
 use serde::Serialize;
 use tch::{Kind, Tensor};
 
 use crate::error::{Error, Result};
-use crate::torch::{Task, torch};
+use crate::torch::{Device, Task, to_tensor, torch};
 
 /// What a map explains. The score of sample `b` is
 ///
@@ -43,7 +44,7 @@ pub enum Target {
         /// The class; `None` for the best one.
         class: Option<usize>,
         /// The weight of each voxel, usually 0 or 1: `([D,] H, W)`, or with a leading batch axis.
-        mask: Arc<Tensor>,
+        mask: Arc<ArrayD<f32>>,
     },
     /// Any function of the output; what it returns is summed. Samples must not be mixed.
     Function(Arc<dyn Fn(&Tensor) -> Tensor + Send + Sync>),
@@ -99,7 +100,7 @@ impl fmt::Debug for Target {
             Self::All => f.write_str("All"),
             Self::Predicted(class) => f.debug_tuple("Predicted").field(class).finish(),
             Self::Region { class, mask } => {
-                f.debug_struct("Region").field("class", class).field("mask", &mask.size()).finish()
+                f.debug_struct("Region").field("class", class).field("mask", &mask.shape()).finish()
             }
             Self::Function(_) => f.write_str("Function(..)"),
         }
@@ -253,7 +254,8 @@ fn best(task: Task, logits: &Tensor) -> Result<Vec<usize>> {
 }
 
 /// The mask as `(B, [D,] H, W)` on the device of `chosen`.
-fn region(mask: &Tensor, chosen: &Tensor) -> Result<Tensor> {
+fn region(mask: &ArrayD<f32>, chosen: &Tensor) -> Result<Tensor> {
+    let mask = to_tensor(mask, Device::Cpu, Kind::Float)?;
     let (of_mask, grid) = (mask.size(), chosen.size());
     let mask = if of_mask == grid[1..] {
         mask.unsqueeze(0)
@@ -261,7 +263,7 @@ fn region(mask: &Tensor, chosen: &Tensor) -> Result<Tensor> {
         && of_mask[1..] == grid[1..]
         && (of_mask[0] == grid[0] || of_mask[0] == 1)
     {
-        mask.shallow_clone()
+        mask
     } else {
         return Err(Error::input(
             "target",
@@ -276,9 +278,7 @@ fn region(mask: &Tensor, chosen: &Tensor) -> Result<Tensor> {
     if !finite {
         return Err(Error::input("target", "the mask has values that are NaN or infinite"));
     }
-    torch("target", || {
-        mask.f_to_device(chosen.device())?.f_to_kind(Kind::Float)?.f_expand(&grid, false)
-    })
+    torch("target", || mask.f_to_device(chosen.device())?.f_expand(&grid, false))
 }
 
 fn empty_samples(weights: &Tensor) -> Result<Vec<usize>> {

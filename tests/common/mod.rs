@@ -1,5 +1,5 @@
 //! What the tests share: where set-up put things, and the networks with their expected maps.
-#![allow(dead_code, reason = "each test target uses its part")]
+#![allow(dead_code, clippy::unwrap_used, clippy::panic, reason = "each test uses its part")]
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

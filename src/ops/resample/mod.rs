@@ -94,7 +94,9 @@ pub(super) fn check(operation: &str, batch: usize, from: [usize; 3], to: [usize;
         let [d, h, w] = to;
         return Err(Error::input(
             operation,
-            format!("no memory for a grid of ({batch}, {d}, {h}, {w}) voxels; ask for a smaller one"),
+            format!(
+                "no memory for a grid of ({batch}, {d}, {h}, {w}) voxels; ask for a smaller one"
+            ),
         ));
     }
     Ok(())

@@ -75,6 +75,14 @@ void GraphAnalysis::find_logits() {
   logits_ = output;
 }
 
+// Whether no gradient comes from the outputs of a step to its inputs.
+bool GraphAnalysis::stops_gradient(const Node* node) {
+  static const std::unordered_set<std::string> kinds = {
+      "detach", "argmax", "argmin", "argsort", "eq", "ne", "lt", "le", "gt", "ge", "sign",
+      "round",  "floor",  "ceil",   "isnan", "isfinite", "logical_not", "logical_and", "logical_or"};
+  return kinds.count(base_name(node)) != 0;
+}
+
 void GraphAnalysis::find_ancestors() {
   std::vector<const Value*> open = {logits_};
   const auto add_block = [&](const Block* block) {
@@ -91,8 +99,14 @@ void GraphAnalysis::find_ancestors() {
   while (!open.empty()) {
     const Value* value = open.back();
     open.pop_back();
+    // Numbers carry no gradient; lists, tuples and optionals may hold tensors.
+    const auto kind = value->type()->kind();
+    if (kind == TypeKind::IntType || kind == TypeKind::BoolType || kind == TypeKind::FloatType) {
+      continue;
+    }
     if (!ancestors_.insert(value).second) continue;
     const Node* node = value->node();
+    if (stops_gradient(node)) continue;
     if (node->kind() == prim::Param && node->owningBlock()->owningNode()) {
       node = node->owningBlock()->owningNode();
     }

@@ -42,6 +42,7 @@ class GraphAnalysis {
   void find_logits();
   void find_ancestors();
   void find_first_convolution(torch::jit::Block* block);
+  static bool stops_gradient(const torch::jit::Node* node);
   bool redraws(const torch::jit::Value* value) const;
   bool cancels(const torch::jit::Value* value) const;
   bool is_pointwise(const torch::jit::Node* node) const;
