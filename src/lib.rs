@@ -26,6 +26,6 @@ pub use shape::{Layout, Shape};
 pub use tch;
 #[cfg(feature = "torch")]
 pub use torch::{
-    Device, Facts, Layer, LayerChoice, Layers, Model, Network, Tape, Task, load, to_array,
-    to_tensor,
+    Device, Facts, Layer, LayerChoice, Layers, Model, Network, Tape, Task, keep_freed_memory, load,
+    to_array, to_tensor,
 };

@@ -24,6 +24,7 @@ pub struct Loaded {
 impl Loaded {
     /// Sets the threads, reads the card and loads the model.
     pub fn new(arguments: &ModelArguments) -> Result<(Self, Model)> {
+        crate::torch::keep_freed_memory();
         if let Some(threads) = arguments.threads {
             tch::set_num_threads(i32::from(threads));
             rayon::ThreadPoolBuilder::new()

@@ -22,6 +22,7 @@ mod lanes;
 pub mod normalize;
 pub mod project;
 pub mod resample;
+mod tasks;
 mod view;
 
 pub use channel_weights::channel_weights;

@@ -94,3 +94,25 @@ impl FromStr for Device {
         }
     }
 }
+
+/// Asks the C allocator to keep freed memory for reuse rather than hand it back to the system.
+///
+/// Worth it in a program whose work is forwards of 3D networks on the CPU: activations of tens of
+/// megabytes otherwise come from the system and go back to it layer by layer, and each of their
+/// pages is cleared anew. It made inference itself 1.3 times faster where it was measured (a DynUNet
+/// at 64x64x64), and maps more. The price: the process keeps the most memory it ever held, and no
+/// block is taken from the system by itself, up to 2 GiB each.
+///
+/// A setting of the whole process, so the library never makes it by itself; the `medcam` program
+/// does. Call it first thing. Returns whether the allocator knows the setting (glibc does).
+///
+/// # Example
+///
+/// ```
+/// let kept = medcam::keep_freed_memory();
+/// # let _ = kept;
+/// ```
+pub fn keep_freed_memory() -> bool {
+    // SAFETY: takes nothing; mallopt may be called at any time.
+    unsafe { ffi::mc_keep_freed_memory() }
+}

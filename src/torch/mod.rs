@@ -13,7 +13,7 @@ use tch::{Kind, Tensor};
 
 pub(crate) use bridge::grad_cam;
 pub use bridge::{to_array, to_tensor};
-pub use device::Device;
+pub use device::{Device, keep_freed_memory};
 pub(crate) use layers::Selected;
 pub use layers::{Layer, LayerChoice, Layers, Task};
 pub use model::{Model, load};

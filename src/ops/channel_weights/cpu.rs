@@ -1,10 +1,8 @@
 //! Channel weights on the CPU: the reference, and the fast version.
 
-use rayon::prelude::*;
-
 use crate::element::Element;
-use crate::ops::View;
 use crate::ops::lanes::{self, LANES};
+use crate::ops::{View, tasks};
 use crate::shape::{Layout, Shape};
 
 /// Values of one lane that are summed in f32 before f64 takes over; bounds the rounding error.
@@ -29,18 +27,21 @@ pub fn reference<T: Element>(gradient: &View<T>) -> Vec<f64> {
 pub(super) fn channel_weights<T: Element>(gradient: &View<T>) -> Vec<f32> {
     let Shape { channels, .. } = gradient.shape();
     let voxels = gradient.shape().voxels();
+    let work = gradient.data().len();
     let sums: Vec<f64> = match gradient.layout() {
-        Layout::Contiguous => gradient
-            .data()
-            .par_chunks(voxels)
-            .with_min_len((SEGMENT / 4).div_ceil(voxels))
-            .map_init(Vec::new, |buffer, row| sum_row(row, buffer))
-            .collect(),
-        Layout::ChannelsLast => gradient
-            .data()
-            .par_chunks(voxels * channels)
-            .flat_map_iter(|sample| sum_columns(sample, channels))
-            .collect(),
+        Layout::Contiguous => {
+            let rows = (SEGMENT / 4).div_ceil(voxels);
+            let sums = tasks::map(work, gradient.data().chunks(voxels * rows), |rows| {
+                let mut buffer = Vec::new();
+                rows.chunks(voxels).map(|row| sum_row(row, &mut buffer)).collect::<Vec<_>>()
+            });
+            sums.into_iter().flatten().collect()
+        }
+        Layout::ChannelsLast => {
+            let samples = gradient.data().chunks(voxels * channels);
+            let sums = tasks::map(work, samples, |sample| sum_columns(sample, channels));
+            sums.into_iter().flatten().collect()
+        }
     };
     #[expect(clippy::cast_possible_truncation, reason = "the result is f32 by contract")]
     sums.into_iter().map(|sum| (sum / voxels as f64) as f32).collect()
@@ -51,11 +52,8 @@ fn sum_row<T: Element>(row: &[T], buffer: &mut Vec<f32>) -> f64 {
     if row.len() <= SEGMENT {
         row.chunks(STEPS * LANES).map(|block| f64::from(lanes::sum(T::widen(block, buffer)))).sum()
     } else {
-        let segments: Vec<f64> = row
-            .par_chunks(SEGMENT)
-            .map_init(Vec::new, |buffer, segment| sum_row(segment, buffer))
-            .collect();
-        segments.into_iter().sum()
+        let sums = tasks::map(row.len(), row.chunks(SEGMENT), |row| sum_row(row, &mut Vec::new()));
+        sums.into_iter().sum()
     }
 }
 
@@ -64,29 +62,24 @@ fn sum_columns<T: Element>(sample: &[T], channels: usize) -> Vec<f64> {
     // A few voxels at a time make vectors of any number of channels.
     let period = channels * (4 * LANES).div_ceil(channels);
     let segment = period * SEGMENT.div_ceil(period).max(4 * STEPS);
-    let segments: Vec<Vec<f64>> = sample
-        .par_chunks(segment)
-        .map_init(
-            || (Vec::new(), vec![0.0_f32; period]),
-            |(buffer, partial), segment| {
-                let mut sums = vec![0.0; channels];
-                for block in segment.chunks(period * STEPS) {
-                    partial.fill(0.0);
-                    for step in block.chunks(period) {
-                        for (sum, value) in partial.iter_mut().zip(T::widen(step, buffer)) {
-                            *sum += value;
-                        }
-                    }
-                    for voxel in partial.chunks(channels) {
-                        for (sum, &value) in sums.iter_mut().zip(voxel) {
-                            *sum += f64::from(value);
-                        }
-                    }
+    let segments = tasks::map(sample.len(), sample.chunks(segment), |segment| {
+        let (mut buffer, mut partial) = (Vec::new(), vec![0.0_f32; period]);
+        let mut sums = vec![0.0; channels];
+        for block in segment.chunks(period * STEPS) {
+            partial.fill(0.0);
+            for step in block.chunks(period) {
+                for (sum, value) in partial.iter_mut().zip(T::widen(step, &mut buffer)) {
+                    *sum += value;
                 }
-                sums
-            },
-        )
-        .collect();
+            }
+            for voxel in partial.chunks(channels) {
+                for (sum, &value) in sums.iter_mut().zip(voxel) {
+                    *sum += f64::from(value);
+                }
+            }
+        }
+        sums
+    });
     let mut sums = vec![0.0; channels];
     for segment in segments {
         for (sum, value) in sums.iter_mut().zip(segment) {

@@ -1,9 +1,8 @@
 //! Normalisation on the CPU: the reference, and the fast version.
 
-use rayon::prelude::*;
-
 use super::Range;
 use crate::ops::lanes::LANES;
+use crate::ops::tasks;
 
 /// Values that one task reads or writes.
 const BLOCK: usize = 1 << 15;
@@ -87,33 +86,34 @@ fn greater(a: f32, b: f32) -> f32 {
 
 /// The extremes of each map of `voxels` values.
 pub(in crate::ops) fn extremes(map: &[f32], voxels: usize) -> Vec<Extremes> {
-    map.par_chunks(voxels)
-        .map(|sample| {
-            // Collected and merged in order: of 0 and -0, which one wins depends on it.
-            let blocks: Vec<Extremes> = sample.par_chunks(BLOCK).map(Extremes::of).collect();
-            blocks.into_iter().fold(Extremes::NONE, Extremes::and)
-        })
-        .collect()
+    let blocks = map.chunks(voxels).flat_map(|sample| sample.chunks(BLOCK));
+    let blocks = tasks::map(map.len(), blocks, Extremes::of);
+    // Merged in order: of 0 and -0, which one wins depends on it.
+    let merge = |blocks: &[Extremes]| blocks.iter().fold(Extremes::NONE, |all, &b| all.and(b));
+    blocks.chunks(voxels.div_ceil(BLOCK)).map(merge).collect()
 }
 
 /// Maps the range of each sample onto `[0, 1]`, in place.
 pub(in crate::ops) fn rescale(map: &mut [f32], ranges: &[Range]) {
     let voxels = map.len() / ranges.len();
-    map.par_chunks_mut(voxels).zip(ranges).for_each(|(sample, &Range { minimum, maximum })| {
+    let work = map.len();
+    let blocks = map
+        .chunks_mut(voxels)
+        .zip(ranges)
+        .flat_map(|(sample, range)| sample.chunks_mut(BLOCK).map(move |block| (block, range)));
+    tasks::map(work, blocks, |(block, &Range { minimum, maximum })| {
         if minimum == maximum {
-            sample.par_chunks_mut(BLOCK).for_each(|block| block.fill(0.0));
+            block.fill(0.0);
             return;
         }
         // Halves, where the difference itself is above the greatest f32.
         let factor = if (maximum - minimum).is_finite() { 1.0 } else { 0.5 };
         let minimum = minimum * factor;
         let range = maximum * factor - minimum;
-        sample.par_chunks_mut(BLOCK).for_each(|block| {
-            for value in block {
-                // A quotient, not a product: 1 / range overflows for a range below 3e-39.
-                *value = (*value * factor - minimum) / range;
-            }
-        });
+        for value in block {
+            // A quotient, not a product: 1 / range overflows for a range below 3e-39.
+            *value = (*value * factor - minimum) / range;
+        }
     });
 }
 

@@ -1,10 +1,8 @@
 //! The projection on the CPU: the reference, and the fast version.
 
-use rayon::prelude::*;
-
 use crate::element::Element;
-use crate::ops::View;
 use crate::ops::lanes::{self, LANES};
+use crate::ops::{View, tasks};
 use crate::shape::{Layout, Shape};
 
 /// Voxels whose sums one task holds in the first-level cache while A streams past. Larger is
@@ -54,29 +52,24 @@ pub(in crate::ops) fn project<T: Element>(weights: &[f32], activation: &View<T>)
     let block = voxels.div_ceil(TASKS).max(WORK.div_ceil(channels));
     let block = block.next_multiple_of(LANES).min(BLOCK);
     let mut map = vec![0.0_f32; batch * voxels];
-    let not_finite = map
-        .par_chunks_mut(voxels)
-        .zip(activation.data().par_chunks(channels * voxels))
-        .zip(weights.par_chunks(channels))
-        .map(|((map, sample), weights)| {
-            map.par_chunks_mut(block)
-                .enumerate()
-                .map_init(Buffers::default, |buffers, (i, sums)| {
-                    let first = i * block;
-                    match activation.layout() {
-                        Layout::Contiguous => {
-                            add_rows(weights, sample, voxels, first, sums, buffers);
-                        }
-                        Layout::ChannelsLast => {
-                            let voxels = &sample[first * channels..][..sums.len() * channels];
-                            dot_voxels(weights, voxels, sums, &mut buffers[0]);
-                        }
-                    }
-                    rectify(sums)
-                })
-                .sum()
-        })
-        .collect();
+    let blocks = map.chunks_mut(voxels).enumerate().flat_map(|(b, map)| {
+        map.chunks_mut(block).enumerate().map(move |(i, sums)| (b, i * block, sums))
+    });
+    let not_finite = tasks::map(activation.data().len(), blocks, |(b, first, sums)| {
+        let sample = &activation.data()[b * channels * voxels..][..channels * voxels];
+        let weights = &weights[b * channels..][..channels];
+        let mut buffers = Buffers::default();
+        match activation.layout() {
+            Layout::Contiguous => add_rows(weights, sample, voxels, first, sums, &mut buffers),
+            Layout::ChannelsLast => {
+                let voxels = &sample[first * channels..][..sums.len() * channels];
+                dot_voxels(weights, voxels, sums, &mut buffers[0]);
+            }
+        }
+        rectify(sums)
+    });
+    let not_finite =
+        not_finite.chunks(voxels.div_ceil(block)).map(|blocks| blocks.iter().sum()).collect();
     Projection { map, not_finite }
 }
 

@@ -7,11 +7,10 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use super::Interpolation;
 use super::taps::{Tap, taps};
 use crate::ops::normalize::cpu::Extremes;
+use crate::ops::tasks;
 
 /// Voxels that one task writes, at least; whole rows.
 const BLOCK: usize = 1 << 13;
@@ -89,12 +88,13 @@ pub(in crate::ops) fn resample(
     let rows_per_block = BLOCK.div_ceil(width).min(height);
 
     let mut resampled = vec![0.0_f32; batch * to.iter().product::<usize>()];
-    let write_block = |mixed: &mut Vec<f32>, (plane, block, out): (usize, usize, &mut [f32])| {
+    let write_block = |(plane, block, out): (usize, usize, &mut [f32])| {
+        let mut mixed = Vec::new();
         let (b, d) = (plane / to[0], plane % to[0]);
         let along_h = &along_h[block * rows_per_block..][..out.len() / width];
         let needed = along_h[0].low..along_h[along_h.len() - 1].high + 1;
         let volume = &widened[b * from[0] * old_plane..][..from[0] * old_plane];
-        let source = mix_planes(volume, along_d[d], needed.clone(), old_plane, width, mixed);
+        let source = mix_planes(volume, along_d[d], needed.clone(), old_plane, width, &mut mixed);
         let row = |y: usize| &source[(y - needed.start) * width..][..width];
         let mut extremes = Extremes::NONE;
         for (out, tap) in out.chunks_exact_mut(width).zip(along_h) {
@@ -105,16 +105,11 @@ pub(in crate::ops) fn resample(
         }
         extremes
     };
-    let blocks: Vec<Extremes> = resampled
-        .par_chunks_mut(height * width)
-        .enumerate()
-        .flat_map(|(plane, out)| {
-            out.par_chunks_mut(rows_per_block * width)
-                .enumerate()
-                .map(move |(block, out)| (plane, block, out))
-        })
-        .map_init(Vec::new, write_block)
-        .collect();
+    let work = resampled.len();
+    let blocks = resampled.chunks_mut(height * width).enumerate().flat_map(|(plane, out)| {
+        out.chunks_mut(rows_per_block * width).enumerate().map(move |(i, out)| (plane, i, out))
+    });
+    let blocks = tasks::map(work, blocks, write_block);
     let extremes = if track {
         // Merged in order: of 0 and -0, which one wins depends on it.
         let merge =
@@ -132,18 +127,18 @@ fn widen_rows<'a>(map: &'a [f32], width: usize, taps: &[Tap]) -> Cow<'a, [f32]> 
         return Cow::Borrowed(map);
     }
     let mut widened = vec![0.0_f32; map.len() / width * taps.len()];
-    widened
-        .par_chunks_mut(taps.len())
-        .with_min_len(BLOCK.div_ceil(taps.len()))
-        .zip(map.par_chunks(width))
-        .for_each(|(out, row)| {
+    let (work, rows) = (widened.len(), BLOCK.div_ceil(taps.len()));
+    let blocks = widened.chunks_mut(rows * taps.len()).zip(map.chunks(rows * width));
+    tasks::map(work, blocks, |(out, rows)| {
+        for (out, row) in out.chunks_exact_mut(taps.len()).zip(rows.chunks_exact(width)) {
             for (out, &Tap { low, high, weight }) in out.iter_mut().zip(taps) {
                 let low = row[low];
                 let mixed = (1.0 - weight) * low + weight * row[high];
                 // Infinity times 0 would be NaN.
                 *out = if weight == 0.0 { low } else { mixed };
             }
-        });
+        }
+    });
     Cow::Owned(widened)
 }
 

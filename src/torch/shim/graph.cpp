@@ -118,13 +118,37 @@ Value* insert_score(Graph& graph, Value* tape, Value* logits) {
   return score->output();
 }
 
-// A record must not change after it was taken: where something writes to what a tap returns, the
+bool is_in_loop(const Node* node) {
+  for (const Node* owner = node->owningBlock()->owningNode(); owner;
+       owner = owner->owningBlock()->owningNode()) {
+    if (owner->kind() == prim::Loop) return true;
+  }
+  return false;
+}
+
+void collect_writers(Block* block, std::vector<Node*>& writers) {
+  for (Node* node : block->nodes()) {
+    const auto* schema = node->maybeSchema();
+    if (schema && schema->is_mutable()) writers.push_back(node);
+    for (Block* inner : node->blocks()) collect_writers(inner, writers);
+  }
+}
+
+// A record must not change after it was taken: where something writes to what a tap returned, the
 // tap returns a copy.
 void protect_from_writes(const std::shared_ptr<Graph>& graph) {
   const AliasDb aliases(graph);
+  std::vector<Node*> writers;
+  collect_writers(graph->block(), writers);
   for (const Symbol kind : {kTap, kScore}) {
     for (Node* node : findAllNodes(*graph, kind, /*recurse=*/true)) {
       if (!aliases.hasWriters(node->output())) continue;
+      const ValueSet output = {node->output()};
+      const bool written =
+          is_in_loop(node) || std::any_of(writers.begin(), writers.end(), [&](Node* writer) {
+            return writer->isAfter(node) && aliases.writesToAlias(writer, output);
+          });
+      if (!written) continue;
       WithInsertPoint here(node);
       node->replaceInput(node->inputs().size() - 1, graph->insertConstant(true));
     }

@@ -22,6 +22,9 @@ void mc_string_free(char* text);
 // The number of CUDA devices that libtorch can use; 0 without a driver or without libtorch_cuda.
 int64_t mc_cuda_devices(void);
 
+// Asks the C allocator to keep freed memory for reuse; false where it cannot be asked.
+bool mc_keep_freed_memory(void);
+
 // ---- module.cpp: a loaded module, its forward, and its tapped forward ----
 
 // cuda_index: -1 for the CPU.

@@ -1,11 +1,15 @@
 // The tape: what a run of a model records, and the operators that put it into a TorchScript graph.
 #include <ATen/core/grad_mode.h>
 #include <dlfcn.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <torch/cuda.h>
 #include <torch/library.h>
 
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 
 #include "internal.h"
 
@@ -93,6 +97,17 @@ int64_t mc_cuda_devices(void) {
   } catch (...) {
     return 0;
   }
+}
+
+bool mc_keep_freed_memory(void) {
+#ifdef __GLIBC__
+  // By default blocks above 32 MiB at most come from the system and go back to it each time, and
+  // every page is cleared anew.
+  return mallopt(M_MMAP_THRESHOLD, std::numeric_limits<int>::max()) == 1 &&
+         mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max()) == 1;
+#else
+  return false;
+#endif
 }
 
 mc_tape* mc_tape_new(void) { return new mc_tape{c10::make_intrusive<medcam::Tape>()}; }
