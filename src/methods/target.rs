@@ -192,26 +192,30 @@ fn extent(tensor: &Tensor, axis: usize) -> usize {
 /// The channel `classes[b]` of each sample: `(B)` or `(B, [D,] H, W)`.
 fn channels(y: &Tensor, classes: &[usize]) -> Result<Tensor> {
     let count = extent(y, 1);
-    let picked = classes
-        .iter()
-        .enumerate()
-        .map(|(sample, &class)| {
-            if class >= count {
-                return Err(Error::input(
-                    "target",
-                    format!(
-                        "class {class} is out of range: the output has {count} class(es), 0 to {}",
-                        count - 1
-                    ),
-                ));
-            }
-            torch("target", || {
-                y.f_select(0, i64::try_from(sample).unwrap_or(i64::MAX))?
-                    .f_select(0, i64::try_from(class).unwrap_or(i64::MAX))
-            })
-        })
-        .collect::<Result<Vec<_>>>()?;
-    torch("target", || Tensor::f_stack(&picked, 0))
+    if let Some(class) = classes.iter().find(|&&class| class >= count) {
+        return Err(Error::input(
+            "target",
+            format!(
+                "class {class} is out of range: the output has {count} class(es), 0 to {}",
+                count - 1
+            ),
+        ));
+    }
+    let index = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+    torch("target", || match classes {
+        // One view, whose gradient is one pass; the general case costs a copy of the channels and
+        // several passes over the output.
+        [first, rest @ ..] if rest.iter().all(|class| class == first) => {
+            y.f_select(1, index(*first))
+        }
+        _ => {
+            let picked = classes.iter().enumerate();
+            let picked = picked
+                .map(|(sample, &class)| y.f_select(0, index(sample))?.f_select(0, index(class)))
+                .collect::<Result<Vec<_>, _>>()?;
+            Tensor::f_stack(&picked, 0)
+        }
+    })
 }
 
 /// The predicted class of each sample or voxel; for one channel 0 where it is above 0, else -1.
