@@ -1,5 +1,30 @@
 //! Attention maps (Grad-CAM and kin) of 2D and 3D medical CNNs, for classification and
 //! segmentation, at about the price of the inference that you run anyway.
+//!
+//! ```no_run
+//! # #[cfg(feature = "torch")] {
+//! use medcam::{Device, Options};
+//!
+//! # let batch = tch::Tensor::zeros([1, 1, 128, 128, 128], (tch::Kind::Float, tch::Device::Cpu));
+//! let model = medcam::load("bbox_model.pt", Device::best()?)?;
+//! let mut model = medcam::inject(model, Options::default().save_maps("attention_maps"))?;
+//! let output = model.forward(&batch)?; // the model's own output, bit for bit; maps saved
+//! let maps = model.attention_maps();
+//! # }
+//! # Ok::<(), medcam::Error>(())
+//! ```
+//!
+//! | | |
+//! |---|---|
+//! | `load`, `inject`, `Options` | TorchScript models, and which layers and targets to explain |
+//! | `Network`, `Tape` | the same for networks written in Rust |
+//! | [`volumes`] | NIfTI, PNG and npy in; model cards; maps back onto the image's grid; pictures |
+//! | [`ops`] | the numerics alone, on slices, without libtorch |
+//!
+//! Features, both on by default: `torch` (everything that runs a network) and `cli` (the `medcam`
+//! program). Without them [`ops`] and [`volumes`] remain, and nothing links libtorch.
+//!
+//! How it works, and why so: `docs/DESIGN.md` in the repository.
 
 #[cfg(feature = "cli")]
 pub mod cli;

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use common::{Case, Manifest, array, difference, model, tensor};
 use medcam::tch::Kind;
-use medcam::{Injected, LayerChoice, Model, Options, ScoreAt, Target, inject, to_array};
+use medcam::{Device, Injected, LayerChoice, Model, Options, ScoreAt, Target, inject, to_array};
 
 /// Maps are in [0, 1], so this is of their range. We compute in single precision, the expected maps
 /// are in double.
@@ -234,4 +234,26 @@ fn where_the_graph_says_that_weights_cancel_they_do() {
         }
     }
     assert!(told >= 20, "{told}");
+}
+
+#[test]
+#[expect(clippy::print_stderr, reason = "a skip says why")]
+fn a_gpu_gives_the_maps_of_the_cpu() {
+    if let Err(why) = Device::Cuda(0).available() {
+        assert!(std::env::var_os("MEDCAM_REQUIRE_CUDA").is_none(), "{why}");
+        eprintln!("skipped: {why}");
+        return;
+    }
+    for_each(|case| {
+        let folder = common::folder("MEDCAM_NETWORKS");
+        let model = medcam::load(folder.join(case.file), Device::Cuda(0)).unwrap();
+        let mut injected = inject(model, Options::default().target(target(case))).unwrap();
+        let input = array(&case.network.input);
+        let input = medcam::to_tensor(&input, Device::Cuda(0), Kind::Float).unwrap();
+        let _output = injected.forward(&input).unwrap();
+        let map = injected.attention_maps()[0].to_array();
+        let difference = difference(&map, &array(&case.layers.maps[&case.layers.auto]));
+        // Convolutions on a GPU may round their inputs to 11 bits (TF32).
+        assert!(difference <= 0.02, "{} {}: {difference}", case.network.name, case.kind);
+    });
 }

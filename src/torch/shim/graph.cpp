@@ -108,14 +108,13 @@ void fold_training(Graph& graph) {
   }
 }
 
-Value* insert_score(Graph& graph, Value* tape, Value* logits) {
+void insert_score(Graph& graph, Value* tape, Value* logits) {
   Node* producer = logits->node();
   WithInsertPoint here(producer->kind() == prim::Param ? *graph.nodes().begin() : producer->next());
   Value* copy = graph.insertConstant(false);
   Node* score = graph.insertNode(graph.create(kScore, {logits, tape, copy}, /*outputs=*/1));
   score->output()->setType(TensorType::get());
   logits->replaceAllUsesAfterNodeWith(score, score->output());
-  return score->output();
 }
 
 bool is_in_loop(const Node* node) {
@@ -173,12 +172,11 @@ TappedGraph tap_graph(const Module& module) {
   EliminateDeadCode(graph);
 
   const GraphAnalysis analysis(*graph, module);
-  Value* score = analysis.logits();
   tapped.final_activation = analysis.final_activation();
   tapped.input_channels = analysis.input_channels();
   tapped.input_rank = analysis.input_rank();
   analysis.judge(tapped.taps);
-  if (!tapped.final_activation.empty()) insert_score(*graph, tape, score);
+  if (!tapped.final_activation.empty()) insert_score(*graph, tape, analysis.logits());
   protect_from_writes(graph);
   graph->lint();
   tapped.graph = std::move(graph);
