@@ -26,6 +26,9 @@ pub trait Element: sealed::Sealed + Copy + Send + Sync + std::fmt::Debug + 'stat
     /// The nearest value of this type.
     fn from_f32(value: f32) -> Self;
 
+    /// Whether the value is 0 or less; a NaN is not.
+    fn at_most_zero(self) -> bool;
+
     /// All values as f32: the slice itself for `f32`, else `buffer`, overwritten and resized.
     ///
     /// Many times faster than [`to_f32`](Self::to_f32) value by value: it uses the processor's
@@ -45,6 +48,10 @@ impl Element for f32 {
         value
     }
 
+    fn at_most_zero(self) -> bool {
+        self <= 0.0
+    }
+
     fn widen<'a>(values: &'a [Self], _buffer: &'a mut Vec<f32>) -> &'a [f32] {
         values
     }
@@ -60,6 +67,10 @@ impl Element for f16 {
 
     fn from_f32(value: f32) -> Self {
         f16::from_f32(value)
+    }
+
+    fn at_most_zero(self) -> bool {
+        half_at_most_zero(self.to_bits(), f16::NEG_INFINITY.to_bits())
     }
 
     fn widen<'a>(values: &'a [Self], buffer: &'a mut Vec<f32>) -> &'a [f32] {
@@ -81,6 +92,10 @@ impl Element for bf16 {
         bf16::from_f32(value)
     }
 
+    fn at_most_zero(self) -> bool {
+        half_at_most_zero(self.to_bits(), bf16::NEG_INFINITY.to_bits())
+    }
+
     fn widen<'a>(values: &'a [Self], buffer: &'a mut Vec<f32>) -> &'a [f32] {
         buffer.resize(values.len(), 0.0);
         // A bf16 is the upper half of an f32; this loop is vectorised, `half`'s own is not.
@@ -88,5 +103,26 @@ impl Element for bf16 {
             *wide = f32::from_bits(u32::from(value.to_bits()) << 16);
         }
         buffer
+    }
+}
+
+/// Whether the bits are those of a half-precision value of 0 or less. As bits, the negative values
+/// go from `-0`, the sign alone, up to `-∞`, and what lies above is NaN. Compares of whole vectors,
+/// which `half`'s own, value by value, do not become.
+fn half_at_most_zero(bits: u16, negative_infinity: u16) -> bool {
+    bits == 0 || (bits >= 1 << 15 && bits <= negative_infinity)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn at_most_zero_is_the_comparison_for_every_half() {
+        for bits in 0..=u16::MAX {
+            let (value, wide) = (f16::from_bits(bits), bf16::from_bits(bits));
+            assert_eq!(value.at_most_zero(), value.to_f32() <= 0.0, "f16 {bits:#x}");
+            assert_eq!(wide.at_most_zero(), wide.to_f32() <= 0.0, "bf16 {bits:#x}");
+        }
     }
 }

@@ -26,14 +26,30 @@ pub struct Shape {
 }
 
 impl Shape {
+    /// The longest axis, `2³¹ - 1`: what the indices of a kernel's grid and of other libraries hold.
+    pub const LONGEST_AXIS: usize = i32::MAX as usize;
+
     /// A shape of at least one element.
     ///
     /// # Errors
     ///
-    /// If an extent is 0, or the number of elements does not fit into `isize`.
+    /// If an extent is 0 or above [`LONGEST_AXIS`](Self::LONGEST_AXIS), or the number of elements
+    /// does not fit into `isize`.
     pub fn new(batch: usize, channels: usize, spatial: [usize; 3]) -> Result<Self> {
         let shape = Self { batch, channels, spatial };
-        let elements = [batch, channels, spatial[0], spatial[1], spatial[2]]
+        let extents = [batch, channels, spatial[0], spatial[1], spatial[2]];
+        if let Some((axis, extent)) =
+            "BCDHW".chars().zip(extents).find(|&(_, extent)| extent > Self::LONGEST_AXIS)
+        {
+            return Err(Error::input(
+                "shape",
+                format!(
+                    "{axis} is {extent} in {shape}, the limit is {}; part the tensor along it",
+                    Self::LONGEST_AXIS
+                ),
+            ));
+        }
+        let elements = extents
             .into_iter()
             .try_fold(1_usize, usize::checked_mul)
             .filter(|&n| isize::try_from(n).is_ok());

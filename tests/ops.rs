@@ -8,9 +8,13 @@ mod channel_weights;
 mod common;
 #[path = "ops/fused.rs"]
 mod fused;
+#[path = "ops/guided_activation.rs"]
+mod guided_activation;
 #[path = "ops/normalize.rs"]
 mod normalize;
 #[path = "ops/project.rs"]
 mod project;
 #[path = "ops/resample.rs"]
 mod resample;
+#[path = "ops/view.rs"]
+mod view;

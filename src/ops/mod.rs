@@ -7,6 +7,7 @@
 //! | [`resample()`] | the map on another grid, linear or nearest |
 //! | [`normalize()`] | the map of each sample to `[0, 1]` |
 //! | [`grad_cam()`] | all of these, fused |
+//! | [`guided_activation()`] | `g_in = g_out · (g_out > 0) · (x > 0)` |
 //!
 //! Tensors come in as [`View`]s in either [`Layout`](crate::Layout) and are never copied. The
 //! functions here are fast and use the threads of the current rayon pool; the module of each op
@@ -18,6 +19,7 @@
 
 pub mod channel_weights;
 pub mod fused;
+pub mod guided_activation;
 mod lanes;
 pub mod normalize;
 pub mod project;
@@ -27,6 +29,7 @@ mod view;
 
 pub use channel_weights::channel_weights;
 pub use fused::{Maps, grad_cam};
+pub use guided_activation::guided_activation;
 pub use normalize::{Range, normalize};
 pub use project::project;
 pub use resample::{Interpolation, resample};

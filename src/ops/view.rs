@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use ndarray::{ArrayView, Dimension};
+
 use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::shape::{Layout, Shape};
@@ -48,6 +50,72 @@ impl<'a, T: Element> View<'a, T> {
         Ok(Self { data, shape, layout })
     }
 
+    /// A view of an array of axes `(B, C, H, W)` or `(B, C, D, H, W)`, without a copy.
+    ///
+    /// The layout is found from the strides: [`Layout::Contiguous`] or, where the channels lie
+    /// side by side in memory, [`Layout::ChannelsLast`].
+    ///
+    /// # Errors
+    ///
+    /// If the array has another number of axes, an extent of 0 or one above
+    /// [`Shape::LONGEST_AXIS`], or lies in memory in neither layout: with a negative stride, with
+    /// gaps, or its axes in another order.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use medcam::Layout;
+    /// use medcam::ops::View;
+    ///
+    /// let volume = ndarray::Array5::<f32>::zeros((1, 8, 4, 5, 6));
+    /// assert_eq!(View::from_array(volume.view())?.layout(), Layout::Contiguous);
+    ///
+    /// let image = ndarray::Array4::<f32>::zeros((1, 5, 6, 8)).permuted_axes([0, 3, 1, 2]);
+    /// let view = View::from_array(image.view())?;
+    /// assert_eq!((view.shape().channels, view.layout()), (8, Layout::ChannelsLast));
+    /// # Ok::<(), medcam::Error>(())
+    /// ```
+    pub fn from_array<D: Dimension>(array: ArrayView<'a, T, D>) -> Result<Self> {
+        let refuse = |what: String| Err(Error::input("view", format!("array: {what}")));
+        let extents = array.shape().to_vec();
+        let (batch, channels, spatial) = match extents[..] {
+            [b, c, h, w] => (b, c, [1, h, w]),
+            [b, c, d, h, w] => (b, c, [d, h, w]),
+            _ => {
+                let (axes, shape) = (extents.len(), tuple(&extents));
+                return refuse(format!(
+                    "{axes} axes {shape}, it takes (B, C, H, W) or (B, C, D, H, W); \
+                     `.insert_axis(Axis(0))` gives a batch or channel axis of 1"
+                ));
+            }
+        };
+        let shape =
+            Shape::new(batch, channels, spatial).map_err(|error| error.within("view: array"))?;
+        if let Some(data) = array.to_slice() {
+            return Ok(Self { data, shape, layout: Layout::Contiguous });
+        }
+        let strides = array.strides().to_vec();
+        // The axes as they lie in memory where the channels of a voxel are side by side.
+        let mut channels_last = array.into_dyn();
+        for axis in 1..extents.len() - 1 {
+            channels_last.swap_axes(axis, axis + 1);
+        }
+        if let Some(data) = channels_last.to_slice() {
+            return Ok(Self { data, shape, layout: Layout::ChannelsLast });
+        }
+        let negative = (0..extents.len()).find(|&axis| extents[axis] > 1 && strides[axis] < 0);
+        let what = match negative {
+            Some(axis) => format!("axis {axis} runs backwards (a stride of {})", strides[axis]),
+            None => "it lies in memory neither as (B, C, [D,] H, W) nor as (B, [D,] H, W, C) \
+                     without gaps"
+                .to_owned(),
+        };
+        let (shape, strides) = (tuple(&extents), tuple(&strides));
+        refuse(format!(
+            "{what}: shape {shape}, strides {strides}; copy it into order with `.as_standard_layout()`"
+        ))
+    }
+
     /// The shape `(B, C, D, H, W)`.
     pub fn shape(&self) -> Shape {
         self.shape
@@ -76,6 +144,11 @@ impl<'a, T: Element> View<'a, T> {
         };
         f64::from(self.data[index].to_f32())
     }
+}
+
+/// Numbers as a shape is written: `(1, 2, 3)`.
+fn tuple<N: ToString>(numbers: &[N]) -> String {
+    format!("({})", numbers.iter().map(N::to_string).collect::<Vec<_>>().join(", "))
 }
 
 impl<T: Element> fmt::Debug for View<'_, T> {
