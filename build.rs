@@ -1,5 +1,5 @@
-//! Compiles the TorchScript shim, binds its header with bindgen, and makes the programs of this
-//! package find libtorch where it was built against.
+//! Compiles the TorchScript shim, binds its header with bindgen, makes the programs of this package
+//! find libtorch where it was built against, and NVRTC beside it.
 
 #![allow(clippy::expect_used, reason = "a build script fails by panicking")]
 
@@ -7,6 +7,38 @@ fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     #[cfg(feature = "torch")]
     torch::build();
+    #[cfg(feature = "cuda")]
+    nvrtc::build();
+}
+
+#[cfg(feature = "cuda")]
+mod nvrtc {
+    use std::env;
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    /// Tells the crate where NVRTC lies beside libtorch: a wheel of torch comes with NVIDIA's.
+    pub fn build() {
+        println!("cargo:rerun-if-env-changed=LIBTORCH");
+        let lib = env::var_os("DEP_TCH_LIBTORCH_LIB").map(PathBuf::from);
+        let named = || Some(PathBuf::from(env::var_os("LIBTORCH")?).join("lib"));
+        if let Some(folder) = lib.or_else(named).as_deref().and_then(beside) {
+            println!("cargo:rustc-env=MEDCAM_BUILT_WITH_NVRTC={}", folder.display());
+        }
+    }
+
+    /// The folder of NVRTC among the packages `nvidia/*/lib` next to `torch/lib`.
+    fn beside(lib: &Path) -> Option<PathBuf> {
+        let packages = fs::read_dir(lib.parent()?.with_file_name("nvidia")).ok()?;
+        let mut folders: Vec<_> =
+            packages.flatten().map(|package| package.path().join("lib")).collect();
+        folders.sort();
+        folders.into_iter().find(|folder| {
+            let files = fs::read_dir(folder).into_iter().flatten().flatten();
+            let mut names = files.map(|file| file.file_name());
+            names.any(|name| name.to_string_lossy().starts_with("libnvrtc.so"))
+        })
+    }
 }
 
 #[cfg(feature = "torch")]

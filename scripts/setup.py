@@ -54,6 +54,8 @@ def prepare(job):
             "LIBCLANG_PATH": own_path("LIBCLANG_PATH") or environment.libclang,
             "MEDCAM_DATA": data.install(environment),
         }
+        if environment.nvrtc:
+            entries["MEDCAM_NVRTC"] = environment.nvrtc
         if job != "demo":
             entries["MEDCAM_PYTHON"] = environment.python
         if job == "test":

@@ -4,7 +4,11 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 mod sealed {
+    #[cfg(not(feature = "cuda"))]
     pub trait Sealed {}
+    /// With `cuda`, what an element is made of means the same on the device.
+    #[cfg(feature = "cuda")]
+    pub trait Sealed: crate::device::Plain {}
     impl Sealed for f32 {}
     impl Sealed for half::f16 {}
     impl Sealed for half::bf16 {}
@@ -19,6 +23,10 @@ pub trait Element: sealed::Sealed + Copy + Send + Sync + std::fmt::Debug + 'stat
 
     /// The distance from 1 to the next greater value.
     const EPSILON: f32;
+
+    /// The type that kernels are built with for it.
+    #[cfg(feature = "cuda")]
+    const SCALAR: crate::device::Scalar;
 
     /// The value as f32; exact for all three types.
     fn to_f32(self) -> f32;
@@ -39,6 +47,8 @@ pub trait Element: sealed::Sealed + Copy + Send + Sync + std::fmt::Debug + 'stat
 impl Element for f32 {
     const NAME: &'static str = "f32";
     const EPSILON: f32 = f32::EPSILON;
+    #[cfg(feature = "cuda")]
+    const SCALAR: crate::device::Scalar = crate::device::Scalar::F32;
 
     fn to_f32(self) -> f32 {
         self
@@ -60,6 +70,8 @@ impl Element for f32 {
 impl Element for f16 {
     const NAME: &'static str = "f16";
     const EPSILON: f32 = f16::EPSILON.to_f32_const();
+    #[cfg(feature = "cuda")]
+    const SCALAR: crate::device::Scalar = crate::device::Scalar::F16;
 
     fn to_f32(self) -> f32 {
         f16::to_f32(self)
@@ -83,6 +95,8 @@ impl Element for f16 {
 impl Element for bf16 {
     const NAME: &'static str = "bf16";
     const EPSILON: f32 = bf16::EPSILON.to_f32_const();
+    #[cfg(feature = "cuda")]
+    const SCALAR: crate::device::Scalar = crate::device::Scalar::Bf16;
 
     fn to_f32(self) -> f32 {
         bf16::to_f32(self)

@@ -20,14 +20,18 @@
 //! | `Network`, `Tape` | the same for networks written in Rust |
 //! | [`volumes`] | NIfTI, PNG and npy in; model cards; maps back onto the image's grid; pictures |
 //! | [`ops`] | the numerics alone, on slices, without libtorch |
+//! | `device` | CUDA devices, for the same numerics on device memory |
 //!
-//! Features, both on by default: `torch` (everything that runs a network) and `cli` (the `medcam`
+//! Features, all on by default: `torch` (everything that runs a network), `cuda` (kernels for NVIDIA
+//! devices; building takes no toolkit, and programs run where no driver is) and `cli` (the `medcam`
 //! program). Without them [`ops`] and [`volumes`] remain, and nothing links libtorch.
 //!
 //! How it works, and why so: `docs/DESIGN.md` in the repository.
 
 #[cfg(feature = "cli")]
 pub mod cli;
+#[cfg(feature = "cuda")]
+pub mod device;
 pub mod element;
 mod error;
 #[cfg(feature = "torch")]

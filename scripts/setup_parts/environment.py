@@ -78,6 +78,12 @@ class Environment:
         """The folder with libclang.so."""
         return self.site_packages / "clang" / "native"
 
+    @property
+    def nvrtc(self):
+        """The folder with NVRTC, which comes with torch; None where torch was not installed."""
+        folders = (path.parent for path in sorted(self.site_packages.glob("nvidia/*/lib/libnvrtc.so.*")))
+        return next(folders, None)
+
     def lacking(self, groups):
         """The groups that have to be installed; all of them where the environment is damaged."""
         if self.damage():

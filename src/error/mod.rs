@@ -35,6 +35,8 @@ enum Kind {
     Model,
     File,
     Unavailable,
+    #[cfg(feature = "cuda")]
+    Device,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +85,12 @@ impl Error {
         Self::new(Kind::Unavailable, message)
     }
 
+    /// A device that fails: out of memory, a kernel that does not compile or run.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn device(message: impl Into<String>) -> Self {
+        Self::new(Kind::Device, message)
+    }
+
     /// The same error with its cause.
     #[must_use]
     pub(crate) fn because(
@@ -128,6 +136,15 @@ impl Error {
     /// Whether hardware or a library is missing on this machine.
     pub fn is_unavailable(&self) -> bool {
         self.0.kind == Kind::Unavailable
+    }
+
+    /// Whether a CUDA device failed: it is out of memory, or a kernel did not compile or run.
+    pub fn is_device(&self) -> bool {
+        #[cfg(feature = "cuda")]
+        let device = self.0.kind == Kind::Device;
+        #[cfg(not(feature = "cuda"))]
+        let device = false;
+        device
     }
 }
 

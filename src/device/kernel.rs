@@ -1,0 +1,275 @@
+//! Kernels, how they are launched, and what they are given.
+
+use std::ffi::{CString, c_void};
+use std::fmt;
+use std::sync::Mutex;
+
+use cudarc::driver::{DriverError, result, sys};
+
+use super::{Gpu, Plain, Slice, SliceMut, driver_error};
+use crate::error::{Error, Result};
+
+/// A kernel of a [`Program`](super::Program), loaded on one device; copies are free.
+#[derive(Clone, Copy)]
+pub struct Kernel(&'static Loaded);
+
+/// What is known of a loaded kernel. It lives as long as the process, as its device does.
+struct Loaded {
+    name: String,
+    gpu: &'static Gpu,
+    function: sys::CUfunction,
+    /// The bytes of each parameter; `None` where the driver is too old to say.
+    parameter_bytes: Option<Vec<usize>>,
+    most_threads: u32,
+    static_shared_bytes: u32,
+    /// The dynamic shared memory that the driver allows it.
+    allowed_shared_bytes: Mutex<u32>,
+}
+
+// SAFETY: a function handle is a number to us; the driver takes it from any thread.
+unsafe impl Send for Loaded {}
+// SAFETY: as above; the one thing that changes is behind a mutex.
+unsafe impl Sync for Loaded {}
+
+impl Kernel {
+    /// The kernel `name` of a loaded module.
+    ///
+    /// # Safety
+    ///
+    /// The module is one of the bound context, that of `gpu`, and is never unloaded.
+    pub(super) unsafe fn new(
+        gpu: &'static Gpu,
+        module: sys::CUmodule,
+        name: String,
+    ) -> Result<Self> {
+        let c_name = CString::new(name.as_str())
+            .map_err(|_| Error::input("kernel", format!("{name:?} is no name")))?;
+        // SAFETY: the caller vouches for the module; the function is one of it.
+        let load = || unsafe {
+            use sys::CUfunction_attribute_enum::{
+                CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK as MOST_THREADS,
+                CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES as STATIC_SHARED_BYTES,
+            };
+            let function = result::module::get_function(module, c_name)?;
+            let attribute = |attribute| {
+                let value = result::function::get_function_attribute(function, attribute)?;
+                Ok::<_, DriverError>(u32::try_from(value).unwrap_or(0))
+            };
+            let (threads, shared) = (attribute(MOST_THREADS)?, attribute(STATIC_SHARED_BYTES)?);
+            Ok((function, threads, shared))
+        };
+        let (function, most_threads, static_shared_bytes) =
+            load().map_err(driver_error(format!("loading the kernel {name}")))?;
+        let allowed = gpu.limits().shared_bytes.saturating_sub(static_shared_bytes);
+        Ok(Self(Box::leak(Box::new(Loaded {
+            name,
+            gpu,
+            function,
+            // SAFETY: a function of a loaded module.
+            parameter_bytes: unsafe { parameter_bytes(function) },
+            most_threads,
+            static_shared_bytes,
+            allowed_shared_bytes: Mutex::new(allowed),
+        }))))
+    }
+
+    /// The name of its entry point: `"project_f16"`.
+    pub fn name(&self) -> &'static str {
+        &self.0.name
+    }
+
+    /// The most threads that a block of it can have, by its registers.
+    pub fn most_threads(&self) -> u32 {
+        match self.0.most_threads {
+            0 => self.gpu().limits().threads,
+            threads => threads,
+        }
+    }
+
+    pub(super) fn gpu(&self) -> &'static Gpu {
+        self.0.gpu
+    }
+
+    pub(super) fn function(&self) -> sys::CUfunction {
+        self.0.function
+    }
+
+    /// Everything about a launch that can be known before it.
+    pub(super) fn check(&self, launch: Launch, arguments: &[&dyn Argument]) -> Result<()> {
+        let wrong = |what: String| Err(Error::input(self.name(), what));
+        let limits = self.gpu().limits();
+        let Launch { grid, block_threads, shared_bytes } = launch;
+        if block_threads == 0 || block_threads > self.most_threads() {
+            let most = self.most_threads();
+            return wrong(format!("block_threads: {block_threads}, and it can have 1 to {most}"));
+        }
+        for (axis, (blocks, most)) in grid.into_iter().zip(limits.grid).enumerate() {
+            if blocks == 0 || blocks > most {
+                return wrong(format!(
+                    "grid[{axis}]: {blocks} blocks, and it can have 1 to {most}"
+                ));
+            }
+        }
+        let most = limits.shared_opt_in_bytes.saturating_sub(self.0.static_shared_bytes);
+        if shared_bytes > most {
+            return wrong(format!(
+                "shared_bytes: {shared_bytes}, and {} has {most} for it",
+                self.gpu().name()
+            ));
+        }
+        for (position, argument) in arguments.iter().enumerate() {
+            if let Some(ordinal) = argument.ordinal().filter(|&own| own != self.gpu().ordinal()) {
+                let own = self.gpu().ordinal();
+                return wrong(format!(
+                    "argument {position}: memory of device {ordinal}, and it runs on device {own}"
+                ));
+            }
+        }
+        if let Some(expected) = &self.0.parameter_bytes {
+            let given: Vec<_> = arguments.iter().map(|argument| argument.bytes()).collect();
+            if given != *expected {
+                return wrong(format!("arguments of {given:?} bytes, and it takes {expected:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the driver allow that much dynamic shared memory; the context is bound.
+    pub(super) fn allow_shared_bytes(&self, bytes: u32) -> Result<()> {
+        let allowed = self.0.allowed_shared_bytes.lock();
+        let mut allowed = allowed.unwrap_or_else(std::sync::PoisonError::into_inner);
+        if bytes > *allowed {
+            use sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES as DYNAMIC;
+            // SAFETY: a function of a loaded module; `check` held the size against the device.
+            unsafe {
+                sys::cuFuncSetAttribute(self.0.function, DYNAMIC, bytes.cast_signed()).result()
+            }
+            .map_err(driver_error(format!("{}: {bytes} bytes of shared memory", self.name())))?;
+            *allowed = bytes;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Kernel {} on device {}", self.name(), self.gpu().ordinal())
+    }
+}
+
+/// The bytes of each parameter, from drivers of CUDA 12.4 and newer.
+///
+/// # Safety
+///
+/// `function` is one of a loaded module.
+unsafe fn parameter_bytes(function: sys::CUfunction) -> Option<Vec<usize>> {
+    // SAFETY: the driver is loaded, as there is a function; the type is that of cuda.h.
+    let ask = *unsafe {
+        sys::culib().get::<unsafe extern "C" fn(
+            sys::CUfunction,
+            usize,
+            *mut usize,
+            *mut usize,
+        ) -> sys::CUresult>(c"cuFuncGetParamInfo")
+    }
+    .ok()?;
+    let mut sizes = Vec::new();
+    let (mut offset, mut bytes) = (0, 0);
+    // SAFETY: a function of a loaded module; an index behind the last is an error.
+    while unsafe { ask(function, sizes.len(), &mut offset, &mut bytes) }.result().is_ok() {
+        sizes.push(bytes);
+    }
+    Some(sizes)
+}
+
+/// How many threads run a kernel, and with how much shared memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Launch {
+    /// Blocks along x, y and z, at least 1 each.
+    pub grid: [u32; 3],
+    /// Threads of a block, along x.
+    pub block_threads: u32,
+    /// Dynamic shared memory of a block.
+    pub shared_bytes: u32,
+}
+
+/// A value that a kernel takes: a number, device memory (as its address), or a struct.
+///
+/// # Safety
+///
+/// [`value`](Self::value) points at [`bytes`](Self::bytes) bytes, the value as the kernel declares
+/// it: for a struct, `#[repr(C)]` with the fields of the one in the kernel.
+///
+/// # Example
+///
+/// ```
+/// use medcam::device::Argument;
+///
+/// /// As `struct Extent` in the kernel.
+/// #[repr(C)]
+/// struct Extent {
+///     depth: i64,
+///     height: i64,
+///     width: i64,
+/// }
+/// // SAFETY: the same fields in the same order, without padding.
+/// unsafe impl Argument for Extent {}
+/// assert_eq!(Extent { depth: 1, height: 2, width: 3 }.bytes(), 24);
+/// ```
+pub unsafe trait Argument {
+    /// Where the value lies in host memory.
+    fn value(&self) -> *const c_void {
+        std::ptr::from_ref(self).cast()
+    }
+
+    /// How long the value is.
+    fn bytes(&self) -> usize {
+        size_of_val(self)
+    }
+
+    /// The device that the memory it means is on.
+    fn ordinal(&self) -> Option<usize> {
+        None
+    }
+}
+
+macro_rules! argument {
+    ($($type:ty),*) => {
+        $(
+            // SAFETY: the same number on both sides, by value.
+            unsafe impl Argument for $type {}
+        )*
+    };
+}
+argument!(f32, f64, i32, u32, i64, u64);
+
+// SAFETY: an address is what a pointer is on the device; it is not that of freed memory, as the
+// slice borrows it.
+unsafe impl<T: Plain> Argument for Slice<'_, T> {
+    fn value(&self) -> *const c_void {
+        self.address().cast()
+    }
+
+    fn bytes(&self) -> usize {
+        size_of::<u64>()
+    }
+
+    fn ordinal(&self) -> Option<usize> {
+        Some(Slice::ordinal(self))
+    }
+}
+
+// SAFETY: as for `Slice`.
+unsafe impl<T: Plain> Argument for SliceMut<'_, T> {
+    fn value(&self) -> *const c_void {
+        self.address().cast()
+    }
+
+    fn bytes(&self) -> usize {
+        size_of::<u64>()
+    }
+
+    fn ordinal(&self) -> Option<usize> {
+        Some(SliceMut::ordinal(self))
+    }
+}

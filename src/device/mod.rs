@@ -1,0 +1,58 @@
+//! CUDA devices: kernels compiled on the machine that runs them, streams, and device memory.
+//!
+//! The driver and NVRTC are loaded at run time, so that the same program runs where they are
+//! missing: [`probe()`] says what is there, as a value. A [`Gpu`] compiles each [`Program`] once, keeps
+//! it on disk for the next process, and a [`Stream`] launches its kernels.
+//!
+//! | | |
+//! |---|---|
+//! | [`probe()`], [`Gpu`] | which devices there are; one of them |
+//! | [`Program`], [`compile()`] | a file of `kernels/`, and what it is built for; one build of it |
+//! | [`Stream`], [`Kernel`], [`Launch`], [`Argument`] | running kernels in order |
+//! | [`Buffer`], [`Slice`], [`SliceMut`] | device memory: owned, borrowed, borrowed for writing |
+//!
+//! | variable | |
+//! |---|---|
+//! | `MEDCAM_NVRTC` | folder with `libnvrtc.so`, if it is not beside libtorch or known to the system |
+//! | `MEDCAM_CACHE_DIR` | where compiled kernels are kept, instead of `~/.cache/medcam/kernels` |
+//! | `MEDCAM_KERNEL_CACHE` | `off`: compiled kernels are not kept on disk |
+//!
+//! Nothing here panics where a library, a device or a file is missing.
+
+mod cache;
+mod gpu;
+mod kernel;
+mod memory;
+mod nvrtc;
+mod probe;
+mod program;
+mod scratch;
+mod stream;
+
+pub use gpu::Gpu;
+pub use kernel::{Argument, Kernel, Launch};
+pub(crate) use memory::plain_struct;
+pub use memory::{Buffer, Plain, Slice, SliceMut};
+pub use nvrtc::{Compiled, compile};
+pub use probe::{GpuInfo, Unavailable, probe};
+pub use program::{KernelBudget, Program, Scalar};
+pub use stream::Stream;
+
+use cudarc::driver::DriverError;
+
+use crate::error::Error;
+
+/// What to make of an error of the driver that happened while `doing` something.
+fn driver_error(doing: impl std::fmt::Display) -> impl FnOnce(DriverError) -> Error {
+    move |error| Error::device(format!("{doing}: {}", driver_words(error)))
+}
+
+/// `CUDA_ERROR_OUT_OF_MEMORY (out of memory)`.
+fn driver_words(error: DriverError) -> String {
+    let name = error.error_name().map(|name| name.to_string_lossy().into_owned());
+    let words = error.error_string().map(|words| words.to_string_lossy().into_owned());
+    match (name, words) {
+        (Ok(name), Ok(words)) => format!("{name} ({words})"),
+        _ => format!("CUDA error {}", error.0 as u32),
+    }
+}
