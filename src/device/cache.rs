@@ -108,3 +108,131 @@ fn write(path: &Path, cubin: &[u8]) -> std::io::Result<()> {
     }
     written
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    static PROGRAM: Program = Program {
+        stem: "cached",
+        source: "extern \"C\" __global__ void cached_f32(float* to) { to[0] = VALUE; }",
+        scalars: &[Scalar::F32],
+        defines: &[("VALUE", 1)],
+        kernels: &[],
+    };
+
+    fn cache_in(folder: &Path) -> Cache {
+        let folder = folder.as_os_str().to_owned();
+        Cache::new(|name| (name == "MEDCAM_CACHE_DIR").then(|| folder.clone()))
+    }
+
+    fn cubin(cache: &Cache) -> Vec<u8> {
+        cache.cubin(&PROGRAM, Scalar::F32, "sm_90").unwrap()
+    }
+
+    /// The only file of a folder.
+    fn entry(folder: &Path) -> PathBuf {
+        let mut files = fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
+        let entry = files.next().unwrap();
+        assert_eq!(files.next(), None);
+        entry
+    }
+
+    #[test]
+    fn the_second_process_reads_what_the_first_compiled() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().join("made/on/the/way");
+        let compiled = cubin(&cache_in(&folder));
+        assert!(compiled.starts_with(b"\x7fELF"));
+        assert_eq!(cubin(&cache_in(&folder)), compiled);
+        // What is read is the entry, not a build of the same.
+        let planted = b"machine code".to_vec();
+        write(&entry(&folder), &planted).unwrap();
+        assert_eq!(cubin(&cache_in(&folder)), planted);
+    }
+
+    #[test]
+    fn a_damaged_entry_is_compiled_and_written_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = cache_in(folder.path());
+        let compiled = cubin(&cache);
+        let whole = fs::read(entry(folder.path())).unwrap();
+        let mut flipped = whole.clone();
+        flipped[whole.len() / 2] ^= 1;
+        let short = FORMAT.len() + DIGEST_BYTES;
+        for damaged in [&flipped, &whole[..whole.len() - 1], &whole[..short], &whole[..9], b""] {
+            fs::write(entry(folder.path()), damaged).unwrap();
+            assert_eq!(cubin(&cache), compiled);
+            assert_eq!(fs::read(entry(folder.path())).unwrap(), whole);
+        }
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_written_is_no_error() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        // Not even root makes a folder beneath a file.
+        assert!(cubin(&cache_in(&file.path().join("folder"))).starts_with(b"\x7fELF"));
+        assert_eq!(fs::read(file.path()).unwrap(), b"");
+        // A folder in the place of an entry can be neither read nor replaced.
+        let folder = tempfile::tempdir().unwrap();
+        cubin(&cache_in(folder.path()));
+        let entry = entry(folder.path());
+        fs::remove_file(&entry).unwrap();
+        fs::create_dir_all(entry.join("full")).unwrap();
+        assert!(cubin(&cache_in(folder.path())).starts_with(b"\x7fELF"));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "a temporary file is left");
+    }
+
+    #[test]
+    fn threads_that_write_one_entry_leave_a_whole_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let all: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> =
+                (0..4).map(|_| scope.spawn(|| cubin(&cache_in(folder.path())))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(all.iter().all(|cubin| *cubin == all[0]));
+        assert_eq!(read(&entry(folder.path())).unwrap(), all[0]);
+    }
+
+    #[test]
+    fn the_environment_names_the_folder_or_turns_it_off() {
+        let folder = |variables: &[(&str, &str)]| {
+            let find = |name: &str| variables.iter().find(|(own, _)| *own == name);
+            Cache::new(|name| find(name).map(|(_, value)| value.into())).folder
+        };
+        let home = ("HOME", "/home/eva");
+        let set = |path: &str| Some(PathBuf::from(path));
+        assert_eq!(folder(&[home]), set("/home/eva/.cache/medcam/kernels"));
+        assert_eq!(folder(&[home, ("XDG_CACHE_HOME", "/x")]), set("/x/medcam/kernels"));
+        assert_eq!(folder(&[home, ("MEDCAM_CACHE_DIR", "/kept")]), set("/kept"));
+        assert_eq!(folder(&[home, ("MEDCAM_KERNEL_CACHE", "off")]), None);
+        assert_eq!(folder(&[("MEDCAM_CACHE_DIR", "/kept"), ("MEDCAM_KERNEL_CACHE", "off")]), None);
+        assert_eq!(folder(&[]), None);
+        assert_eq!(folder(&[("HOME", "")]), None);
+        let none = Cache { folder: None };
+        assert!(cubin(&none).starts_with(b"\x7fELF"));
+    }
+
+    #[test]
+    fn an_entry_is_named_after_all_that_it_depends_on() {
+        fn change(change: impl Fn(&mut Program)) -> Program {
+            let Program { stem, source, scalars, defines, kernels } = PROGRAM;
+            let mut program = Program { stem, source, scalars, defines, kernels };
+            change(&mut program);
+            program
+        }
+        let own = name(&PROGRAM, Scalar::F32, "sm_90", (13, 0));
+        assert!(own.starts_with("cached-f32-sm_90-") && own.ends_with(".cubin"), "{own}");
+        let other_source = change(|program| program.source = "");
+        let other_define = change(|program| program.defines = &[("VALUE", 2)]);
+        let others = [
+            name(&other_source, Scalar::F32, "sm_90", (13, 0)),
+            name(&other_define, Scalar::F32, "sm_90", (13, 0)),
+            name(&PROGRAM, Scalar::F16, "sm_90", (13, 0)),
+            name(&PROGRAM, Scalar::F32, "sm_80", (13, 0)),
+            name(&PROGRAM, Scalar::F32, "sm_90", (13, 1)),
+        ];
+        assert!(others.iter().all(|other| *other != own), "{others:?}");
+    }
+}

@@ -126,8 +126,9 @@ impl Kernel {
             }
         }
         if let Some(expected) = &self.0.parameter_bytes {
-            let given: Vec<_> = arguments.iter().map(|argument| argument.bytes()).collect();
-            if given != *expected {
+            let given = arguments.iter().map(|argument| argument.bytes());
+            if !given.clone().eq(expected.iter().copied()) {
+                let given: Vec<_> = given.collect();
                 return wrong(format!("arguments of {given:?} bytes, and it takes {expected:?}"));
             }
         }

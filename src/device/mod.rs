@@ -13,7 +13,7 @@
 //!
 //! | variable | |
 //! |---|---|
-//! | `MEDCAM_NVRTC` | folder with `libnvrtc.so`, if it is not beside libtorch or known to the system |
+//! | `MEDCAM_NVRTC` | folder with `libnvrtc.so`, instead of the one beside libtorch or the system's |
 //! | `MEDCAM_CACHE_DIR` | where compiled kernels are kept, instead of `~/.cache/medcam/kernels` |
 //! | `MEDCAM_KERNEL_CACHE` | `off`: compiled kernels are not kept on disk |
 //!

@@ -52,40 +52,35 @@ pub(super) fn library() -> Result<&'static Nvrtc, Unavailable> {
     Ok(LOADED.get_or_init(|| nvrtc))
 }
 
-/// Where NVRTC is looked for before the system is asked: a folder, and what names it.
-fn folders() -> Vec<(PathBuf, &'static str)> {
-    let own = std::env::var_os("MEDCAM_NVRTC").filter(|value| !value.is_empty());
-    let built = option_env!("MEDCAM_BUILT_WITH_NVRTC");
-    let own = own.map(|folder| (PathBuf::from(folder), "MEDCAM_NVRTC"));
-    let built = built.map(|folder| (PathBuf::from(folder), "beside libtorch"));
-    own.into_iter().chain(built).collect()
-}
-
+/// The folder that the user names alone; else the one beside libtorch, then where the system looks.
 fn find() -> Result<Nvrtc, Unavailable> {
-    let mut tried = Vec::new();
-    for (folder, origin) in folders() {
-        load_builtins(&folder);
-        for name in NAMES {
-            let path = folder.join(name);
-            if path.exists() {
-                match load(path.as_os_str()) {
-                    Ok(nvrtc) => return Ok(nvrtc),
-                    Err(error) => tried.push(format!("{}: {error}", path.display())),
-                }
-            }
-        }
-        tried.push(format!("{} ({origin}) has no libnvrtc.so that loads", folder.display()));
+    let own = std::env::var_os("MEDCAM_NVRTC").filter(|value| !value.is_empty()).map(PathBuf::from);
+    let advice = "install it (pip install nvidia-cuda-nvrtc) and name its folder in MEDCAM_NVRTC";
+    if let Some(folder) = own {
+        return load_from(&folder)
+            .map_err(|why| Unavailable::NoNvrtc(format!("MEDCAM_NVRTC={why}; {advice}")));
     }
+    let beside = option_env!("MEDCAM_BUILT_WITH_NVRTC").map(|folder| load_from(Path::new(folder)));
+    if let Some(Ok(nvrtc)) = beside {
+        return Ok(nvrtc);
+    }
+    let mut tried: Vec<_> = beside.into_iter().filter_map(Result::err).collect();
     for name in NAMES {
         match load(name.as_ref()) {
             Ok(nvrtc) => return Ok(nvrtc),
             Err(error) => tried.push(error),
         }
     }
-    Err(Unavailable::NoNvrtc(format!(
-        "{}; install it (pip install nvidia-cuda-nvrtc) and name its folder in MEDCAM_NVRTC",
-        tried.join("; ")
-    )))
+    Err(Unavailable::NoNvrtc(format!("{}; {advice}", tried.join("; "))))
+}
+
+fn load_from(folder: &Path) -> Result<Nvrtc, String> {
+    load_builtins(folder);
+    let Some(path) = NAMES.map(|name| folder.join(name)).into_iter().find(|path| path.exists())
+    else {
+        return Err(format!("{} has no libnvrtc.so", folder.display()));
+    };
+    load(path.as_os_str())
 }
 
 /// NVRTC opens its builtins by name and has no path of its own to find them: once they are loaded
@@ -107,11 +102,16 @@ fn load(name: &std::ffi::OsStr) -> Result<Nvrtc, String> {
     // SAFETY: the types are those that nvrtc.h declares, unchanged since CUDA 11.1; the library is
     // never unloaded, so the functions stay.
     unsafe {
-        let library = Library::new(name).map_err(|error| error.to_string())?;
-        let nvrtc = functions(&library).map_err(|error| error.to_string())?;
+        let library = Library::new(name).map_err(loader_words)?;
+        let nvrtc = functions(&library).map_err(loader_words)?;
         std::mem::forget(library);
         Ok(nvrtc)
     }
+}
+
+/// What the system's loader says, which `libloading` keeps as the cause of its error.
+fn loader_words(error: libloading::Error) -> String {
+    std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 /// # Safety

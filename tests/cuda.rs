@@ -1,0 +1,8 @@
+//! What runs on a CUDA device: the device layer, and each op against its CPU twin. Where no device
+//! is, they say so and pass, unless MEDCAM_REQUIRE_CUDA=1.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "tests")]
+
+#[path = "cuda/common.rs"]
+mod common;
+#[path = "cuda/device.rs"]
+mod device;

@@ -1,0 +1,29 @@
+//! What the tests on a device share.
+
+use medcam::device::{Gpu, Program, Stream};
+
+/// A stream of the first device; `None`, with the reason on the error output, where there is none.
+///
+/// # Panics
+///
+/// If there is none and MEDCAM_REQUIRE_CUDA=1, or it is there and does not work.
+pub fn gpu() -> Option<Stream> {
+    match Gpu::get(0) {
+        Ok(gpu) => Some(Stream::new(gpu).unwrap()),
+        Err(error) if error.is_unavailable() => {
+            let required = std::env::var("MEDCAM_REQUIRE_CUDA").is_ok_and(|value| value == "1");
+            assert!(!required, "MEDCAM_REQUIRE_CUDA=1, and {error}");
+            eprintln!("skipped: {error}");
+            None
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// All programs that these tests launch.
+#[allow(dead_code, reason = "the tests on the host build them all")]
+pub fn programs() -> Vec<&'static Program> {
+    let mut programs = medcam::ops::programs().to_vec();
+    programs.push(&crate::device::PROGRAM);
+    programs
+}

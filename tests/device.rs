@@ -1,0 +1,120 @@
+//! What is missing on a machine is a value, and never a panic: no driver, one that does not start,
+//! one that sees no device, no NVRTC. Each case is a process of its own, this test program again.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test")]
+
+use std::path::Path;
+use std::process::Command;
+
+use medcam::device::{Gpu, Program, Scalar, compile, probe};
+
+static EMPTY: Program = Program {
+    stem: "empty",
+    source: "extern \"C\" __global__ void empty_f32() {}",
+    scalars: &[Scalar::F32],
+    defines: &[],
+    kernels: &[],
+};
+
+/// What `probe` says here, in whatever surroundings this is run.
+#[test]
+fn probing_opening_and_compiling_agree() {
+    let (probed, opened) = (probe(), Gpu::get(4096).map(|_| ()));
+    let compiled = compile(&EMPTY, Scalar::F32, "sm_90", &[]).map(|_| ());
+    println!("probe: {probed:?}\ncompile: {compiled:?}");
+    let error = opened.unwrap_err();
+    assert!(error.is_unavailable(), "{error}");
+    match &probed {
+        Ok(devices) => {
+            assert!(devices.iter().enumerate().all(|(i, device)| device.ordinal == i));
+            assert!(error.to_string().contains("device 4096 is asked for"), "{error}");
+            assert!(compiled.is_ok());
+        }
+        Err(medcam::device::Unavailable::NoNvrtc(why)) => {
+            assert!(compiled.as_ref().is_err_and(medcam::Error::is_unavailable));
+            assert!(compiled.unwrap_err().to_string().contains(why));
+        }
+        Err(why) => assert_eq!(error.to_string(), why.to_string()),
+    }
+}
+
+/// What the test above prints in a process with these variables.
+fn run(variables: &[(&str, &str)]) -> String {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "probing_opening_and_compiling_agree", "--nocapture"])
+        .envs(variables.iter().copied())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    text
+}
+
+/// `LD_LIBRARY_PATH` with a folder in front.
+fn in_front(folder: &Path) -> String {
+    let path = std::env::var("LD_LIBRARY_PATH").unwrap_or_default();
+    format!("{}:{path}", folder.display())
+}
+
+#[test]
+fn a_driver_that_cannot_be_loaded_is_no_driver() {
+    let folder = tempfile::tempdir().unwrap();
+    // Stands in front of one that this machine may have under the same names.
+    for name in ["libcuda.so", "libcuda.so.1"] {
+        std::fs::write(folder.path().join(name), "no library").unwrap();
+    }
+    if probe().is_ok() {
+        println!("skipped: the loader goes on to the driver of this machine");
+        return;
+    }
+    let text = run(&[("LD_LIBRARY_PATH", &in_front(folder.path()))]);
+    assert!(text.contains("probe: Err(NoDriver(\"libcuda.so.1 does not load; install"), "{text}");
+}
+
+#[test]
+fn a_driver_without_device_or_that_does_not_start_is_a_value() {
+    let folder = tempfile::tempdir().unwrap();
+    let driver = folder.path().join("libcuda.so");
+    let built = Command::new("cc")
+        .args(["-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", "-o"])
+        .arg(&driver)
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/device/driver.c"))
+        .status()
+        .unwrap();
+    assert!(built.success());
+    let path = in_front(folder.path());
+    let with = |init, devices, other| {
+        run(&[("LD_LIBRARY_PATH", &path), ("STUB_INIT", init), ("STUB_DEVICES", devices), other])
+    };
+    let nothing = ("CUDA_VISIBLE_DEVICES", "");
+
+    for (init, devices) in [("0", "0"), ("100", "0"), ("0", "-1")] {
+        let text = with(init, devices, nothing);
+        assert!(text.contains("probe: Err(NoDevice(\"the driver sees none"), "{text}");
+    }
+    let text = with("0", "0", ("CUDA_VISIBLE_DEVICES", "7"));
+    assert!(text.contains("the driver sees none with CUDA_VISIBLE_DEVICES=7"), "{text}");
+    let text = with("803", "0", nothing);
+    assert!(text.contains("probe: Err(NoDriver(\"the driver does not start: CUDA_ERROR_SYSTEM"));
+
+    let text = with("0", "2", nothing);
+    assert!(text.contains("probe: Ok([GpuInfo { ordinal: 0, name: \"stub\""), "{text}");
+    assert!(text.contains("ordinal: 1") && text.contains("compute_capability: (9, 9)"), "{text}");
+
+    let empty = folder.path().to_str().unwrap();
+    let text = with("0", "2", ("MEDCAM_NVRTC", empty));
+    let expected = format!("probe: Err(NoNvrtc(\"MEDCAM_NVRTC={empty} has no libnvrtc.so; install");
+    assert!(text.contains(&expected), "{text}");
+}
+
+#[test]
+fn without_nvrtc_nothing_is_compiled_and_the_reason_is_given() {
+    let folder = tempfile::tempdir().unwrap();
+    let empty = folder.path().to_str().unwrap();
+    let text = run(&[("MEDCAM_NVRTC", empty)]);
+    assert!(text.contains("compile: Err(Error { kind: Unavailable, message: \"no NVRTC"), "{text}");
+    assert!(text.contains("has no libnvrtc.so"), "{text}");
+
+    std::fs::write(folder.path().join("libnvrtc.so.13"), "no library").unwrap();
+    let text = run(&[("MEDCAM_NVRTC", empty)]);
+    assert!(text.contains("libnvrtc.so.13: file too short"), "{text}");
+}
