@@ -6,6 +6,8 @@
 mod channel_weights;
 #[path = "ops/common.rs"]
 mod common;
+#[path = "ops/evaluation_sums.rs"]
+mod evaluation_sums;
 #[path = "ops/fused.rs"]
 mod fused;
 #[path = "ops/guided_activation.rs"]

@@ -8,6 +8,7 @@
 //! | [`normalize()`] | the map of each sample to `[0, 1]` |
 //! | [`grad_cam()`] | all of these, fused |
 //! | [`guided_activation()`] | `g_in = g_out · (g_out > 0) · (x > 0)` |
+//! | [`evaluation_sums()`] | Otsu's threshold, and what lies above it inside and outside a mask |
 //!
 //! Tensors come in as [`View`]s in either [`Layout`](crate::Layout) and are never copied. The
 //! functions here are fast and use the threads of the current rayon pool; the module of each op
@@ -20,6 +21,7 @@
 pub mod channel_weights;
 #[cfg(feature = "cuda")]
 mod device_view;
+pub mod evaluation_sums;
 #[cfg(feature = "cuda")]
 pub mod extremes;
 pub mod fused;
@@ -34,6 +36,7 @@ mod view;
 pub use channel_weights::channel_weights;
 #[cfg(feature = "cuda")]
 pub use device_view::DeviceView;
+pub use evaluation_sums::{EvaluationSums, Sums, evaluation_sums};
 pub use fused::{Maps, grad_cam};
 pub use guided_activation::guided_activation;
 pub use normalize::{Range, normalize};

@@ -112,7 +112,8 @@ impl<'a, T: Element> View<'a, T> {
         };
         let (shape, strides) = (tuple(&extents), tuple(&strides));
         refuse(format!(
-            "{what}: shape {shape}, strides {strides}; copy it into order with `.as_standard_layout()`"
+            "{what}: shape {shape}, strides {strides}; copy it into order with \
+             `.as_standard_layout()`"
         ))
     }
 
