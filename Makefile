@@ -31,6 +31,7 @@ check: ## set up, then formatting, lints and documentation, for each set of feat
 lint:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets --no-default-features -- -D warnings
+	$(CARGO) clippy --locked --all-targets --no-default-features --features cuda -- -D warnings
 	$(CARGO) clippy --locked --all-targets --no-default-features --features torch -- -D warnings
 	$(CARGO) clippy --locked --all-targets --all-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --no-default-features

@@ -138,4 +138,13 @@ fn each_op_has_its_tests_under_its_name() {
     assert!(ops.len() >= 4);
     let tests = stems("tests/ops");
     assert!(ops.is_subset(&tests), "{ops:?} {tests:?}");
+    let launchers: BTreeSet<_> = ops
+        .into_iter()
+        .filter(|stem| root().join("src/ops").join(stem).join("cuda.rs").exists())
+        .collect();
+    let tests = stems("tests/cuda");
+    assert!(launchers.is_subset(&tests), "{launchers:?} {tests:?}");
+    let mut kernels = stems("kernels");
+    kernels.retain(|stem| root().join(format!("kernels/{stem}.cu")).exists());
+    assert!(kernels.is_subset(&launchers), "{kernels:?} {launchers:?}");
 }

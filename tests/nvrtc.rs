@@ -5,7 +5,7 @@
 //! `kernels/README.md`.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use medcam::device::{KernelBudget, Program, Scalar, compile};
 use medcam::ops::programs;
@@ -79,6 +79,18 @@ fn build(program: &Program, scalar: Scalar, arch: &str) -> Result<BTreeMap<Strin
         }
     }
     if wrong.is_empty() { Ok(uses) } else { Err(wrong.join("\n")) }
+}
+
+#[test]
+fn every_file_of_kernels_is_a_program() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
+    let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
+    let files: BTreeSet<_> = files
+        .filter(|path| path.extension().is_some_and(|extension| extension == "cu"))
+        .map(|path| path.file_stem().unwrap().to_string_lossy().into_owned())
+        .collect();
+    let stems: BTreeSet<_> = programs().iter().map(|program| program.stem.to_owned()).collect();
+    assert_eq!(files, stems);
 }
 
 #[test]

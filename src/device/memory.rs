@@ -51,6 +51,18 @@ plain!(f32, f64, half::f16, half::bf16, u8, u32, u64, i32, i64);
 ///
 /// Dropping waits until the device has done what was launched before, so that no kernel is left
 /// without its memory. Use a buffer on one [`Stream`](super::Stream), or synchronise between two.
+///
+/// # Example
+///
+/// ```no_run
+/// use medcam::device::{Gpu, Stream};
+///
+/// let stream = Stream::new(Gpu::get(0)?)?;
+/// let mut buffer = stream.allocate::<f32>(1000)?;
+/// let (weights, map) = buffer.slice_mut().split_at(10)?; // for a launch that writes both
+/// assert_eq!((weights.len(), map.len()), (10, 990));
+/// # Ok::<(), medcam::Error>(())
+/// ```
 pub struct Buffer<T: Plain> {
     gpu: &'static Gpu,
     pointer: u64,
@@ -128,6 +140,19 @@ impl<T: Plain> fmt::Debug for Buffer<T> {
 }
 
 /// Borrowed device memory: `len` values of one device.
+///
+/// # Example
+///
+/// ```
+/// use medcam::device::Slice;
+///
+/// // SAFETY: never read.
+/// let values = unsafe { Slice::<f32>::from_raw(0, 0x1000, 8) };
+/// let second_half = values.part(4..8)?;
+/// assert_eq!((second_half.pointer(), second_half.len()), (0x1010, 4));
+/// assert!(values.part(4..9).is_err());
+/// # Ok::<(), medcam::Error>(())
+/// ```
 #[derive(Clone, Copy)]
 pub struct Slice<'a, T: Plain> {
     pointer: u64,

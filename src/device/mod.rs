@@ -18,6 +18,42 @@
 //! | `MEDCAM_KERNEL_CACHE` | `off`: compiled kernels are not kept on disk |
 //!
 //! Nothing here panics where a library, a device or a file is missing.
+//!
+//! # Example
+//!
+//! A kernel, from its source to its result, where there is a device:
+//!
+//! ```
+//! use medcam::device::{Gpu, KernelBudget, Launch, Program, Scalar, Stream, probe};
+//!
+//! static DOUBLE: Program = Program {
+//!     stem: "double",
+//!     source: r#"
+//!         #include "lib/scalar.cuh"
+//!         extern "C" __global__ void ENTRY(twice)(const SCALAR* from, SCALAR* to, long long count) {
+//!           const long long i = static_cast<long long>(blockIdx.x) * BLOCK_THREADS + threadIdx.x;
+//!           if (i < count) to[i] = narrow<SCALAR>(2.0f * widen(from[i]));
+//!         }
+//!     "#,
+//!     scalars: &[Scalar::F32, Scalar::F16],
+//!     defines: &[("BLOCK_THREADS", 256)],
+//!     kernels: &[KernelBudget { entry: "twice", registers: 16, shared_bytes: 0 }],
+//! };
+//!
+//! if let Err(why) = probe() {
+//!     println!("{why}");
+//!     return Ok(());
+//! }
+//! let stream = Stream::new(Gpu::get(0)?)?;
+//! let from = stream.upload(&[1.0_f32, 2.0, 3.0])?;
+//! let mut to = stream.allocate::<f32>(from.len())?;
+//! let kernel = stream.gpu().kernel(&DOUBLE, Scalar::F32, "twice")?;
+//! let launch = Launch { grid: [1, 1, 1], block_threads: 256, shared_bytes: 0 };
+//! // SAFETY: `twice(const float*, float*, long long)`; both buffers hold 3 values.
+//! unsafe { stream.launch(&kernel, launch, &[&from.slice(), &to.slice_mut(), &3_i64]) }?;
+//! assert_eq!(stream.download(to.slice())?, [2.0, 4.0, 6.0]);
+//! # Ok::<(), medcam::Error>(())
+//! ```
 
 mod cache;
 mod gpu;

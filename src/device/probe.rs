@@ -72,6 +72,15 @@ pub struct GpuInfo {
 /// # Errors
 ///
 /// What is missing, as a value. A missing library never panics.
+///
+/// # Example
+///
+/// ```
+/// match medcam::device::probe() {
+///     Ok(devices) => assert_eq!(devices[0].ordinal, 0),
+///     Err(why) => println!("the CPU, then: {why}"),
+/// }
+/// ```
 pub fn probe() -> Result<Vec<GpuInfo>, Unavailable> {
     let count = device_count()?;
     nvrtc::library()?;

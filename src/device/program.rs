@@ -38,25 +38,7 @@ impl Scalar {
 
 /// A file of `kernels/`, and what it is built for.
 ///
-/// # Example
-///
-/// ```
-/// use medcam::device::{KernelBudget, Program, Scalar};
-///
-/// static DOUBLE: Program = Program {
-///     stem: "double",
-///     source: r#"
-///         #include "lib/scalar.cuh"
-///         extern "C" __global__ void ENTRY(twice)(SCALAR* values, long long count) {
-///           const long long i = (long long)blockIdx.x * BLOCK_THREADS + threadIdx.x;
-///           if (i < count) values[i] = narrow<SCALAR>(2.0f * widen(values[i]));
-///         }
-///     "#,
-///     scalars: &[Scalar::F32, Scalar::F16],
-///     defines: &[("BLOCK_THREADS", 256)],
-///     kernels: &[KernelBudget { entry: "twice", registers: 16, shared_bytes: 0 }],
-/// };
-/// ```
+/// An example is in the [module](super).
 #[derive(Debug)]
 pub struct Program {
     /// The name of the file, `kernels/<stem>.cu`, which is that of the op.
@@ -80,4 +62,19 @@ pub struct KernelBudget {
     pub registers: u32,
     /// Static shared memory of a block in bytes, at most.
     pub shared_bytes: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_file_of_the_library_is_a_header() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels/lib");
+        let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().file_name());
+        let mut files: Vec<_> =
+            files.map(|name| format!("lib/{}", name.to_string_lossy())).collect();
+        files.sort();
+        assert_eq!(files, HEADERS.map(|(name, _)| name));
+    }
 }

@@ -21,6 +21,12 @@ struct Block {
     used: usize,
 }
 
+impl Block {
+    fn room(&self) -> usize {
+        self.memory.len() - self.used
+    }
+}
+
 impl Scratch {
     /// The address of `bytes` bytes that nobody else has until `release`.
     pub(super) fn take(&self, gpu: &'static Gpu, bytes: usize) -> Result<u64> {
@@ -28,10 +34,13 @@ impl Scratch {
             Error::input("scratch", format!("len: {bytes} bytes are more than memory can be"))
         })?;
         let mut blocks = self.blocks.borrow_mut();
-        let free = blocks.iter().position(|block| block.memory.len() - block.used >= bytes);
-        let index = match free {
-            Some(index) => index,
+        let fitting = blocks.iter().enumerate().filter(|(_, block)| block.room() >= bytes);
+        let index = match fitting.min_by_key(|(_, block)| block.room()) {
+            Some((index, _)) => index,
             None => {
+                // What is too small for a call that has grown makes way. As only smaller blocks go,
+                // calls that come again end up allocating nothing, in whatever order they come.
+                blocks.retain(|block| block.used > 0);
                 let memory = Buffer::new(gpu, bytes.max(BLOCK_BYTES))?;
                 blocks.push(Block { memory, used: 0 });
                 blocks.len() - 1

@@ -163,6 +163,9 @@ impl Stream {
     /// Memory for `len` values until [`release_scratch`](Self::release_scratch): undefined at first,
     /// 256-byte aligned. Nothing is allocated once calls of the same sizes were made.
     ///
+    /// Whoever begins a call ends it with `release_scratch`; the launchers of ops take scratch and leave
+    /// that to their caller.
+    ///
     /// # Errors
     ///
     /// If there is not enough memory.

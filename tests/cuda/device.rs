@@ -143,6 +143,22 @@ fn scratch_is_used_again() {
 }
 
 #[test]
+fn scratch_of_calls_that_differ_settles() {
+    let Some(mut stream) = gpu() else { return };
+    let mut call = |megabytes: &[usize]| -> Vec<u64> {
+        let take = |&count: &usize| stream.scratch::<u8>(count << 20).unwrap().pointer();
+        let pointers = megabytes.iter().map(take).collect();
+        stream.release_scratch();
+        pointers
+    };
+    let mut round = || [call(&[2, 9]), call(&[9, 2, 3]), call(&[3, 1, 9])];
+    for _ in 0..3 {
+        round();
+    }
+    assert_eq!(round(), round());
+}
+
+#[test]
 fn small_counters_are_zero_between_kernels() {
     let Some(mut stream) = gpu() else { return };
     let first = stream.counters(3).unwrap().pointer();
