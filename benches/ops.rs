@@ -1,0 +1,68 @@
+//! Each op and chain against the same computation composed of libtorch's own calls, as M3d-CAM,
+//! pytorch-grad-cam and MONAI write it: one call on inputs that no cache holds, both arms in turn.
+//!
+//! After criterion's figures comes a table: medians of both arms, and the least time in which the
+//! machine's memory moves the bytes that the op must read and write, at the bandwidth measured in
+//! the same run. docs/performance.md says how to read it.
+//!
+//! `cargo bench --bench ops` takes some minutes; `-- --quick` one, `-- grad_cam/cpu` one chain.
+//! `MEDCAM_BENCH_JSON=FILE` writes the figures to a file.
+#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a program")]
+
+#[path = "ops/case.rs"]
+mod case;
+#[path = "ops/ceiling.rs"]
+mod ceiling;
+#[path = "ops/channel_weights.rs"]
+mod channel_weights;
+#[path = "ops/fused.rs"]
+mod fused;
+#[path = "ops/inputs.rs"]
+mod inputs;
+#[path = "ops/normalize.rs"]
+mod normalize;
+#[path = "ops/plan.rs"]
+mod plan;
+#[path = "ops/project.rs"]
+mod project;
+#[path = "ops/report.rs"]
+mod report;
+#[path = "ops/resample.rs"]
+mod resample;
+#[path = "ops/runner.rs"]
+mod runner;
+
+use std::time::Duration;
+
+use criterion::Criterion;
+
+/// The cases of each op for one layer.
+const OPS: [fn(case::Layer) -> Vec<case::Case>; 5] =
+    [channel_weights::cases, project::cases, resample::cases, normalize::cases, fused::cases];
+
+fn main() {
+    // As the program does it: both sides gain, see there.
+    medcam::keep_freed_memory();
+    let criterion = Criterion::default()
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(200))
+        .measurement_time(Duration::from_secs(1))
+        .nresamples(2000)
+        .without_plots()
+        .configure_from_args();
+    // What `cargo bench -- --test` asks for: that everything runs.
+    let trial = std::env::args().any(|argument| argument == "--test");
+    let mut runner = runner::Runner::new(criterion, trial);
+    let layers = plan::layers(trial);
+    for op in OPS {
+        for case in layers.iter().flat_map(|&layer| op(layer)) {
+            runner.run(case);
+        }
+    }
+    let (rows, ceilings) = runner.finish();
+    println!("{}", report::table(&rows, &ceilings));
+    if let Some(path) = std::env::var_os("MEDCAM_BENCH_JSON") {
+        let json = report::json(&rows, &ceilings);
+        std::fs::write(path, format!("{json:#}\n")).unwrap();
+    }
+}

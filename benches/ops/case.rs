@@ -1,0 +1,238 @@
+//! What one benchmark is: an op on one size, and the two arms that are timed against each other.
+
+use std::fmt;
+
+use medcam::element::Element;
+use medcam::ops::View;
+use medcam::tch::{self, Kind, Tensor};
+use medcam::{Layout, Shape};
+
+/// Where an op runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// On all threads of the machine.
+    Cpu,
+    /// On one of them.
+    CpuOneThread,
+    /// On the first CUDA device.
+    Cuda,
+}
+
+impl Place {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::CpuOneThread => "cpu1",
+            Self::Cuda => "cuda",
+        }
+    }
+
+    pub fn description(self) -> &'static str {
+        match self {
+            Self::Cpu => "CPU, all threads",
+            Self::CpuOneThread => "CPU, one thread",
+            Self::Cuda => "CUDA",
+        }
+    }
+
+    pub fn device(self) -> tch::Device {
+        match self {
+            Self::Cpu | Self::CpuOneThread => tch::Device::Cpu,
+            Self::Cuda => tch::Device::Cuda(0),
+        }
+    }
+}
+
+/// An element type that libtorch has too.
+pub trait Scalar: Element {
+    const KIND: Kind;
+}
+
+impl Scalar for f32 {
+    const KIND: Kind = Kind::Float;
+}
+
+impl Scalar for half::f16 {
+    const KIND: Kind = Kind::Half;
+}
+
+impl Scalar for half::bf16 {
+    const KIND: Kind = Kind::BFloat16;
+}
+
+/// The function for the type of a layer: `for_kind!(layer.kind, run)` is `run::<f32>` and so on.
+macro_rules! for_kind {
+    ($kind:expr, $function:ident) => {
+        match $kind {
+            Kind::Half => $function::<half::f16>,
+            Kind::BFloat16 => $function::<half::bf16>,
+            _ => $function::<f32>,
+        }
+    };
+}
+pub(crate) use for_kind;
+
+/// A layer whose activation and gradient an op works on, and where.
+#[derive(Clone, Copy)]
+pub struct Layer {
+    pub place: Place,
+    pub kind: Kind,
+    pub shape: Shape,
+    pub layout: Layout,
+    /// The grid of the network's input, to which maps are resampled.
+    pub input: [usize; 3],
+}
+
+impl Layer {
+    /// `device/dtype/BxCxDxHxW`, and the layout where it is not the usual one.
+    pub fn id(&self) -> String {
+        format!("{}/{}", self.place.name(), self.size())
+    }
+
+    /// `dtype/BxCxDxHxW`, and the layout where it is not the usual one.
+    pub fn size(&self) -> String {
+        let Shape { batch, channels, spatial: [d, h, w] } = self.shape;
+        let layout = match self.layout {
+            Layout::Contiguous => "",
+            Layout::ChannelsLast => "-channels-last",
+        };
+        format!("{}/{batch}x{channels}x{d}x{h}x{w}{layout}", kind_name(self.kind))
+    }
+
+    /// Whether the network is one for 2D images.
+    fn planar(&self) -> bool {
+        self.shape.spatial[0] == 1
+    }
+
+    /// An input of the layer's own shape, type and layout.
+    pub fn tensor(&self, values: Values) -> Input {
+        let Self { shape, kind, layout, .. } = *self;
+        Input { shape, kind, layout, values, planar: self.planar() }
+    }
+
+    /// An f32 input with one channel on the given grid.
+    pub fn map(&self, spatial: [usize; 3], values: Values) -> Input {
+        self.plain(1, spatial, values)
+    }
+
+    /// An f32 input with one value per channel.
+    pub fn weights(&self) -> Input {
+        self.plain(self.shape.channels, [1, 1, 1], Values::Signed)
+    }
+
+    fn plain(&self, channels: usize, spatial: [usize; 3], values: Values) -> Input {
+        let shape = Shape { batch: self.shape.batch, channels, spatial };
+        let (kind, layout, planar) = (Kind::Float, Layout::Contiguous, self.planar());
+        Input { shape, kind, layout, values, planar }
+    }
+
+    /// The bytes of an f32 map on the given grid.
+    pub fn map_bytes(&self, spatial: [usize; 3]) -> usize {
+        self.map(spatial, Values::Signed).bytes()
+    }
+}
+
+pub fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Half => "f16",
+        Kind::BFloat16 => "bf16",
+        Kind::Uint8 => "u8",
+        _ => "f32",
+    }
+}
+
+/// What an input holds.
+#[derive(Clone, Copy)]
+pub enum Values {
+    /// As a gradient: both signs, about as many of each.
+    Signed,
+    /// As an activation behind a ReLU.
+    Rectified,
+}
+
+/// A tensor that an op reads.
+#[derive(Clone, Copy)]
+pub struct Input {
+    pub shape: Shape,
+    pub kind: Kind,
+    pub layout: Layout,
+    pub values: Values,
+    /// As `(B, C, H, W)`, without the depth.
+    pub planar: bool,
+}
+
+impl Input {
+    pub fn bytes(&self) -> usize {
+        self.shape.elements() * self.kind.elt_size_in_bytes()
+    }
+}
+
+/// One side of a comparison, run on one set of inputs.
+pub type Arm = Box<dyn FnMut(&mut [Tensor]) + Send>;
+
+/// An op on one layer.
+pub struct Case {
+    pub op: &'static str,
+    pub layer: Layer,
+    /// What the op reads, each once: with `written`, the fewest bytes that it must move.
+    pub inputs: Vec<Input>,
+    pub written: usize,
+    pub medcam: Arm,
+    pub libtorch: Arm,
+}
+
+impl Case {
+    pub fn read(&self) -> usize {
+        self.inputs.iter().map(Input::bytes).sum()
+    }
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.op, self.layer.id())
+    }
+}
+
+/// The memory of a tensor on the CPU.
+///
+/// # Panics
+///
+/// If it is not of type `T`, not on the CPU, or has gaps.
+pub fn view<'a, T: Scalar>(tensor: &'a Tensor, layer: &Layer) -> View<'a, T> {
+    View::new(values::<T>(tensor), layer.shape, layer.layout).unwrap()
+}
+
+/// The values of a tensor on the CPU in the order of its memory.
+///
+/// # Panics
+///
+/// If it is not of type `T`, not on the CPU, or has gaps.
+pub fn values<T: Scalar>(tensor: &Tensor) -> &[T] {
+    check::<T>(tensor);
+    // SAFETY: a gapless tensor on the CPU has `numel` values of type T (its kind says so) behind its
+    // data pointer, which libtorch aligns. No two inputs share memory, and it is written to only
+    // through `values_mut`, which borrows the tensor mutably.
+    unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast(), tensor.numel()) }
+}
+
+/// As [`values()`], to be overwritten.
+///
+/// # Panics
+///
+/// As [`values()`].
+pub fn values_mut<T: Scalar>(tensor: &mut Tensor) -> &mut [T] {
+    check::<T>(tensor);
+    // SAFETY: as in `values`, and the tensor is borrowed mutably as long as the slice lives.
+    unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast(), tensor.numel()) }
+}
+
+fn check<T: Scalar>(tensor: &Tensor) {
+    assert!(tensor.kind() == T::KIND && tensor.device() == tch::Device::Cpu);
+    let mut steps: Vec<_> = tensor.stride().into_iter().zip(tensor.size()).collect();
+    steps.sort_unstable();
+    let mut expected = 1;
+    for (stride, extent) in steps.into_iter().filter(|&(_, extent)| extent != 1) {
+        assert_eq!(stride, expected, "a tensor without gaps");
+        expected *= extent;
+    }
+}

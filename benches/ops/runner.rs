@@ -1,0 +1,147 @@
+//! Runs a case: both arms in turn, on inputs that no cache holds.
+
+use std::time::{Duration, Instant};
+
+use criterion::{Criterion, SamplingMode, Throughput};
+use medcam::tch::{self, Tensor};
+
+use super::case::{Case, Place};
+use super::ceiling::Ceiling;
+use super::inputs;
+use super::report::Row;
+
+/// The arms, in the order of all pairs here.
+pub const ARMS: [&str; 2] = ["medcam", "libtorch"];
+
+/// Before each call on the CPU: libtorch's threads spin for some milliseconds after they were
+/// needed, and would take the cores from whoever comes next.
+const PAUSE: Duration = Duration::from_millis(8);
+
+/// Calls between two synchronisations with a GPU, which itself takes about as long as a small kernel.
+const BURST: u32 = 20;
+
+/// A figure of fewer rounds is none.
+const FEWEST_ROUNDS: usize = 5;
+
+pub struct Runner {
+    criterion: Criterion,
+    one_thread: rayon::ThreadPool,
+    ceilings: Vec<Ceiling>,
+    rows: Vec<Row>,
+    trial: bool,
+}
+
+impl Runner {
+    pub fn new(criterion: Criterion, trial: bool) -> Self {
+        let one_thread = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        one_thread.install(|| tch::set_num_threads(1));
+        Self { criterion, one_thread, ceilings: Vec::new(), rows: Vec::new(), trial }
+    }
+
+    /// Runs a case if criterion's filter lets it through.
+    pub fn run(&mut self, case: Case) {
+        let place = case.layer.place;
+        let mut group = self.criterion.benchmark_group(case.to_string());
+        let bytes = case.read() + case.written;
+        group.throughput(Throughput::Bytes(bytes as u64)).sampling_mode(SamplingMode::Flat);
+        let (mut waiting, mut rounds) = (Some(case), None);
+        for (arm, name) in ARMS.into_iter().enumerate() {
+            group.bench_function(name, |bencher| {
+                bencher.iter_custom(|iterations| {
+                    let rounds = rounds.get_or_insert_with(|| {
+                        if !self.trial {
+                            let ceiling = ceiling(&mut self.ceilings, place);
+                            on_threads_of(place, &self.one_thread, || ceiling.measure());
+                        }
+                        Rounds::new(waiting.take().unwrap(), self.trial)
+                    });
+                    on_threads_of(place, &self.one_thread, || rounds.take(iterations))[arm]
+                });
+            });
+        }
+        group.finish();
+        if let Some(rounds) = rounds
+            && rounds.seconds[0].len() >= FEWEST_ROUNDS
+        {
+            self.rows.push(Row::new(&rounds.case, rounds.seconds));
+        }
+    }
+
+    /// What was measured.
+    pub fn finish(self) -> (Vec<Row>, Vec<Ceiling>) {
+        self.criterion.final_summary();
+        (self.rows, self.ceilings)
+    }
+}
+
+fn ceiling(ceilings: &mut Vec<Ceiling>, place: Place) -> &mut Ceiling {
+    let known = ceilings.iter().position(|ceiling| ceiling.place() == place);
+    let index = known.unwrap_or_else(|| {
+        ceilings.push(Ceiling::new(place));
+        ceilings.len() - 1
+    });
+    &mut ceilings[index]
+}
+
+fn on_threads_of<R: Send>(
+    place: Place,
+    one_thread: &rayon::ThreadPool,
+    run: impl FnOnce() -> R + Send,
+) -> R {
+    if place == Place::CpuOneThread { one_thread.install(run) } else { run() }
+}
+
+/// A case under way.
+struct Rounds {
+    case: Case,
+    sets: Vec<Vec<Tensor>>,
+    next: usize,
+    /// Of each arm, seconds per call; without the first round, which warms up.
+    seconds: [Vec<f64>; 2],
+    warm: bool,
+}
+
+impl Rounds {
+    fn new(case: Case, trial: bool) -> Self {
+        let sets = inputs::sets(&case, trial);
+        Self { case, sets, next: 0, seconds: Default::default(), warm: false }
+    }
+
+    /// Times both arms `rounds` times; returns the sum for each, of one call per round.
+    fn take(&mut self, rounds: u64) -> [Duration; 2] {
+        let mut totals = [Duration::ZERO; 2];
+        for round in 0..rounds {
+            for turn in 0..2 {
+                // Neither arm is always the first.
+                let arm = if round % 2 == 0 { turn } else { 1 - turn };
+                let call = self.call(arm);
+                totals[arm] += call;
+                if self.warm {
+                    self.seconds[arm].push(call.as_secs_f64());
+                }
+            }
+            self.warm = true;
+        }
+        totals
+    }
+
+    fn call(&mut self, arm: usize) -> Duration {
+        let cuda = self.case.layer.place == Place::Cuda;
+        let calls = if cuda { BURST } else { 1 };
+        if cuda {
+            tch::Cuda::synchronize(0);
+        } else {
+            std::thread::sleep(PAUSE);
+        }
+        let run = if arm == 0 { &mut self.case.medcam } else { &mut self.case.libtorch };
+        let start = Instant::now();
+        for _ in 0..calls {
+            run(&mut self.sets[self.next]);
+            self.next = (self.next + 1) % self.sets.len();
+        }
+        if cuda {
+            tch::Cuda::synchronize(0);
+        }
+        start.elapsed() / calls
+    }
+}
