@@ -17,6 +17,8 @@ mod ceiling;
 mod channel_weights;
 #[path = "ops/fused.rs"]
 mod fused;
+#[path = "ops/guided_activation.rs"]
+mod guided_activation;
 #[path = "ops/inputs.rs"]
 mod inputs;
 #[path = "ops/normalize.rs"]

@@ -64,8 +64,8 @@ impl Scalar for half::bf16 {
 macro_rules! for_kind {
     ($kind:expr, $function:ident) => {
         match $kind {
-            Kind::Half => $function::<half::f16>,
-            Kind::BFloat16 => $function::<half::bf16>,
+            medcam::tch::Kind::Half => $function::<half::f16>,
+            medcam::tch::Kind::BFloat16 => $function::<half::bf16>,
             _ => $function::<f32>,
         }
     };
