@@ -15,6 +15,8 @@ mod case;
 mod ceiling;
 #[path = "ops/channel_weights.rs"]
 mod channel_weights;
+#[path = "ops/evaluation_sums.rs"]
+mod evaluation_sums;
 #[path = "ops/fused.rs"]
 mod fused;
 #[path = "ops/guided_activation.rs"]
@@ -39,8 +41,15 @@ use std::time::Duration;
 use criterion::Criterion;
 
 /// The cases of each op for one layer.
-const OPS: [fn(case::Layer) -> Vec<case::Case>; 5] =
-    [channel_weights::cases, project::cases, resample::cases, normalize::cases, fused::cases];
+const OPS: [fn(case::Layer) -> Vec<case::Case>; 7] = [
+    channel_weights::cases,
+    project::cases,
+    resample::cases,
+    normalize::cases,
+    guided_activation::cases,
+    evaluation_sums::cases,
+    fused::cases,
+];
 
 fn main() {
     // As the program does it: both sides gain, see there.

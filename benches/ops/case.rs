@@ -43,22 +43,31 @@ impl Place {
     }
 }
 
-/// An element type that libtorch has too.
-pub trait Scalar: Element {
+/// A type that libtorch has too.
+pub trait Stored: Copy {
     const KIND: Kind;
 }
 
-impl Scalar for f32 {
+impl Stored for f32 {
     const KIND: Kind = Kind::Float;
 }
 
-impl Scalar for half::f16 {
+impl Stored for half::f16 {
     const KIND: Kind = Kind::Half;
 }
 
-impl Scalar for half::bf16 {
+impl Stored for half::bf16 {
     const KIND: Kind = Kind::BFloat16;
 }
+
+impl Stored for u8 {
+    const KIND: Kind = Kind::Uint8;
+}
+
+/// A type of activations and gradients.
+pub trait Scalar: Element + Stored {}
+
+impl<T: Element + Stored> Scalar for T {}
 
 /// The function for the type of a layer: `for_kind!(layer.kind, run)` is `run::<f32>` and so on.
 macro_rules! for_kind {
@@ -99,6 +108,17 @@ impl Layer {
         format!("{}/{batch}x{channels}x{d}x{h}x{w}{layout}", kind_name(self.kind))
     }
 
+    /// Whether what is done with maps is measured on the map of this layer: maps are f32, whatever
+    /// the layer is.
+    pub fn stands_for_its_map(&self) -> bool {
+        self.kind == Kind::Float && self.layout == Layout::Contiguous
+    }
+
+    /// The same with one channel, as a map has it.
+    pub fn as_map(&self) -> Self {
+        Self { shape: Shape { channels: 1, ..self.shape }, ..*self }
+    }
+
     /// Whether the network is one for 2D images.
     fn planar(&self) -> bool {
         self.shape.spatial[0] == 1
@@ -113,6 +133,11 @@ impl Layer {
     /// An f32 input with one channel on the given grid.
     pub fn map(&self, spatial: [usize; 3], values: Values) -> Input {
         self.plain(1, spatial, values)
+    }
+
+    /// A u8 input with one channel on the given grid.
+    pub fn mask(&self, spatial: [usize; 3]) -> Input {
+        Input { kind: Kind::Uint8, ..self.plain(1, spatial, Values::Binary) }
     }
 
     /// An f32 input with one value per channel.
@@ -148,6 +173,10 @@ pub enum Values {
     Signed,
     /// As an activation behind a ReLU.
     Rectified,
+    /// As a normalised map: in `[0, 1]`.
+    Normalized,
+    /// As a mask: 0 or 1.
+    Binary,
 }
 
 /// A tensor that an op reads.
@@ -207,7 +236,7 @@ pub fn view<'a, T: Scalar>(tensor: &'a Tensor, layer: &Layer) -> View<'a, T> {
 /// # Panics
 ///
 /// If it is not of type `T`, not on the CPU, or has gaps.
-pub fn values<T: Scalar>(tensor: &Tensor) -> &[T] {
+pub fn values<T: Stored>(tensor: &Tensor) -> &[T] {
     check::<T>(tensor);
     // SAFETY: a gapless tensor on the CPU has `numel` values of type T (its kind says so) behind its
     // data pointer, which libtorch aligns. No two inputs share memory, and it is written to only
@@ -220,13 +249,13 @@ pub fn values<T: Scalar>(tensor: &Tensor) -> &[T] {
 /// # Panics
 ///
 /// As [`values()`].
-pub fn values_mut<T: Scalar>(tensor: &mut Tensor) -> &mut [T] {
+pub fn values_mut<T: Stored>(tensor: &mut Tensor) -> &mut [T] {
     check::<T>(tensor);
     // SAFETY: as in `values`, and the tensor is borrowed mutably as long as the slice lives.
     unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast(), tensor.numel()) }
 }
 
-fn check<T: Scalar>(tensor: &Tensor) {
+fn check<T: Stored>(tensor: &Tensor) {
     assert!(tensor.kind() == T::KIND && tensor.device() == tch::Device::Cpu);
     let mut steps: Vec<_> = tensor.stride().into_iter().zip(tensor.size()).collect();
     steps.sort_unstable();

@@ -30,6 +30,8 @@ fn tensor(input: &Input, block: &Tensor, device: tch::Device) -> Tensor {
     let block = match input.values {
         Values::Signed => block * 2.0 - 1.0,
         Values::Rectified => (block * 2.0 - 1.0).relu(),
+        Values::Normalized => block.shallow_clone(),
+        Values::Binary => block.gt(0.7),
     };
     let block = block.to_kind(input.kind).to_device(device);
     let Shape { batch, channels, spatial } = input.shape;

@@ -2,22 +2,20 @@
 
 use std::hint::black_box;
 
+use medcam::Shape;
 use medcam::ops::{Interpolation, resample};
-use medcam::tch::{Kind, Tensor};
-use medcam::{Layout, Shape};
+use medcam::tch::Tensor;
 
 use super::case::{Arm, Case, Layer, Values, values};
 
 pub fn cases(layer: Layer) -> Vec<Case> {
     let Layer { shape, input, .. } = layer;
-    // Maps are f32, whatever the layer is.
-    let same = layer.kind != Kind::Float || layer.layout != Layout::Contiguous;
-    if same || shape.spatial == input {
+    if !layer.stands_for_its_map() || shape.spatial == input {
         return Vec::new();
     }
     vec![Case {
         op: "resample",
-        layer: Layer { shape: Shape { channels: 1, ..shape }, ..layer },
+        layer: layer.as_map(),
         inputs: vec![layer.map(shape.spatial, Values::Rectified)],
         written: layer.map_bytes(input),
         medcam: cpu(layer),
