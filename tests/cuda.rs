@@ -6,3 +6,7 @@
 mod common;
 #[path = "cuda/device.rs"]
 mod device;
+#[path = "cuda/evaluation_sums.rs"]
+mod evaluation_sums;
+#[path = "cuda/guided_activation.rs"]
+mod guided_activation;

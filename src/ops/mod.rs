@@ -48,5 +48,7 @@ pub use view::View;
 #[cfg(feature = "cuda")]
 #[doc(hidden)]
 pub fn programs() -> &'static [&'static crate::device::Program] {
-    &[]
+    static PROGRAMS: &[&crate::device::Program] =
+        &[&evaluation_sums::cuda::PROGRAM, &guided_activation::cuda::PROGRAM];
+    PROGRAMS
 }

@@ -1,6 +1,8 @@
 //! What Otsu's threshold and the evaluation metrics need, from one pass over a map and its mask.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod table;
 
 pub use cpu::reference;

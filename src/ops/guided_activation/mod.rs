@@ -1,6 +1,8 @@
 //! The backward of a guided activation: a gradient passes where it and the input are positive.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 
 pub use cpu::reference;
 
@@ -19,7 +21,8 @@ use crate::error::{Error, Result};
 /// | `output` | as `input` | as `input` | `g_in`, overwritten |
 ///
 /// All three lie in memory in the same order, whichever it is. Where the activation is a ReLU, its
-/// output can stand for `x`, as it is positive in the same places. [`in_place`] writes over `gradient`.
+/// output can stand for `x`, as it is positive in the same places. [`in_place`] writes over
+/// `gradient`.
 ///
 /// No value is changed: a result is a value of `gradient`, or 0. A NaN is not hidden, it stays out
 /// of comparisons as in libtorch's backward of ReLU: a gradient of NaN stays NaN where `x > 0`, and

@@ -1,0 +1,148 @@
+// Counts and sums of a map in [0, 1] and a mask, between all multiples of 1/512 and on either side
+// of a threshold: the table of src/ops/evaluation_sums/table.rs, which says what the rows are.
+//
+// Reads `map` (B, N) float and `mask` (B, N) u8 once, writes a table of TABLE_LENGTH 64-bit words
+// per sample. A block takes rounds·4·BLOCK_THREADS values of one sample, a thread 4 side by side of
+// each round, and counts them in shared memory, its neighbours in one step where they fall into one
+// slot: maps are smooth, and many of their values are 0. Then it adds what it counted to the
+// sample's table in `tables`, and the last block of a sample moves that to `output` and leaves
+// zeros. All sums are of whole numbers, so they do not depend on the order.
+
+#include "lib/last_block.cuh"
+#include "lib/scalar.cuh"
+
+constexpr unsigned kHalfBins = 512;
+constexpr unsigned kInvalidRow = kHalfBins + 2;
+// A row outside of the mask, and inside.
+constexpr unsigned kSlots = 2 * (kInvalidRow + 1);
+static_assert(2 * kSlots == TABLE_LENGTH, "as table.rs has it");
+
+constexpr int kPerLoad = 4;
+// Loads of a thread that are under way at once.
+constexpr int kUnrolled = 4;
+
+// In shared memory a slot has two words of 32 bits, whose atomics are native. `low` is the sum of
+// its fractions modulo 2^32. `high` holds, from bit 16 on, how often that wrapped, and below the
+// count.
+static_assert(MOST_ROUNDS * kPerLoad * BLOCK_THREADS < 1 << 16, "the count of a block has 16 bits");
+static_assert(MOST_ROUNDS * kPerLoad <= 1 << 8, "the fractions of a thread have 32 bits");
+constexpr int kCountBits = 16;
+
+// Values of a thread that fell into one slot, one after the other.
+struct Run {
+  unsigned slot;
+  unsigned count;
+  unsigned fraction;
+};
+
+// The slot of a value, and how far it lies above the lower border of its bin in units of 2^-33. All
+// but the last conversion is exact, and it too from 2^-10 on; below that it takes the nearest.
+__device__ __forceinline__ Run run_of(float value, bool inside, float threshold) {
+  if (!(value >= 0.0f && value <= 1.0f)) return Run{2 * kInvalidRow + inside, 1, 0};
+  const float scaled = value * static_cast<float>(kHalfBins);
+  const int bin = static_cast<int>(scaled);
+  const float fraction = (scaled - static_cast<float>(bin)) * 16777216.0f;
+  const unsigned row = bin + (value >= threshold);
+  return Run{2 * row + inside, 1, static_cast<unsigned>(__float2int_rn(fraction))};
+}
+
+__device__ __forceinline__ void count(Run run, unsigned* low, unsigned* high) {
+  if (run.count == 0) return;
+  const unsigned before = atomicAdd(&low[run.slot], run.fraction);
+  const unsigned wrapped = before + run.fraction < before;
+  atomicAdd(&high[run.slot], run.count + (wrapped << kCountBits));
+}
+
+// Four values of a sample; those behind its end are not counted.
+struct Quad {
+  float values[kPerLoad];
+  // A byte each.
+  unsigned mask;
+  int count;
+};
+
+__device__ __forceinline__ Quad load_quad(const float* map, const u8* mask, long long first,
+                                          long long voxels) {
+  Quad quad = {};
+  const long long left = voxels - first;
+  quad.count = left >= kPerLoad ? kPerLoad : left > 0 ? static_cast<int>(left) : 0;
+  if (quad.count == kPerLoad && is_pack_aligned(map + first)) {
+    unpack<f32>(load_streaming(map + first), quad.values);
+  } else {
+#pragma unroll
+    for (int i = 0; i < kPerLoad; ++i) {
+      if (i < quad.count) quad.values[i] = map[first + i];
+    }
+  }
+  if (mask == nullptr) return quad;
+  if (quad.count == kPerLoad && (reinterpret_cast<size_t>(mask + first) & 3) == 0) {
+    quad.mask = *reinterpret_cast<const unsigned*>(mask + first);
+  } else {
+#pragma unroll
+    for (int i = 0; i < kPerLoad; ++i) {
+      if (i < quad.count) quad.mask |= static_cast<unsigned>(mask[first + i]) << (8 * i);
+    }
+  }
+  return quad;
+}
+
+// blocks: of a sample; `rounds`, a multiple of kUnrolled: of a block. `mask` may be null, then all
+// is outside. `threshold`: NaN for none. `tables` and `counters`: 0 before and after.
+extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
+    ENTRY(evaluation_sums)(const float* map, const u8* mask, long long voxels, float threshold,
+                           unsigned blocks, int rounds, unsigned long long* tables,
+                           unsigned* counters, unsigned long long* output) {
+  __shared__ unsigned low[kSlots];
+  __shared__ unsigned high[kSlots];
+  const long long sample = blockIdx.x / blocks;
+  map += sample * voxels;
+  if (mask != nullptr) mask += sample * voxels;
+  unsigned long long* table = tables + sample * TABLE_LENGTH;
+
+  for (unsigned slot = threadIdx.x; slot < kSlots; slot += BLOCK_THREADS) {
+    low[slot] = high[slot] = 0;
+  }
+  __syncthreads();
+
+  const long long block = blockIdx.x % blocks;
+  const long long first = (block * rounds * BLOCK_THREADS + threadIdx.x) * kPerLoad;
+  Run run = {0, 0, 0};
+  for (int round = 0; round < rounds; round += kUnrolled) {
+    Quad quads[kUnrolled];
+#pragma unroll
+    for (int u = 0; u < kUnrolled; ++u) {
+      const long long step = static_cast<long long>(round + u) * BLOCK_THREADS * kPerLoad;
+      quads[u] = load_quad(map, mask, first + step, voxels);
+    }
+#pragma unroll
+    for (int u = 0; u < kUnrolled; ++u) {
+#pragma unroll
+      for (int i = 0; i < kPerLoad; ++i) {
+        if (i >= quads[u].count) continue;
+        const bool inside = (quads[u].mask >> (8 * i) & 0xffu) != 0;
+        const Run next = run_of(quads[u].values[i], inside, threshold);
+        if (next.slot == run.slot) {
+          run.count += next.count;
+          run.fraction += next.fraction;
+        } else {
+          count(run, low, high);
+          run = next;
+        }
+      }
+    }
+  }
+  count(run, low, high);
+  __syncthreads();
+
+  for (unsigned slot = threadIdx.x; slot < kSlots; slot += BLOCK_THREADS) {
+    const unsigned word = high[slot];
+    if (word == 0) continue;
+    atomicAdd(&table[2 * slot], static_cast<unsigned long long>(word & ((1u << kCountBits) - 1)));
+    atomicAdd(&table[2 * slot + 1],
+              static_cast<unsigned long long>(word >> kCountBits) << 32 | low[slot]);
+  }
+  if (!is_last_block(&counters[sample], blocks)) return;
+  for (unsigned i = threadIdx.x; i < TABLE_LENGTH; i += BLOCK_THREADS) {
+    output[sample * TABLE_LENGTH + i] = atomicExch(&table[i], 0ull);
+  }
+}

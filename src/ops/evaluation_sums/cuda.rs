@@ -1,0 +1,102 @@
+//! The sums of an evaluation on a GPU.
+
+use super::{TABLE_LENGTH, check};
+use crate::device::{KernelBudget, Launch, Program, Scalar, Slice, SliceMut, Stream};
+use crate::error::{Error, Result};
+
+/// Eight of them, with the shared memory that their tables take, fill a multiprocessor.
+const BLOCK_THREADS: u32 = 256;
+/// Values that a thread takes at a time.
+const PER_LOAD: u32 = 4;
+/// Loads of a thread under way at once; rounds come in so many.
+const UNROLLED: u32 = 4;
+/// The most rounds of a block, 16384 values: what a block adds to the table in the end, up to 2060
+/// words, is then little beside what it reads.
+const MOST_ROUNDS: u32 = 16;
+/// As the kernel takes it.
+#[expect(clippy::cast_possible_truncation, reason = "a few thousand")]
+const TABLE_WORDS: u32 = TABLE_LENGTH as u32;
+/// 64-bit words of a table, in 32-bit counters.
+const TABLE_COUNTERS: usize = 2 * TABLE_LENGTH;
+
+/// `kernels/evaluation_sums.cu`.
+pub static PROGRAM: Program = Program {
+    stem: "evaluation_sums",
+    source: include_str!("../../../kernels/evaluation_sums.cu"),
+    scalars: &[Scalar::F32],
+    defines: &[
+        ("BLOCK_THREADS", BLOCK_THREADS),
+        ("MOST_ROUNDS", MOST_ROUNDS),
+        ("TABLE_LENGTH", TABLE_WORDS),
+    ],
+    kernels: &[KernelBudget { entry: "evaluation_sums", registers: 64, shared_bytes: 8256 }],
+};
+
+/// The tables of [`evaluation_sums()`](super::evaluation_sums()) in device memory; downloaded,
+/// [`EvaluationSums::from_tables`](super::EvaluationSums::from_tables) reads them. Enqueued, not
+/// waited for.
+///
+/// `map`, `mask` and `threshold` are as there. `tables` takes `B` times [`TABLE_LENGTH`] words.
+///
+/// # Errors
+///
+/// If the lengths do not agree, `threshold` is not in `[0, 1]`, memory is not on the stream's
+/// device, or the launch fails. Values of `map` that are not in `[0, 1]` are an error when the
+/// tables are read.
+pub fn evaluation_sums(
+    stream: &Stream,
+    map: Slice<f32>,
+    mask: Option<Slice<u8>>,
+    batch: usize,
+    threshold: Option<f32>,
+    tables: SliceMut<u64>,
+) -> Result<()> {
+    check(map.len(), mask.map(|mask| mask.len()), batch, threshold)?;
+    let refuse = |what: String| Err(Error::input("evaluation_sums", what));
+    if tables.len() != batch * TABLE_LENGTH {
+        let (words, given) = (batch * TABLE_LENGTH, tables.len());
+        return refuse(format!("tables: {batch} samples take {words} words, it has {given}"));
+    }
+    let voxels = map.len() / batch;
+    let blocks = |rounds: u32| voxels.div_ceil((rounds * PER_LOAD * BLOCK_THREADS) as usize);
+    // Fewer rounds where that gives each multiprocessor a block or two more to do.
+    let wanted = 2 * stream.gpu().multiprocessors() as usize;
+    let mut rounds = MOST_ROUNDS;
+    while rounds > UNROLLED && batch * blocks(rounds) < wanted {
+        rounds /= 2;
+    }
+    let blocks = blocks(rounds);
+    let (Ok(all_blocks), Ok(blocks)) = (u32::try_from(batch * blocks), u32::try_from(blocks))
+    else {
+        return refuse(format!("map: {batch} samples of {voxels} values are too many to launch"));
+    };
+    let kernel = stream.gpu().kernel(&PROGRAM, Scalar::F32, "evaluation_sums")?;
+    let (sums, counters) =
+        stream.counters(batch * (TABLE_COUNTERS + 1))?.split_at(batch * TABLE_COUNTERS)?;
+    // SAFETY: no memory at all, which the kernel does not read.
+    let no_mask = unsafe { Slice::from_raw(map.ordinal(), 0, 0) };
+    let (mask, threshold) = (mask.unwrap_or(no_mask), threshold.unwrap_or(f32::NAN));
+    let launch = Launch { grid: [all_blocks, 1, 1], block_threads: BLOCK_THREADS, shared_bytes: 0 };
+    // SAFETY: `evaluation_sums(const float*, const u8*, long long, float, unsigned, int, unsigned
+    // long long*, unsigned*, unsigned long long*)`. `map`, and `mask` unless it is null, have
+    // `batch` times `voxels` values, and no thread reads behind those of its sample. The counters,
+    // 256 bytes aligned, hold `batch` tables of 64-bit words that are 0 and a counter for each, and
+    // the last block of a sample makes all of them 0 again. `tables` has room for as many.
+    unsafe {
+        stream.launch(
+            &kernel,
+            launch,
+            &[
+                &map,
+                &mask,
+                &(voxels as u64),
+                &threshold,
+                &blocks,
+                &rounds,
+                &sums,
+                &counters,
+                &tables,
+            ],
+        )
+    }
+}
