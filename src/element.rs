@@ -3,6 +3,8 @@
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
+use crate::vectors::for_each_instruction_set;
+
 mod sealed {
     #[cfg(not(feature = "cuda"))]
     pub trait Sealed {}
@@ -87,7 +89,7 @@ impl Element for f16 {
 
     fn widen<'a>(values: &'a [Self], buffer: &'a mut Vec<f32>) -> &'a [f32] {
         buffer.resize(values.len(), 0.0);
-        values.convert_to_f32_slice(buffer);
+        widen_f16(values, buffer);
         buffer
     }
 }
@@ -112,11 +114,37 @@ impl Element for bf16 {
 
     fn widen<'a>(values: &'a [Self], buffer: &'a mut Vec<f32>) -> &'a [f32] {
         buffer.resize(values.len(), 0.0);
+        widen_bf16(values, buffer);
+        buffer
+    }
+}
+
+for_each_instruction_set! {
+    fn widen_f16(values: &[f16], wide: &mut [f32]) {
+        multiversion::target::match_target! {
+            // Four times as fast as `half`, which calls a function for each eight values.
+            "x86_64+f16c" => {
+                use std::arch::x86_64::{__m128i, _mm256_cvtph_ps};
+
+                let (eights, rest) = values.as_chunks::<8>();
+                let (wide_eights, wide_rest) = wide.as_chunks_mut::<8>();
+                for (wide, values) in wide_eights.iter_mut().zip(eights) {
+                    let bits: __m128i = zerocopy::transmute!(values.map(f16::to_bits));
+                    *wide = zerocopy::transmute!(_mm256_cvtph_ps(bits));
+                }
+                rest.convert_to_f32_slice(wide_rest);
+            },
+            _ => values.convert_to_f32_slice(wide),
+        }
+    }
+}
+
+for_each_instruction_set! {
+    fn widen_bf16(values: &[bf16], wide: &mut [f32]) {
         // A bf16 is the upper half of an f32; this loop is vectorised, `half`'s own is not.
-        for (wide, value) in buffer.iter_mut().zip(values) {
+        for (wide, value) in wide.iter_mut().zip(values) {
             *wide = f32::from_bits(u32::from(value.to_bits()) << 16);
         }
-        buffer
     }
 }
 

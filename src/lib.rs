@@ -42,6 +42,7 @@ pub mod ops;
 mod shape;
 #[cfg(feature = "torch")]
 mod torch;
+mod vectors;
 pub mod volumes;
 
 pub use error::{Error, Result};

@@ -7,12 +7,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Rooms, and the rooms that each may use (itself aside).
-const ROOMS: [(&str, &[&str]); 10] = [
+const ROOMS: [(&str, &[&str]); 11] = [
     ("error", &[]),
+    ("vectors", &[]),
     ("shape", &["error"]),
     ("device", &["error"]),
-    ("element", &["device"]),
-    ("ops", &["error", "element", "shape", "device"]),
+    ("element", &["device", "vectors"]),
+    ("ops", &["error", "vectors", "element", "shape", "device"]),
     ("volumes", &["error", "ops"]),
     ("torch", &["error", "element", "shape", "device", "ops"]),
     ("methods", &["error", "device", "ops", "torch"]),

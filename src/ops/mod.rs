@@ -30,6 +30,7 @@ mod lanes;
 pub mod normalize;
 pub mod project;
 pub mod resample;
+mod sums;
 mod tasks;
 mod view;
 

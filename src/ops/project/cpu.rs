@@ -113,9 +113,7 @@ fn dot_voxels<T: Element>(weights: &[f32], voxels: &[T], sums: &mut [f32], buffe
     let step = CONVERSION.div_ceil(channels);
     for (sums, voxels) in sums.chunks_mut(step).zip(voxels.chunks(step * channels)) {
         let wide = T::widen(voxels, buffer);
-        for (sum, voxel) in sums.iter_mut().zip(wide.chunks_exact(channels)) {
-            *sum = lanes::dot(weights, voxel);
-        }
+        lanes::sum_rows(sums, [wide], channels, |[a]| a);
     }
 }
 
