@@ -2,10 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "ops/alpha_weights.rs"]
+mod alpha_weights;
 #[path = "ops/channel_weights.rs"]
 mod channel_weights;
 #[path = "ops/common.rs"]
 mod common;
+#[path = "ops/elementwise.rs"]
+mod elementwise;
 #[path = "ops/evaluation_sums.rs"]
 mod evaluation_sums;
 #[path = "ops/fused.rs"]

@@ -92,12 +92,11 @@ pub fn grad_cam<T: Element>(
         refuse(count, "channels", channels, b, "gradient")?;
     }
     let weights_cancel = channel_weights::cancel(gradient, &weights);
-    let Projection { map, not_finite } = project_cpu::project(&weights, activation);
+    let Projection { map, not_finite, extremes } = project_cpu::project(&weights, activation);
     for (b, count) in not_finite.into_iter().enumerate() {
         refuse(count, "voxels", shape.voxels(), b, "activation, or its product with the gradient")?;
     }
     let (mut values, extremes) = if to == from {
-        let extremes = normalize_cpu::extremes(&map, shape.voxels());
         (map, extremes)
     } else {
         let resampled = resample_cpu::resample(&map, from, to, Interpolation::Linear, true);

@@ -37,10 +37,29 @@ fn sum_lanes<const N: usize, S: Copy + Default + AddAssign>(
             *lane += term(chunk.map(|values| values[i]));
         }
     }
-    for (i, lane) in (0..values[0].1.len()).zip(&mut lanes) {
+    // The rest in vectors of four, as far as they go.
+    let values = values.map(|(_, rest)| rest.as_chunks::<4>());
+    let (fours, ones) = (values[0].0.len(), values[0].1.len());
+    for (k, lanes) in (0..fours).zip(lanes.as_chunks_mut::<4>().0) {
+        let chunk = values.map(|(chunks, _)| &chunks[k]);
+        for (i, lane) in lanes.iter_mut().enumerate() {
+            *lane += term(chunk.map(|values| values[i]));
+        }
+    }
+    for (i, lane) in (0..ones).zip(&mut lanes[4 * fours..]) {
         *lane += term(values.map(|(_, rest)| rest[i]));
     }
     total(lanes)
+}
+
+/// `sum_i term([a[i], b[i], ...])` of slices that are too short for lanes.
+#[inline(always)]
+fn sum_in_order<const N: usize>(values: [&[f32]; N], term: impl Fn([f32; N]) -> f32) -> f32 {
+    let mut sum = 0.0;
+    for i in 0..values[0].len() {
+        sum += term(values.map(|values| values[i]));
+    }
+    sum
 }
 
 /// See [`add_rows`].
@@ -53,6 +72,20 @@ fn add_row<const N: usize, S: AddAssign>(
     let values = row(values, 0, sums.len());
     for (i, sum) in sums.iter_mut().enumerate() {
         *sum += term(values.map(|values| values[i]));
+    }
+}
+
+/// See [`add_four`].
+#[inline(always)]
+fn add_each_four<const N: usize>(
+    sums: &mut [f32],
+    rows: [[&[f32]; N]; 4],
+    term: impl Fn(usize, [f32; N]) -> f32,
+) {
+    let rows = rows.map(|values| row(values, 0, sums.len()));
+    for (i, sum) in sums.iter_mut().enumerate() {
+        let at = |j: usize| term(j, rows[j].map(|values| values[i]));
+        *sum += (at(0) + at(1)) + (at(2) + at(3));
     }
 }
 
@@ -84,7 +117,8 @@ for_each_instruction_set! {
         term: impl Fn([f32; N]) -> f32,
     ) {
         for (j, sum) in sums.iter_mut().enumerate() {
-            *sum = sum_lanes(row(values, j * width, width), &term);
+            let row = row(values, j * width, width);
+            *sum = if width < LANES { sum_in_order(row, &term) } else { sum_lanes(row, &term) };
         }
     }
 }
@@ -92,7 +126,7 @@ for_each_instruction_set! {
 for_each_instruction_set! {
     /// `sums[i] += sum_j term([a[j·width + i], b[j·width + i], ...])`, where `width` is the length of
     /// `sums`; the last row may be a shorter one.
-    pub(super) fn add_rows<const N: usize, S: Copy + AddAssign>(
+    pub(super) fn add_rows<const N: usize, S: AddAssign>(
         sums: &mut [S],
         values: [&[f32]; N],
         term: impl Fn([f32; N]) -> S,
@@ -104,5 +138,33 @@ for_each_instruction_set! {
             add_row(&mut sums[..width], row(values, start, width), &term);
             start += width;
         }
+    }
+}
+
+for_each_instruction_set! {
+    /// `sums[i] += sum_j term(j, [a[j][i], b[j][i], ...])` over four rows, in pairs.
+    pub(super) fn add_four<const N: usize>(
+        sums: &mut [f32],
+        rows: [[&[f32]; N]; 4],
+        term: impl Fn(usize, [f32; N]) -> f32,
+    ) {
+        add_each_four(sums, rows, &term);
+    }
+}
+
+for_each_instruction_set! {
+    /// How many of the sums are not finite; then ReLU in place, if `rectified`.
+    pub(super) fn finish(sums: &mut [f32], rectified: bool) -> u32 {
+        let mut not_finite = 0;
+        for sum in sums.iter_mut() {
+            not_finite += u32::from(!sum.is_finite());
+        }
+        if rectified {
+            for sum in sums {
+                // Not `max`, which would turn NaN into 0.
+                *sum = if *sum <= 0.0 { 0.0 } else { *sum };
+            }
+        }
+        not_finite
     }
 }

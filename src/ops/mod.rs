@@ -3,7 +3,10 @@
 //! | op | computes |
 //! |---|---|
 //! | [`channel_weights()`] | `w[b,c] = mean_n G[b,c,n]` |
+//! | [`alpha_weights()`] | Grad-CAM++'s weights |
 //! | [`project()`] | `L[b,n] = ReLU(sum_c w[b,c]·A[b,c,n])` |
+//! | [`elementwise()`] | HiResCAM's and LayerCAM's `ReLU(sum_c G·A)`, the latter of `ReLU(G)` |
+//! | [`channel_mean()`] | `1/C · sum_c A[b,c,n]`, Guided Backpropagation's map |
 //! | [`resample()`] | the map on another grid, linear or nearest |
 //! | [`normalize()`] | the map of each sample to `[0, 1]` |
 //! | [`grad_cam()`] | all of these, fused |
@@ -18,9 +21,11 @@
 //! **Deterministic**: an op gives the same bits on each run, for any number of threads, and a
 //! batch gives the bits that its samples give one by one.
 
+pub mod alpha_weights;
 pub mod channel_weights;
 #[cfg(feature = "cuda")]
 mod device_view;
+pub mod elementwise;
 pub mod evaluation_sums;
 #[cfg(feature = "cuda")]
 pub mod extremes;
@@ -34,14 +39,16 @@ mod sums;
 mod tasks;
 mod view;
 
+pub use alpha_weights::{Denominator, alpha_weights};
 pub use channel_weights::channel_weights;
 #[cfg(feature = "cuda")]
 pub use device_view::DeviceView;
+pub use elementwise::{Elementwise, elementwise};
 pub use evaluation_sums::{EvaluationSums, Sums, evaluation_sums};
 pub use fused::{Maps, grad_cam};
 pub use guided_activation::guided_activation;
 pub use normalize::{Range, normalize};
-pub use project::project;
+pub use project::{channel_mean, project};
 pub use resample::{Interpolation, resample};
 pub use view::View;
 

@@ -54,9 +54,9 @@ where
                     .collect::<Vec<_>>()
             })
         }
-        Layout::ChannelsLast => tasks::map(shape.elements(), 0..batch, |b| {
-            sum_columns(shape, &factors, b, &term)
-        }),
+        Layout::ChannelsLast => {
+            tasks::map(shape.elements(), 0..batch, |b| sum_columns(shape, &factors, b, &term))
+        }
     };
     sums.into_iter().flatten().collect()
 }
@@ -155,9 +155,7 @@ impl<T: Element> Factor<'_, T> {
         let voxels = shape.voxels();
         match self {
             Self::Tensor(view) => T::widen(&view.data()[row * voxels + first..][..length], buffer),
-            Self::PerVoxel(values) => {
-                &values[row / shape.channels * voxels + first..][..length]
-            }
+            Self::PerVoxel(values) => &values[row / shape.channels * voxels + first..][..length],
             Self::PerChannel(values) => {
                 let value = values[row];
                 // Filled once per row, not per block.

@@ -1,7 +1,7 @@
 use half::{bf16, f16};
 use medcam::element::Element;
-use medcam::ops::project::{TOLERANCE, reference};
-use medcam::ops::{View, project};
+use medcam::ops::project::{TOLERANCE, channel_mean_reference, reference};
+use medcam::ops::{View, channel_mean, project};
 use medcam::{Layout, Shape};
 use proptest::prelude::*;
 
@@ -31,6 +31,15 @@ fn check<T: Element>(shape: Shape, magnitude: f32, seed: u64) {
             })
             .collect();
         assert_eq!(bits(&fast), bits(&singles));
+
+        let mean = on_any_threads(|| channel_mean(&view).unwrap());
+        let absolute = View::new(&absolute_data, shape, layout).unwrap();
+        let scale = channel_mean_reference(&absolute);
+        let exact = channel_mean_reference(&view);
+        assert_close(&mean, &exact, |i| TOLERANCE * scale[i] + subnormal);
+        let singles: Vec<f32> =
+            (0..shape.batch).flat_map(|b| channel_mean(&sample(&view, b)).unwrap()).collect();
+        assert_eq!(bits(&mean), bits(&singles));
     }
 }
 
@@ -73,6 +82,14 @@ fn a_nan_stays_at_its_voxel() {
             assert_eq!(map[..36], [0.0; 36]);
         }
     }
+}
+
+#[test]
+fn the_mean_is_not_rectified() {
+    let shape = Shape::new(1, 4, [1, 1, 2]).unwrap();
+    let rows = [1.0_f32, -1.0, 2.0, -2.0, 3.0, -4.0, 4.0, f32::NEG_INFINITY];
+    let mean = channel_mean(&View::new(&rows, shape, Layout::Contiguous).unwrap()).unwrap();
+    assert_eq!(mean, [2.5, f32::NEG_INFINITY]);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use crate::element::Element;
 use crate::ops::lanes::{self, LANES};
+use crate::ops::normalize::cpu::Extremes;
 use crate::ops::{View, tasks};
 use crate::shape::{Layout, Shape};
 
@@ -12,11 +13,11 @@ const BLOCK: usize = 1 << 13;
 /// Tasks that a sample is parted into, at least, where they have `WORK` to do.
 const TASKS: usize = 64;
 /// Values that are worth the call of a conversion.
-const CONVERSION: usize = 1024;
+pub(in crate::ops) const CONVERSION: usize = 1024;
 /// Products that are worth a task of their own.
 const WORK: usize = 1 << 15;
 /// Channels that are summed in registers before they go to the voxel's sum.
-const GROUP: usize = 4;
+pub(in crate::ops) const GROUP: usize = 4;
 
 /// The written truth of [`project`](super::project()): the same, in f64.
 ///
@@ -40,41 +41,80 @@ pub fn reference<T: Element>(weights: &[f64], activation: &View<T>) -> Vec<f64> 
     map
 }
 
-/// The rectified map, and for each sample the voxels whose sum was not finite before ReLU.
+/// The written truth of [`channel_mean`](super::channel_mean()): the same, in f64.
+pub fn channel_mean_reference<T: Element>(tensor: &View<T>) -> Vec<f64> {
+    let Shape { batch, channels, .. } = tensor.shape();
+    let mut map = Vec::with_capacity(batch * tensor.shape().voxels());
+    for b in 0..batch {
+        for n in 0..tensor.shape().voxels() {
+            let sum: f64 = (0..channels).map(|c| tensor.value(b, c, n)).sum();
+            map.push(sum / channels as f64);
+        }
+    }
+    map
+}
+
+/// A map per sample, and for each sample the voxels whose sum was not finite before ReLU, and the
+/// extremes of what was written.
 pub(in crate::ops) struct Projection {
     pub(in crate::ops) map: Vec<f32>,
     pub(in crate::ops) not_finite: Vec<usize>,
+    pub(in crate::ops) extremes: Vec<Extremes>,
 }
 
 pub(in crate::ops) fn project<T: Element>(weights: &[f32], activation: &View<T>) -> Projection {
-    let Shape { batch, channels, .. } = activation.shape();
-    let voxels = activation.shape().voxels();
+    weighted_sum(weights, activation, true)
+}
+
+pub(in crate::ops) fn channel_mean<T: Element>(tensor: &View<T>) -> Projection {
+    let Shape { batch, channels, .. } = tensor.shape();
+    #[expect(clippy::cast_possible_truncation, reason = "rounded to f32 on purpose")]
+    let weight = (1.0 / channels as f64) as f32;
+    weighted_sum(&vec![weight; batch * channels], tensor, false)
+}
+
+fn weighted_sum<T: Element>(weights: &[f32], tensor: &View<T>, rectified: bool) -> Projection {
+    let shape = tensor.shape();
+    let Shape { channels, .. } = shape;
+    let voxels = shape.voxels();
+    over_channels(shape, rectified, |b, first, sums| {
+        let sample = &tensor.data()[b * channels * voxels..][..channels * voxels];
+        let weights = &weights[b * channels..][..channels];
+        match tensor.layout() {
+            Layout::Contiguous => add_rows(weights, sample, voxels, first, sums),
+            Layout::ChannelsLast => {
+                dot_voxels(weights, &sample[first * channels..][..sums.len() * channels], sums);
+            }
+        }
+    })
+}
+
+/// The maps that `add(b, first, sums)` makes block by block: it adds to `sums`, zeros before, those
+/// of the voxels of sample `b` from `first` on.
+pub(in crate::ops) fn over_channels(
+    shape: Shape,
+    rectified: bool,
+    add: impl Fn(usize, usize, &mut [f32]) + Sync,
+) -> Projection {
+    let Shape { batch, channels, .. } = shape;
+    let voxels = shape.voxels();
     let block = voxels.div_ceil(TASKS).max(WORK.div_ceil(channels));
     let block = block.next_multiple_of(LANES).min(BLOCK);
     let mut map = vec![0.0_f32; batch * voxels];
     let blocks = map.chunks_mut(voxels).enumerate().flat_map(|(b, map)| {
         map.chunks_mut(block).enumerate().map(move |(i, sums)| (b, i * block, sums))
     });
-    let not_finite = tasks::map(activation.data().len(), blocks, |(b, first, sums)| {
-        let sample = &activation.data()[b * channels * voxels..][..channels * voxels];
-        let weights = &weights[b * channels..][..channels];
-        let mut buffers = Buffers::default();
-        match activation.layout() {
-            Layout::Contiguous => add_rows(weights, sample, voxels, first, sums, &mut buffers),
-            Layout::ChannelsLast => {
-                let voxels = &sample[first * channels..][..sums.len() * channels];
-                dot_voxels(weights, voxels, sums, &mut buffers[0]);
-            }
-        }
-        rectify(sums)
+    let blocks = tasks::map(shape.elements(), blocks, |(b, first, sums)| {
+        add(b, first, sums);
+        (lanes::finish(sums, rectified) as usize, Extremes::of(sums))
     });
-    let not_finite =
-        not_finite.chunks(voxels.div_ceil(block)).map(|blocks| blocks.iter().sum()).collect();
-    Projection { map, not_finite }
+    // Merged in order: of 0 and -0, which one is the least depends on it.
+    let merged = blocks.chunks(voxels.div_ceil(block)).map(|blocks| {
+        blocks.iter().fold((0, Extremes::NONE), |all, block| (all.0 + block.0, all.1.and(block.1)))
+    });
+    let (not_finite, extremes) = merged.unzip();
+    Projection { map, not_finite, extremes }
 }
-
-/// Room to widen the rows of one group.
-type Buffers = [Vec<f32>; GROUP];
 
 /// `sums[i] += sum_c weights[c]·sample[c, first + i]`, the channels lying one after the other.
 fn add_rows<T: Element>(
@@ -83,49 +123,38 @@ fn add_rows<T: Element>(
     voxels: usize,
     first: usize,
     sums: &mut [f32],
-    buffers: &mut Buffers,
 ) {
     let length = sums.len();
     let row = |c: usize| &sample[c * voxels + first..][..length];
+    let mut buffers = [const { Vec::new() }; GROUP];
     let (groups, rest) = weights.as_chunks::<GROUP>();
-    for (group, &[w0, w1, w2, w3]) in groups.iter().enumerate() {
-        let [b0, b1, b2, b3] = &mut *buffers;
+    for (group, weights) in groups.iter().enumerate() {
+        let [b0, b1, b2, b3] = &mut buffers;
         let c = group * GROUP;
-        let a0 = &T::widen(row(c), b0)[..length];
-        let a1 = &T::widen(row(c + 1), b1)[..length];
-        let a2 = &T::widen(row(c + 2), b2)[..length];
-        let a3 = &T::widen(row(c + 3), b3)[..length];
-        for i in 0..length {
-            sums[i] += (w0 * a0[i] + w1 * a1[i]) + (w2 * a2[i] + w3 * a3[i]);
-        }
+        let rows = [
+            [T::widen(row(c), b0)],
+            [T::widen(row(c + 1), b1)],
+            [T::widen(row(c + 2), b2)],
+            [T::widen(row(c + 3), b3)],
+        ];
+        lanes::add_four(sums, rows, |j, [a]| weights[j] * a);
     }
-    for (i, w) in rest.iter().enumerate() {
-        let a = T::widen(row(groups.len() * GROUP + i), &mut buffers[0]);
-        for (sum, a) in sums.iter_mut().zip(a) {
-            *sum += w * a;
-        }
+    for (i, weight) in rest.iter().enumerate() {
+        let row = T::widen(row(groups.len() * GROUP + i), &mut buffers[0]);
+        lanes::add_rows(sums, [row], |[a]| weight * a);
     }
 }
 
 /// `sums[i] = sum_c weights[c]·voxels[i, c]`, the channels of a voxel lying side by side.
-fn dot_voxels<T: Element>(weights: &[f32], voxels: &[T], sums: &mut [f32], buffer: &mut Vec<f32>) {
+fn dot_voxels<T: Element>(weights: &[f32], voxels: &[T], sums: &mut [f32]) {
     let channels = weights.len();
     let step = CONVERSION.div_ceil(channels);
+    let (weights, mut buffer) = (weights.repeat(step.min(sums.len())), Vec::new());
     for (sums, voxels) in sums.chunks_mut(step).zip(voxels.chunks(step * channels)) {
-        let wide = T::widen(voxels, buffer);
-        lanes::sum_rows(sums, [wide], channels, |[a]| a);
+        let voxels = T::widen(voxels, &mut buffer);
+        let weights = &weights[..voxels.len()];
+        lanes::sum_rows(sums, [weights, voxels], channels, |[w, a]| w * a);
     }
-}
-
-/// ReLU in place; returns how many sums were not finite.
-fn rectify(sums: &mut [f32]) -> usize {
-    let mut not_finite = 0_usize;
-    for sum in sums {
-        not_finite += usize::from(!sum.is_finite());
-        // Not `max`, which would turn NaN into 0.
-        *sum = if *sum <= 0.0 { 0.0 } else { *sum };
-    }
-    not_finite
 }
 
 #[cfg(test)]

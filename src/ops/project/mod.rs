@@ -2,13 +2,14 @@
 
 pub(super) mod cpu;
 
-pub use cpu::reference;
+pub use cpu::{channel_mean_reference, reference};
 
 use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::ops::View;
 
-/// How far a voxel may lie from its [`reference()`], relative to `sum_c |w[b,c]·A[b,c,n]|`.
+/// How far a voxel may lie from its [`reference()`], relative to `sum_c |w[b,c]·A[b,c,n]|`, and from
+/// its [`channel_mean_reference()`], relative to `1/C · sum_c |A[b,c,n]|`.
 ///
 /// The same for `f32`, `f16` and `bf16`, which are widened exactly before the first product. Four
 /// channels are summed at a time, and these sums one after the other in f32: for up to 2048
@@ -54,4 +55,33 @@ pub fn project<T: Element>(weights: &[f32], activation: &View<T>) -> Result<Vec<
         ));
     }
     Ok(cpu::project(weights, activation).map)
+}
+
+/// The mean over the channels, not rectified: the map of Guided Backpropagation from the gradient at
+/// the input.
+///
+/// `L[b,n] = 1/C · sum_c A[b,c,n]`
+///
+/// | argument | shape | type | |
+/// |---|---|---|---|
+/// | `tensor` | `(B, C, D, H, W)`, either layout | f32, f16, bf16 | `A` |
+/// | returns | `(B, D, H, W)` | f32 | summed in f32 |
+///
+/// # Errors
+///
+/// None at present; what a [`View`] holds can always be averaged.
+///
+/// # Example
+///
+/// ```
+/// use medcam::ops::{View, channel_mean};
+/// use medcam::{Layout, Shape};
+///
+/// let gradient = [1.0_f32, -2.0, 3.0, /* channel 1 */ 4.0, 0.0, 1.0];
+/// let view = View::new(&gradient, Shape::new(1, 2, [1, 1, 3])?, Layout::Contiguous)?;
+/// assert_eq!(channel_mean(&view)?, [2.5, -1.0, 2.0]);
+/// # Ok::<(), medcam::Error>(())
+/// ```
+pub fn channel_mean<T: Element>(tensor: &View<T>) -> Result<Vec<f32>> {
+    Ok(cpu::channel_mean(tensor).map)
 }

@@ -1,0 +1,121 @@
+//! Grad-CAM++'s channel weights: the gradient's positive part, each voxel with its own factor.
+
+mod cpu;
+
+pub(super) use cpu::positive;
+pub use cpu::{bound, reference};
+
+use crate::element::Element;
+use crate::error::{Error, Result};
+use crate::ops::View;
+
+/// What the [`bound()`] on the error of a weight is made of: how far a sum may be off, relative to
+/// the sum of the magnitudes of its terms.
+///
+/// The same for `f32`, `f16` and `bf16`, which are widened exactly before the first operation. At
+/// most 64 values and a tree of 4 additions go into one f32 sum, f64 takes over from there:
+/// `(64 + 4)·2⁻²⁴ = 4.1e-6`; the few roundings within a term make up the rest.
+pub const TOLERANCE: f64 = 5e-6;
+
+/// What stands beside `2·G²` in the denominator of Grad-CAM++'s `alpha`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Denominator {
+    /// `D = (sum_m A[b,c,m])·G[b,c,n]³`, equation 19 of the paper (arXiv 1710.11063).
+    #[default]
+    Paper,
+    /// `D = sum_m A[b,c,m]·G[b,c,m]³`, one value per channel: M3d-CAM's and MONAI's.
+    M3dCam,
+}
+
+/// Grad-CAM++'s channel weights (arXiv 1710.11063).
+///
+/// `w[b,c] = sum_n alpha[b,c,n]·ReLU(s[b,n]·G[b,c,n])` with `alpha = G² / (2·G² + D)`.
+///
+/// Where `G = 0`, `alpha = 0`. Elsewhere `Denominator::Paper` comes to `1 / (2 + G·sum_m A)`. Where
+/// `G` is not 0 but the denominator is, it is replaced by 1, as in M3d-CAM 0.1.22 and MONAI 1.5:
+/// `alpha = G²`. (Both add 1e-7 to the denominator then, which takes over where `G` is below 2e-4.
+/// Here it is left out, so that a score times a constant gives weights times that constant.)
+///
+/// | argument | shape | type | |
+/// |---|---|---|---|
+/// | `activation` | `(B, C, D, H, W)`, either layout | f32, f16, bf16 | `A`, of the layer |
+/// | `gradient` | `(B, C, D, H, W)`, layout of `activation` | as `activation` | `G`, of the score |
+/// | `score_weight` | `(B, D, H, W)`, or none for 1 | f32 | `s`; `exp(score)` in the paper |
+/// | returns | `(B, C)` | f32 | summed in f32 by blocks, across them in f64 |
+///
+/// `Denominator::Paper` reads `A` and `G` once each, `Denominator::M3dCam` `G` twice. An `alpha`
+/// below 1.2e-38, f32's least normal value, may count as 0. Nothing else leaves the range of f32 on
+/// the way: no power of `G` is taken in f32 but that of its ratio to `sqrt(D)`.
+///
+/// A value of `A` or `G` that is not finite makes the weight of its channel not finite, and so do
+/// magnitudes of `A` above `f32::MAX / 1024 = 3e35`, or whose sum is above `f32::MAX`.
+///
+/// The denominator can pass through 0 where activations are negative. How far a weight may then lie
+/// from its [`reference()`], [`bound()`] says for each.
+///
+/// # Errors
+///
+/// If shape or layout of `gradient` is not that of `activation`, or `score_weight` does not have
+/// `B·D·H·W` values.
+///
+/// # Example
+///
+/// ```
+/// use medcam::ops::{Denominator, View, alpha_weights};
+/// use medcam::{Layout, Shape};
+///
+/// let shape = Shape::new(1, 1, [1, 1, 3])?;
+/// let activation = View::new(&[0.5_f32, 1.0, 0.5], shape, Layout::Contiguous)?;
+/// let gradient = View::new(&[1.0_f32, -1.0, 0.0], shape, Layout::Contiguous)?;
+/// // The activations add up to 2: alpha is 1/4 where G = 1, and where G = -1 ReLU leaves nothing.
+/// let weights = alpha_weights(&activation, &gradient, None, Denominator::Paper)?;
+/// assert_eq!(weights, [0.25]);
+/// # Ok::<(), medcam::Error>(())
+/// ```
+pub fn alpha_weights<T: Element>(
+    activation: &View<T>,
+    gradient: &View<T>,
+    score_weight: Option<&[f32]>,
+    denominator: Denominator,
+) -> Result<Vec<f32>> {
+    check("alpha_weights", activation, gradient)?;
+    let shape = activation.shape();
+    if let Some(score_weight) = score_weight
+        && score_weight.len() != shape.batch * shape.voxels()
+    {
+        let (expected, given) = (shape.batch * shape.voxels(), score_weight.len());
+        return Err(Error::input(
+            "alpha_weights",
+            format!(
+                "score_weight: activation {shape} takes {expected} (B·D·H·W) of them, got {given}"
+            ),
+        ));
+    }
+    Ok(cpu::alpha_weights(activation, gradient, score_weight, denominator))
+}
+
+/// Refuses a gradient that does not lie as the activation does; `operation` is who asks.
+pub(super) fn check<T: Element>(
+    operation: &str,
+    activation: &View<T>,
+    gradient: &View<T>,
+) -> Result<()> {
+    let (shape, given) = (activation.shape(), gradient.shape());
+    if given != shape {
+        return Err(Error::input(
+            operation,
+            format!("gradient: its shape {given} is not that of the activation, {shape}"),
+        ));
+    }
+    if gradient.layout() != activation.layout() {
+        return Err(Error::input(
+            operation,
+            format!(
+                "gradient: its layout is {:?}, that of the activation {:?}; lay one out as the other",
+                gradient.layout(),
+                activation.layout()
+            ),
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,152 @@
+use half::{bf16, f16};
+use medcam::element::Element;
+use medcam::ops::alpha_weights::{bound, reference};
+use medcam::ops::{Denominator, View, alpha_weights};
+use medcam::{Layout, Shape};
+use proptest::prelude::*;
+
+use crate::common::*;
+
+const DENOMINATORS: [Denominator; 2] = [Denominator::Paper, Denominator::M3dCam];
+
+/// Activations of both signs, whose denominators pass through 0, and activations behind a ReLU.
+fn check<T: Element>(shape: Shape, gradients: f32, activations: f32, seed: u64) {
+    let g = values::<T>(shape.elements(), gradients, seed);
+    let a = values::<T>(shape.elements(), activations, !seed);
+    check_values(shape, &a, &g, seed);
+    check_values(shape, &absolute(&a), &g, seed);
+}
+
+fn check_values<T: Element>(shape: Shape, a: &[T], g: &[T], seed: u64) {
+    let s = values::<f32>(shape.batch * shape.voxels(), 2.0, seed.wrapping_add(1));
+    let cases = LAYOUTS.into_iter().flat_map(|layout| {
+        DENOMINATORS.into_iter().flat_map(move |d| [(layout, d, false), (layout, d, true)])
+    });
+    for (layout, denominator, scored) in cases {
+        let [activation, gradient] = [a, g].map(|data| View::new(data, shape, layout).unwrap());
+        let s = scored.then_some(&s[..]);
+        let fast =
+            on_any_threads(|| alpha_weights(&activation, &gradient, s, denominator).unwrap());
+        let exact = reference(&activation, &gradient, s, denominator);
+        let bound = bound(&activation, &gradient, s, denominator);
+        assert_close(&fast, &exact, |i| bound[i]);
+        let singles: Vec<f32> = (0..shape.batch)
+            .flat_map(|b| {
+                let [a, g] = [&activation, &gradient].map(|view| sample(view, b));
+                let s = s.map(|s| &s[b * shape.voxels()..][..shape.voxels()]);
+                alpha_weights(&a, &g, s, denominator).unwrap()
+            })
+            .collect();
+        assert_eq!(bits(&fast), bits(&singles));
+    }
+}
+
+fn shapes_and_sizes(largest: f32, least: f32) -> impl Strategy<Value = (Shape, f32, f32)> {
+    (shapes(), magnitudes(largest, least), magnitudes(largest.min(1e33), least))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    #[test]
+    fn fast_is_reference_f32((shape, g, a) in shapes_and_sizes(1e30, 1e-38), seed: u64) {
+        check::<f32>(shape, g, a, seed);
+    }
+
+    #[test]
+    fn fast_is_reference_f16((shape, g, a) in shapes_and_sizes(6e4, 1e-7), seed: u64) {
+        check::<f16>(shape, g, a, seed);
+    }
+
+    #[test]
+    fn fast_is_reference_bf16((shape, g, a) in shapes_and_sizes(1e30, 1e-38), seed: u64) {
+        check::<bf16>(shape, g, a, seed);
+    }
+}
+
+/// More voxels than one task sums.
+#[test]
+fn many_segments() {
+    check::<f32>(Shape::new(2, 3, [31, 41, 57]).unwrap(), 1e-3, 1.0, 7);
+    check::<f16>(Shape::new(1, 1, [1, 300, 301]).unwrap(), 1e-3, 1.0, 8);
+}
+
+/// A bound that says nothing would let anything pass: with a ReLU in front, which most layers have,
+/// it is 1e-5 of the weight.
+#[test]
+fn weights_of_positive_activations_are_good() {
+    let shape = Shape::new(1, 8, [4, 9, 11]).unwrap();
+    let a = absolute(&values::<f32>(shape.elements(), 1.0, 1));
+    let g = values::<f32>(shape.elements(), 1e-3, 2);
+    let [a, g] = [&a, &g].map(|data| View::new(data, shape, Layout::Contiguous).unwrap());
+    let exact = reference(&a, &g, None, Denominator::Paper);
+    for (bound, exact) in bound(&a, &g, None, Denominator::Paper).iter().zip(&exact) {
+        assert!(*exact > 0.0 && *bound < 1.01e-5 * exact, "{bound} {exact}");
+    }
+}
+
+/// The lines of M3d-CAM 0.1.22 that make the weights, run by torch 2.11, with its 1e-7 (and printed
+/// digits): `a = (torch.arange(8.) - 2) / 4`, `g = (torch.arange(8.) * 5 % 8 - 3) / 2`.
+const M3D_CAM: [f64; 2] = [0.88336158, 0.5087809];
+
+#[test]
+fn as_m3d_cam() {
+    let shape = Shape::new(1, 2, [1, 1, 4]).unwrap();
+    let a: Vec<f32> = (0..8).map(|i| (i as f32 - 2.0) / 4.0).collect();
+    let g: Vec<f32> = (0..8).map(|i| ((i * 5 % 8) as f32 - 3.0) / 2.0).collect();
+    let [a, g] = [&a, &g].map(|data| View::new(data, shape, Layout::Contiguous).unwrap());
+    let weights = alpha_weights(&a, &g, None, Denominator::M3dCam).unwrap();
+    assert_close(&weights, &M3D_CAM, |_| 1e-6);
+}
+
+#[test]
+fn a_value_that_is_not_finite_spoils_its_channel_alone() {
+    let shape = Shape::new(1, 3, [1, 1, 33]).unwrap();
+    let ones = vec![1.0_f32; shape.elements()];
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        for (layout, denominator) in LAYOUTS.into_iter().zip(DENOMINATORS) {
+            let index = if layout == Layout::Contiguous { 33 + 32 } else { 32 * 3 + 1 };
+            let mut spoilt = ones.clone();
+            spoilt[index] = bad;
+            for (a, g) in [(&ones, &spoilt), (&spoilt, &ones)] {
+                let [a, g] = [a, g].map(|data| View::new(data, shape, layout).unwrap());
+                let weights = alpha_weights(&a, &g, None, denominator).unwrap();
+                assert_eq!(
+                    weights.iter().map(|w| w.is_finite()).collect::<Vec<_>>(),
+                    [true, false, true],
+                    "{bad} {layout:?} {denominator:?}"
+                );
+                let exact = reference(&a, &g, None, denominator);
+                assert!((f64::from(weights[0]) - exact[0]).abs() < 1e-5);
+            }
+        }
+    }
+}
+
+#[test]
+fn bad_arguments_are_errors_that_name_them() {
+    let shape = Shape::new(1, 2, [1, 2, 2]).unwrap();
+    let other = Shape::new(1, 4, [1, 2, 1]).unwrap();
+    let data = [0.0_f32; 8];
+    let view = |shape, layout| View::new(&data, shape, layout).unwrap();
+    let activation = view(shape, Layout::Contiguous);
+    let message = |gradient: &View<f32>, s: Option<&[f32]>| {
+        let error = alpha_weights(&activation, gradient, s, Denominator::Paper).unwrap_err();
+        assert!(error.is_input());
+        error.to_string()
+    };
+    assert_eq!(
+        message(&view(other, Layout::Contiguous), None),
+        "alpha_weights: gradient: its shape (1, 4, 1, 2, 1) is not that of the activation, \
+         (1, 2, 1, 2, 2)"
+    );
+    assert_eq!(
+        message(&view(shape, Layout::ChannelsLast), None),
+        "alpha_weights: gradient: its layout is ChannelsLast, that of the activation Contiguous; \
+         lay one out as the other"
+    );
+    assert_eq!(
+        message(&activation, Some(&[1.0; 3])),
+        "alpha_weights: score_weight: activation (1, 2, 1, 2, 2) takes 4 (B·D·H·W) of them, got 3"
+    );
+}
