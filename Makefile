@@ -17,6 +17,7 @@ test: ## set up, then lints and all tests
 	$(PYTHON) scripts/setup.py test
 	$(MAKE) --no-print-directory lint
 	$(CARGO) test --locked --no-default-features
+	$(CARGO) test --locked --no-default-features --features cuda
 	$(CARGO) test --locked --all-features
 
 bench: ## set up, then the benchmarks

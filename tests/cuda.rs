@@ -1,6 +1,12 @@
 //! What runs on a CUDA device: the device layer, and each op against its CPU twin. Where no device
 //! is, they say so and pass, unless MEDCAM_REQUIRE_CUDA=1.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "tests"
+)]
 
 #[path = "cuda/common.rs"]
 mod common;
@@ -10,3 +16,12 @@ mod device;
 mod evaluation_sums;
 #[path = "cuda/guided_activation.rs"]
 mod guided_activation;
+#[path = "cuda/intrinsics.rs"]
+mod intrinsics;
+// Sanitizers and libtorch do not go together.
+#[cfg(all(not(feature = "torch"), target_os = "linux", target_arch = "x86_64"))]
+#[path = "cuda/on_host.rs"]
+mod on_host;
+#[cfg(all(not(feature = "torch"), target_os = "linux", target_arch = "x86_64"))]
+#[path = "cuda/planted.rs"]
+mod planted;

@@ -24,6 +24,6 @@ pub fn gpu() -> Option<Stream> {
 #[allow(dead_code, reason = "the tests on the host build them all")]
 pub fn programs() -> Vec<&'static Program> {
     let mut programs = medcam::ops::programs().to_vec();
-    programs.push(&crate::device::PROGRAM);
+    programs.extend([&crate::device::PROGRAM, &crate::intrinsics::PROGRAM]);
     programs
 }

@@ -1,0 +1,46 @@
+//! Bugs put into copies of the project's own kernels: its ordinary tests must see each of them.
+
+use super::Run;
+use super::build::{Flavour, Kernels};
+use crate::common;
+
+struct Mutation {
+    /// The program that is built of the copy.
+    stem: &'static str,
+    /// Under `kernels/`.
+    file: &'static str,
+    from: &'static str,
+    to: &'static str,
+    flavour: Flavour,
+    /// The tests that must fail...
+    tests: &'static str,
+    /// ...and what is said then.
+    says: &'static str,
+}
+
+static MUTATIONS: [Mutation; 1] = [
+    // The counter is not back at 0 for the next launch.
+    Mutation {
+        stem: "device",
+        file: "lib/last_block.cuh",
+        from: "atomicInc(counter, blocks - 1)",
+        to: "atomicInc(counter, blocks)",
+        flavour: Flavour::Plain,
+        tests: "device::small_counters_are_zero_between_kernels",
+        says: "left == right",
+    },
+];
+
+#[test]
+fn bugs_in_real_kernels_are_seen() {
+    for mutation in &MUTATIONS {
+        let Mutation { stem, file, from, to, flavour, tests, says } = *mutation;
+        let mut programs = common::programs();
+        programs.retain(|program| program.stem == stem);
+        let kernels = Kernels::mutated(&programs, file, from, to);
+        let tests = [tests];
+        let outcome = Run { flavour, order: "forward", tests: &tests, variables: &[] }.of(&kernels);
+        let (text, seen) = (&outcome.text, !outcome.passed && outcome.text.contains(says));
+        assert!(seen, "{file}, {to:?} for {from:?}: not {says:?}, but\n{text}");
+    }
+}
