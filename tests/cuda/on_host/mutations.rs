@@ -18,7 +18,7 @@ struct Mutation {
     says: &'static str,
 }
 
-static MUTATIONS: [Mutation; 1] = [
+static MUTATIONS: [Mutation; 3] = [
     // The counter is not back at 0 for the next launch.
     Mutation {
         stem: "device",
@@ -28,6 +28,26 @@ static MUTATIONS: [Mutation; 1] = [
         flavour: Flavour::Plain,
         tests: "device::small_counters_are_zero_between_kernels",
         says: "left == right",
+    },
+    // One pack of 16 bytes too many.
+    Mutation {
+        stem: "guided_activation",
+        file: "guided_activation.cu",
+        from: "if (pack < packs) {\n      *reinterpret_cast",
+        to: "if (pack <= packs) {\n      *reinterpret_cast",
+        flavour: Flavour::Plain,
+        tests: "guided_activation::any_length_and_alignment",
+        says: "panicked at tests/cuda/guided_activation.rs:",
+    },
+    // What some threads of the block have not counted yet is added to the sample's sums.
+    Mutation {
+        stem: "evaluation_sums",
+        file: "evaluation_sums.cu",
+        from: "count(run, low, high);\n  __syncthreads();",
+        to: "count(run, low, high);",
+        flavour: Flavour::Thread,
+        tests: "evaluation_sums::small_equals_the_cpu",
+        says: "ThreadSanitizer: data race kernels/evaluation_sums.cu:",
     },
 ];
 
