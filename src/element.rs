@@ -1,6 +1,7 @@
-//! The storage types of activations and gradients.
+//! The storage types of activations and gradients, and those of finished maps.
 
 use half::slice::HalfFloatSliceExt;
+use half::vec::HalfBitsVecExt;
 use half::{bf16, f16};
 
 use crate::vectors::for_each_instruction_set;
@@ -14,6 +15,7 @@ mod sealed {
     impl Sealed for f32 {}
     impl Sealed for half::f16 {}
     impl Sealed for half::bf16 {}
+    impl Sealed for u8 {}
 }
 
 /// A storage type of activations and gradients: `f32`, `f16` or `bf16`.
@@ -148,6 +150,94 @@ for_each_instruction_set! {
     }
 }
 
+/// A storage type of finished maps: `f32`, `f16` or `u8`.
+///
+/// Maps are made in f32 and rounded once, when they are written: to the nearest value, ties to
+/// even. A `u8` holds 255ths, so it is for maps that are normalised to `[0, 1]`.
+pub trait MapElement: sealed::Sealed + Copy + Send + Sync + std::fmt::Debug + 'static {
+    /// The name of the type as the field writes it: `"f32"`, `"f16"`, `"u8"`.
+    const NAME: &'static str;
+
+    /// Whether the type holds `[0, 1]` and nothing else.
+    const UNIT_RANGE: bool;
+
+    /// `length` zeros, straight from the system where they are many: nothing is written yet.
+    fn zeros(length: usize) -> Vec<Self>;
+
+    /// Writes `value(i)`, rounded to this type, to each place `i`; for `u8` they are in `[0, 1]`.
+    ///
+    /// To be inlined, so that it becomes one loop of vector code with the arithmetic of `value`.
+    /// `line` is room that types may use, overwritten and resized.
+    fn fill(out: &mut [Self], line: &mut Vec<f32>, value: impl Fn(usize) -> f32);
+
+    /// The value as f32; exact, and in 255ths for `u8`.
+    fn wide(self) -> f32;
+}
+
+impl MapElement for f32 {
+    const NAME: &'static str = "f32";
+    const UNIT_RANGE: bool = false;
+
+    fn zeros(length: usize) -> Vec<Self> {
+        vec![0.0; length]
+    }
+
+    #[inline(always)]
+    fn fill(out: &mut [Self], _line: &mut Vec<f32>, value: impl Fn(usize) -> f32) {
+        for (i, out) in out.iter_mut().enumerate() {
+            *out = value(i);
+        }
+    }
+
+    fn wide(self) -> f32 {
+        self
+    }
+}
+
+impl MapElement for f16 {
+    const NAME: &'static str = "f16";
+    const UNIT_RANGE: bool = false;
+
+    fn zeros(length: usize) -> Vec<Self> {
+        vec![0_u16; length].reinterpret_into()
+    }
+
+    #[inline(always)]
+    fn fill(out: &mut [Self], line: &mut Vec<f32>, value: impl Fn(usize) -> f32) {
+        line.resize(out.len(), 0.0);
+        f32::fill(line, &mut Vec::new(), value);
+        // The processor's conversion of whole vectors.
+        out.convert_from_f32_slice(line);
+    }
+
+    fn wide(self) -> f32 {
+        self.to_f32()
+    }
+}
+
+impl MapElement for u8 {
+    const NAME: &'static str = "u8";
+    const UNIT_RANGE: bool = true;
+
+    fn zeros(length: usize) -> Vec<Self> {
+        vec![0; length]
+    }
+
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "the lowest bits are what counts")]
+    fn fill(out: &mut [Self], _line: &mut Vec<f32>, value: impl Fn(usize) -> f32) {
+        for (i, out) in out.iter_mut().enumerate() {
+            // From 2²³ on the floats are the whole numbers, so the sum is rounded to one; it lies
+            // in the lowest bits. Vector code on any processor, which `round_ties_even` is not.
+            *out = (value(i) * 255.0 + 8_388_608.0).to_bits() as u8;
+        }
+    }
+
+    fn wide(self) -> f32 {
+        f32::from(self) / 255.0
+    }
+}
+
 /// Whether the bits are those of a half-precision value of 0 or less. As bits, the negative values
 /// go from `-0`, the sign alone, up to `-∞`, and what lies above is NaN. Compares of whole vectors,
 /// which `half`'s own, value by value, do not become.
@@ -166,5 +256,19 @@ mod tests {
             assert_eq!(value.at_most_zero(), value.to_f32() <= 0.0, "f16 {bits:#x}");
             assert_eq!(wide.at_most_zero(), wide.to_f32() <= 0.0, "bf16 {bits:#x}");
         }
+    }
+
+    #[test]
+    fn a_u8_is_the_nearest_255th_with_ties_to_even() {
+        let mut steps = [0; 256];
+        u8::fill(&mut steps, &mut Vec::new(), |i| i as f32 / 255.0);
+        assert!((0..=255_u8).eq(steps));
+        assert!(steps.iter().enumerate().all(|(i, step)| step.wide() == i as f32 / 255.0));
+        // 255 times these is 0.5, 1.5 and 2.5 in f32.
+        let halves = [0.001_960_784_4, 0.005_882_353, 0.009_803_922];
+        assert_eq!(halves.map(|value| value * 255.0), [0.5, 1.5, 2.5]);
+        let mut steps = [9; 3];
+        u8::fill(&mut steps, &mut Vec::new(), |i| halves[i]);
+        assert_eq!(steps, [0, 2, 2]);
     }
 }

@@ -16,6 +16,8 @@ mod evaluation_sums;
 mod fused;
 #[path = "ops/guided_activation.rs"]
 mod guided_activation;
+#[path = "ops/guided_product.rs"]
+mod guided_product;
 #[path = "ops/normalize.rs"]
 mod normalize;
 #[path = "ops/project.rs"]

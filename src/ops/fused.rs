@@ -3,6 +3,7 @@
 use super::normalize::cpu as normalize_cpu;
 use super::project::cpu::{self as project_cpu, Projection};
 use super::resample::cpu as resample_cpu;
+use super::resample::rows::Plan;
 use super::{Interpolation, Range, View, channel_weights, normalize, project, resample};
 use crate::element::Element;
 use crate::error::{Error, Result};
@@ -42,8 +43,8 @@ pub struct Maps {
 /// | `activation` | `(B, C, D, H, W)`, either layout | f32, f16, bf16 | `A`, of the layer |
 /// | `gradient` | `(B, C, D, H, W)`, either layout | as `activation` | `G`, of the score |
 ///
-/// `G` and `A` are read once each; the least and greatest values are found while the map is
-/// written, and normalisation is one pass over it in place.
+/// `G` and `A` are read once each, and the finished map is written once: its least and greatest
+/// values are found beforehand, see [`resample::extremes()`].
 ///
 /// # Errors
 ///
@@ -96,19 +97,21 @@ pub fn grad_cam<T: Element>(
     for (b, count) in not_finite.into_iter().enumerate() {
         refuse(count, "voxels", shape.voxels(), b, "activation, or its product with the gradient")?;
     }
-    let (mut values, extremes) = if to == from {
-        (map, extremes)
-    } else {
-        let resampled = resample_cpu::resample(&map, from, to, Interpolation::Linear, true);
-        (resampled.map, resampled.extremes)
-    };
+    let plan = Plan::new(from, to, Interpolation::Linear);
+    let extremes = if to == from { extremes } else { resample_cpu::extremes(&plan, &map) };
+    let voxels = to.iter().product::<usize>();
     for (b, extremes) in extremes.iter().enumerate() {
         // Finite values mix to finite ones, but for a rounding beyond the greatest f32.
-        let voxels = values.len() / batch;
         refuse(usize::from(!extremes.all_finite()) * voxels, "voxels", voxels, b, "resampled map")?;
     }
     let ranges: Vec<Range> = extremes.iter().map(|extremes| extremes.range).collect();
-    if normalized {
+    let mut values = map;
+    if to != from {
+        let mut on_grid = vec![0.0; batch * voxels];
+        let ends = normalized.then_some(&ranges[..]);
+        resample_cpu::resample(&plan, &values, ends, &mut on_grid);
+        values = on_grid;
+    } else if normalized {
         normalize_cpu::rescale(&mut values, &ranges);
     }
     Ok(Maps { values, batch, spatial: to, ranges, weights_cancel })

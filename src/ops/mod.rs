@@ -9,6 +9,7 @@
 //! | [`channel_mean()`] | `1/C · sum_c A[b,c,n]`, Guided Backpropagation's map |
 //! | [`resample()`] | the map on another grid, linear or nearest |
 //! | [`normalize()`] | the map of each sample to `[0, 1]` |
+//! | [`guided_product()`] | Guided Grad-CAM: the map, resampled, times a guided map, normalised |
 //! | [`grad_cam()`] | all of these, fused |
 //! | [`guided_activation()`] | `g_in = g_out · (g_out > 0) · (x > 0)` |
 //! | [`evaluation_sums()`] | Otsu's threshold, and what lies above it inside and outside a mask |
@@ -31,6 +32,7 @@ pub mod evaluation_sums;
 pub mod extremes;
 pub mod fused;
 pub mod guided_activation;
+pub mod guided_product;
 mod lanes;
 pub mod normalize;
 pub mod project;
@@ -47,6 +49,7 @@ pub use elementwise::{Elementwise, elementwise};
 pub use evaluation_sums::{EvaluationSums, Sums, evaluation_sums};
 pub use fused::{Maps, grad_cam};
 pub use guided_activation::guided_activation;
+pub use guided_product::guided_product;
 pub use normalize::{Range, normalize};
 pub use project::{channel_mean, project};
 pub use resample::{Interpolation, resample};

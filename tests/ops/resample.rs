@@ -1,6 +1,9 @@
+use half::f16;
+use medcam::element::MapElement;
 use medcam::ops::Interpolation::{Linear, Nearest};
-use medcam::ops::resample;
-use medcam::ops::resample::{TOLERANCE, reference};
+use medcam::ops::normalize;
+use medcam::ops::resample::{TOLERANCE, extremes, reference, resample_into, resample_normalized};
+use medcam::ops::{Range, resample};
 use proptest::prelude::*;
 
 use crate::common::*;
@@ -84,6 +87,176 @@ proptest! {
                 prop_assert_eq!(fast.is_nan(), expected.is_nan());
             }
         }
+    }
+}
+
+/// Maps of noise, of few values, and of steps of one last bit: where extremes are hard to find.
+fn rugged(count: usize, kind: usize, size: f32, seed: u64) -> Vec<f32> {
+    let noise = values::<f32>(count, 1.0, seed);
+    let of = |value: f32| match kind {
+        0 => value * size,
+        1 => value.max(0.0) * size,
+        2 => (value * 1.5).round() * size,
+        _ if value > 0.0 => size,
+        _ => size.next_up(),
+    };
+    noise.into_iter().map(of).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// The corners alone give the range of the whole map: both ends are voxels of it, and no voxel
+    /// lies further outside than rounding puts it.
+    #[test]
+    fn extremes_are_those_of_the_resampled_map(
+        batch in prop::sample::select(vec![1, 3]),
+        from in prop::array::uniform3(1..12_usize),
+        to in prop::array::uniform3(1..40_usize),
+        kind in 0..4_usize,
+        size in magnitudes(3e38, 1e-36),
+        seed: u64,
+    ) {
+        let map = rugged(batch * from.iter().product::<usize>(), kind, size, seed);
+        for interpolation in [Linear, Nearest] {
+            let ranges =
+                on_any_threads(|| extremes(&map, batch, from, to, interpolation).unwrap());
+            let resampled = resample(&map, batch, from, to, interpolation).unwrap();
+            for (sample, range) in resampled.chunks(resampled.len() / batch).zip(ranges) {
+                let Range { minimum, maximum } = range;
+                prop_assert!(sample.contains(&minimum) && sample.contains(&maximum));
+                let least = sample.iter().copied().fold(f32::INFINITY, f32::min);
+                let greatest = sample.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                let slack = if interpolation == Linear { TOLERANCE * f64::from(size) } else { 0.0 };
+                prop_assert!(f64::from(minimum) - f64::from(least) <= slack);
+                prop_assert!(f64::from(greatest) - f64::from(maximum) <= slack);
+            }
+        }
+    }
+}
+
+fn narrowed<O: MapElement + PartialEq>(
+    map: &[f32],
+    batch: usize,
+    from: [usize; 3],
+    to: [usize; 3],
+    narrow: impl Fn(f32) -> O,
+) {
+    for interpolation in [Linear, Nearest] {
+        let (exact, ranges) =
+            resample_normalized::<f32>(map, batch, from, to, interpolation).unwrap();
+        let expected: Vec<O> = exact.iter().map(|&value| narrow(value)).collect();
+        let given = on_any_threads(|| {
+            resample_normalized::<O>(map, batch, from, to, interpolation).unwrap()
+        });
+        assert_eq!(given, (expected, ranges));
+    }
+}
+
+proptest! {
+    #[test]
+    fn normalized_is_reference(
+        batch in prop::sample::select(vec![1, 3]),
+        from in prop::array::uniform3(1..12_usize),
+        to in prop::array::uniform3(1..40_usize),
+        kind in 0..4_usize,
+        size in magnitudes(3e38, 1e-36),
+        seed: u64,
+    ) {
+        let voxels = from.iter().product::<usize>();
+        let map = rugged(batch * voxels, kind, size, seed);
+        let wide: Vec<f64> = map.iter().map(|&value| f64::from(value)).collect();
+        let new_voxels = to.iter().product::<usize>();
+        for interpolation in [Linear, Nearest] {
+            let run = |map: &[f32], batch| {
+                resample_normalized::<f32>(map, batch, from, to, interpolation).unwrap()
+            };
+            let (fast, ranges) = on_any_threads(|| run(&map, batch));
+            let exact = reference(&wide, batch, from, to, interpolation);
+            for b in 0..batch {
+                let place = b * new_voxels..(b + 1) * new_voxels;
+                let (single, range) = run(&map[b * voxels..][..voxels], 1);
+                assert_eq!(bits(&fast[place.clone()]), bits(&single));
+                assert_eq!(range[0], ranges[b]);
+                let width = f64::from(range[0].maximum) - f64::from(range[0].minimum);
+                if width == 0.0 {
+                    assert!(single.iter().all(|&value| value == 0.0));
+                    continue;
+                }
+                assert!(single.contains(&0.0) && single.contains(&1.0));
+                assert!(single.iter().all(|value| (0.0..=1.0).contains(value)));
+                let tolerance = if interpolation == Linear { TOLERANCE } else { 0.0 };
+                let bound = 2.0 * tolerance * f64::from(size) / width + normalize::TOLERANCE;
+                if bound < 0.1 {
+                    assert_close(&single, &normalize::reference(&exact[place], 1), |_| bound);
+                }
+            }
+        }
+        narrowed(&map, batch, from, to, f16::from_f32);
+        narrowed(&map, batch, from, to, |value| (value * 255.0).round_ties_even() as u8);
+    }
+}
+
+#[test]
+fn a_constant_map_stays_constant_to_the_last_bit_and_becomes_0() {
+    for value in [0.1, -0.3, 1.0 / 3.0, 16_777_213.0, f32::MAX, -0.0] {
+        for (from, to) in [([3, 4, 5], [7, 2, 9]), ([2, 2, 2], [101, 103, 107]), ([5; 3], [3; 3])] {
+            let map = vec![value; from.iter().product()];
+            let resampled = resample(&map, 1, from, to, Linear).unwrap();
+            assert!(resampled.iter().all(|&v| v == value), "{value} {from:?} {to:?}");
+            let (zero, _) = resample_normalized::<f32>(&map, 1, from, to, Linear).unwrap();
+            assert!(zero.iter().all(|v| v.to_bits() == 0));
+        }
+    }
+}
+
+#[test]
+fn into_is_the_same_and_needs_what_it_says() {
+    let (from, to) = ([2, 2, 3], [3, 4, 2]);
+    let (map, [resampled, mut other]) =
+        ([SOURCE, SOURCE].concat(), [(); 2].map(|()| vec![9.0; 48]));
+    let mut out = resampled;
+    resample_into(&map, 2, from, to, Linear, None, &mut out).unwrap();
+    assert_eq!(bits(&out), bits(&resample(&map, 2, from, to, Linear).unwrap()));
+    let ranges = extremes(&map, 2, from, to, Linear).unwrap();
+    resample_into(&map, 2, from, to, Linear, Some(&ranges), &mut out).unwrap();
+    assert_eq!((out, ranges.clone()), resample_normalized(&map, 2, from, to, Linear).unwrap());
+
+    // A narrower range than there is: what lies outside becomes 0 or 1.
+    let narrow = [Range { minimum: 1.0, maximum: 2.0 }; 2];
+    resample_into(&map, 2, from, to, Linear, Some(&narrow), &mut other).unwrap();
+    let expected = [TRILINEAR, TRILINEAR].concat().into_iter().map(|v| (v - 1.0).clamp(0.0, 1.0));
+    assert_eq!(other, expected.collect::<Vec<_>>());
+
+    let mut bytes = [7_u8; 48];
+    let error = resample_into(&map, 2, from, to, Linear, None, &mut bytes).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "resample: out: u8 holds normalised maps alone; give ranges, or take f32"
+    );
+    let error =
+        resample_into(&map, 2, from, to, Linear, Some(&ranges[1..]), &mut bytes).unwrap_err();
+    assert_eq!(error.to_string(), "resample: ranges: 2 samples take as many, got 1");
+    let error =
+        resample_into(&map, 2, from, to, Linear, Some(&ranges), &mut bytes[1..]).unwrap_err();
+    assert_eq!(error.to_string(), "resample: out: (2, 3, 4, 2) takes 48 values, got 47");
+    assert_eq!(bytes, [7; 48]);
+}
+
+#[test]
+fn a_map_that_is_not_finite_has_no_range() {
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let mut map = [SOURCE, SOURCE].concat();
+        map[13] = bad;
+        map[17] = bad;
+        let error = extremes(&map, 2, [1, 3, 4], [1, 7, 9], Linear).unwrap_err();
+        assert!(error.is_input());
+        assert_eq!(
+            error.to_string(),
+            "resample: map: 2 of the 12 voxels of sample 1 are not finite"
+        );
+        let error = resample_normalized::<u8>(&map, 2, [1, 3, 4], [1, 7, 9], Linear).unwrap_err();
+        assert!(error.is_input());
     }
 }
 

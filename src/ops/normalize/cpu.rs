@@ -41,25 +41,9 @@ impl Extremes {
         Self { range: Range { minimum: f32::INFINITY, maximum: f32::NEG_INFINITY }, probe: 0.0 };
 
     pub(in crate::ops) fn of(values: &[f32]) -> Self {
-        let mut minimum = [f32::INFINITY; LANES];
-        let mut maximum = [f32::NEG_INFINITY; LANES];
-        let mut probe = [0.0_f32; LANES];
-        let mut take = |values: &[f32]| {
-            for (i, &value) in values.iter().enumerate() {
-                minimum[i] = lesser(value, minimum[i]);
-                maximum[i] = greater(value, maximum[i]);
-                probe[i] += 0.0 * value;
-            }
-        };
-        let (chunks, rest) = values.as_chunks::<LANES>();
-        for chunk in chunks {
-            take(chunk);
-        }
-        take(rest);
-        (0..LANES).fold(Self::NONE, |all, i| {
-            let range = Range { minimum: minimum[i], maximum: maximum[i] };
-            all.and(Self { range, probe: probe[i] })
-        })
+        let mut lanes = Lanes::NONE;
+        lanes.take(values);
+        lanes.total()
     }
 
     /// Those of the values of both.
@@ -74,12 +58,55 @@ impl Extremes {
     }
 }
 
+/// The extremes of every 16th value each, which the compiler turns into vector code.
+pub(in crate::ops) struct Lanes {
+    minimum: [f32; LANES],
+    maximum: [f32; LANES],
+    probe: [f32; LANES],
+}
+
+impl Lanes {
+    /// Those of no values at all.
+    pub(in crate::ops) const NONE: Self = Self {
+        minimum: [Extremes::NONE.range.minimum; LANES],
+        maximum: [Extremes::NONE.range.maximum; LANES],
+        probe: [Extremes::NONE.probe; LANES],
+    };
+
+    #[inline(always)]
+    pub(in crate::ops) fn take(&mut self, values: &[f32]) {
+        let (chunks, rest) = values.as_chunks::<LANES>();
+        for chunk in chunks {
+            self.take_few(chunk);
+        }
+        self.take_few(rest);
+    }
+
+    #[inline(always)]
+    fn take_few(&mut self, values: &[f32]) {
+        for (i, &value) in values.iter().enumerate() {
+            self.minimum[i] = lesser(value, self.minimum[i]);
+            self.maximum[i] = greater(value, self.maximum[i]);
+            self.probe[i] += 0.0 * value;
+        }
+    }
+
+    pub(in crate::ops) fn total(&self) -> Extremes {
+        (0..LANES).fold(Extremes::NONE, |all, i| {
+            let range = Range { minimum: self.minimum[i], maximum: self.maximum[i] };
+            all.and(Extremes { range, probe: self.probe[i] })
+        })
+    }
+}
+
 /// `f32::min` costs several instructions more, all for NaN, which `probe` has seen already.
+#[inline(always)]
 fn lesser(a: f32, b: f32) -> f32 {
     if a < b { a } else { b }
 }
 
 /// As `lesser`.
+#[inline(always)]
 fn greater(a: f32, b: f32) -> f32 {
     if a > b { a } else { b }
 }
@@ -93,26 +120,58 @@ pub(in crate::ops) fn extremes(map: &[f32], voxels: usize) -> Vec<Extremes> {
     blocks.chunks(voxels.div_ceil(BLOCK)).map(merge).collect()
 }
 
+/// How values of a range get to `[0, 1]`.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::ops) struct Rescale {
+    /// A power of two that keeps the range, and one over it, away from both ends of f32; 0 for a
+    /// range of one value.
+    scale: f32,
+    /// `-scale·minimum`
+    offset: f32,
+    /// One over the scaled range, rounded up so far that the maximum becomes 1 or more.
+    factor: f32,
+}
+
+impl Rescale {
+    pub(in crate::ops) fn new(Range { minimum, maximum }: Range) -> Self {
+        if minimum == maximum {
+            return Self { scale: 0.0, offset: 0.0, factor: 0.0 };
+        }
+        let scale = match maximum - minimum {
+            range if range > 1.0 / SMALL => SMALL,
+            range if range < SMALL => 1.0 / SMALL,
+            _ => 1.0,
+        };
+        let offset = -scale * minimum;
+        let range = scale * maximum + offset;
+        let factor = 1.0 / range;
+        let factor = if range * factor < 1.0 { factor.next_up() } else { factor };
+        Self { scale, offset, factor }
+    }
+
+    /// The value on `[0, 1]`. One that rounding has put outside of the range becomes 0 or 1.
+    #[inline(always)]
+    pub(in crate::ops) fn apply(self, value: f32) -> f32 {
+        // The first product is exact.
+        let unit = (value * self.scale + self.offset) * self.factor;
+        lesser(greater(unit, 0.0), 1.0)
+    }
+}
+
+/// 2⁻⁶⁴
+const SMALL: f32 = f32::from_bits((127 - 64) << 23);
+
 /// Maps the range of each sample onto `[0, 1]`, in place.
 pub(in crate::ops) fn rescale(map: &mut [f32], ranges: &[Range]) {
     let voxels = map.len() / ranges.len();
     let work = map.len();
-    let blocks = map
-        .chunks_mut(voxels)
-        .zip(ranges)
-        .flat_map(|(sample, range)| sample.chunks_mut(BLOCK).map(move |block| (block, range)));
-    tasks::map(work, blocks, |(block, &Range { minimum, maximum })| {
-        if minimum == maximum {
-            block.fill(0.0);
-            return;
-        }
-        // Halves, where the difference itself is above the greatest f32.
-        let factor = if (maximum - minimum).is_finite() { 1.0 } else { 0.5 };
-        let minimum = minimum * factor;
-        let range = maximum * factor - minimum;
+    let blocks = map.chunks_mut(voxels).zip(ranges).flat_map(|(sample, &range)| {
+        let rescale = Rescale::new(range);
+        sample.chunks_mut(BLOCK).map(move |block| (block, rescale))
+    });
+    tasks::map(work, blocks, |(block, rescale)| {
         for value in block {
-            // A quotient, not a product: 1 / range overflows for a range below 3e-39.
-            *value = (*value * factor - minimum) / range;
+            *value = rescale.apply(*value);
         }
     });
 }

@@ -8,8 +8,9 @@ use crate::error::{Error, Result};
 
 /// How far a normalised value may lie from its [`reference()`]; absolute, as both are in `[0, 1]`.
 ///
-/// Two differences and a quotient, each rounded to f32 once: `3·2⁻²⁴ = 1.8e-7`.
-pub const TOLERANCE: f64 = 2e-7;
+/// Two differences and a product, each rounded to f32 once, and the inverse of the range, rounded
+/// up: `5·2⁻²⁴ = 3.0e-7`.
+pub const TOLERANCE: f64 = 3e-7;
 
 /// The least and greatest value of one sample's map before normalisation.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -1,19 +1,10 @@
-//! Resampling on the CPU: the reference, and the fast version.
-//!
-//! The fast version goes axis by axis. Along W, where positions must be gathered, it widens the
-//! few rows of the source; along D and then H whole rows of the final width are mixed, which is
-//! vector code, and only those along H are as many as the result has.
-
-use std::borrow::Cow;
-use std::ops::Range;
+//! Resampling on the CPU: the reference, and what is done with the rows of the fast version.
 
 use super::Interpolation;
-use super::taps::{Tap, taps};
-use crate::ops::normalize::cpu::Extremes;
-use crate::ops::tasks;
-
-/// Voxels that one task writes, at least; whole rows.
-const BLOCK: usize = 1 << 13;
+use super::rows::{Plan, Take};
+use crate::element::MapElement;
+use crate::ops::Range;
+use crate::ops::normalize::cpu::{Extremes, Lanes, Rescale};
 
 /// The written truth of [`resample`](super::resample()): the same, in f64.
 ///
@@ -66,108 +57,84 @@ pub fn reference(
     resampled
 }
 
-/// The new map, and the extremes of each sample if they were asked for.
-pub(in crate::ops) struct Resampled {
-    pub(in crate::ops) map: Vec<f32>,
-    pub(in crate::ops) extremes: Vec<Extremes>,
+/// Keeps the extremes of the rows.
+pub(in crate::ops) struct Tally {
+    lanes: Lanes,
+    line: Vec<f32>,
 }
 
-pub(in crate::ops) fn resample(
-    map: &[f32],
-    from: [usize; 3],
-    to: [usize; 3],
-    interpolation: Interpolation,
-    track: bool,
-) -> Resampled {
-    let [along_d, along_h, along_w] =
-        [0, 1, 2].map(|axis| taps(from[axis], to[axis], interpolation));
-    let widened = widen_rows(map, from[2], &along_w);
-    let [_, height, width] = to;
-    let old_plane = from[1] * width;
-    let batch = map.len() / from.iter().product::<usize>();
-    let rows_per_block = BLOCK.div_ceil(width).min(height);
+impl Take for Tally {
+    #[inline(always)]
+    fn take(&mut self, width: usize, value: impl Fn(usize) -> f32) {
+        self.line.resize(width, 0.0);
+        f32::fill(&mut self.line, &mut Vec::new(), value);
+        self.lanes.take(&self.line);
+    }
+}
 
-    let mut resampled = vec![0.0_f32; batch * to.iter().product::<usize>()];
-    let write_block = |(plane, block, out): (usize, usize, &mut [f32])| {
-        let mut mixed = Vec::new();
-        let (b, d) = (plane / to[0], plane % to[0]);
-        let along_h = &along_h[block * rows_per_block..][..out.len() / width];
-        let needed = along_h[0].low..along_h[along_h.len() - 1].high + 1;
-        let volume = &widened[b * from[0] * old_plane..][..from[0] * old_plane];
-        let source = mix_planes(volume, along_d[d], needed.clone(), old_plane, width, &mut mixed);
-        let row = |y: usize| &source[(y - needed.start) * width..][..width];
-        let mut extremes = Extremes::NONE;
-        for (out, tap) in out.chunks_exact_mut(width).zip(along_h) {
-            mix(out, row(tap.low), row(tap.high), tap.weight);
-            if track {
-                extremes = extremes.and(Extremes::of(out));
-            }
-        }
-        extremes
-    };
-    let work = resampled.len();
-    let blocks = resampled.chunks_mut(height * width).enumerate().flat_map(|(plane, out)| {
-        out.chunks_mut(rows_per_block * width).enumerate().map(move |(i, out)| (plane, i, out))
-    });
-    let blocks = tasks::map(work, blocks, write_block);
-    let extremes = if track {
+impl Tally {
+    /// Of no rows yet.
+    pub(in crate::ops) const NONE: Self = Self { lanes: Lanes::NONE, line: Vec::new() };
+
+    /// The extremes of each sample, from those of its blocks.
+    pub(in crate::ops) fn per_sample(tallies: &[Self], blocks_per_sample: usize) -> Vec<Extremes> {
         // Merged in order: of 0 and -0, which one wins depends on it.
-        let merge =
-            |blocks: &[Extremes]| blocks.iter().fold(Extremes::NONE, |all, &block| all.and(block));
-        blocks.chunks(blocks.len() / batch).map(merge).collect()
-    } else {
-        Vec::new()
-    };
-    Resampled { map: resampled, extremes }
+        let merge = |tallies: &[Self]| {
+            tallies.iter().fold(Extremes::NONE, |all, tally| all.and(tally.lanes.total()))
+        };
+        tallies.chunks(blocks_per_sample).map(merge).collect()
+    }
 }
 
-/// All rows of `width` values, resampled along their length.
-fn widen_rows<'a>(map: &'a [f32], width: usize, taps: &[Tap]) -> Cow<'a, [f32]> {
-    if taps.len() == width {
-        return Cow::Borrowed(map);
+/// Writes the rows to where they belong, on `[0, 1]` if there is a way to it.
+pub(in crate::ops) struct Store<'a, O> {
+    out: &'a mut [O],
+    rescale: Option<Rescale>,
+    line: Vec<f32>,
+}
+
+impl<'a, O> Store<'a, O> {
+    /// For each block of `out`, a map of many blocks for each range.
+    pub(in crate::ops) fn blocks(
+        plan: &Plan,
+        ranges: Option<&[Range]>,
+        out: &'a mut [O],
+    ) -> impl Iterator<Item = Self> {
+        let blocks = plan.blocks_per_sample();
+        let rescales: Option<Vec<_>> =
+            ranges.map(|ranges| ranges.iter().copied().map(Rescale::new).collect());
+        plan.parts_mut(out).enumerate().map(move |(block, out)| {
+            let rescale = rescales.as_ref().map(|rescales| rescales[block / blocks]);
+            Self { out, rescale, line: Vec::new() }
+        })
     }
-    let mut widened = vec![0.0_f32; map.len() / width * taps.len()];
-    let (work, rows) = (widened.len(), BLOCK.div_ceil(taps.len()));
-    let blocks = widened.chunks_mut(rows * taps.len()).zip(map.chunks(rows * width));
-    tasks::map(work, blocks, |(out, rows)| {
-        for (out, row) in out.chunks_exact_mut(taps.len()).zip(rows.chunks_exact(width)) {
-            for (out, &Tap { low, high, weight }) in out.iter_mut().zip(taps) {
-                let low = row[low];
-                let mixed = (1.0 - weight) * low + weight * row[high];
-                // Infinity times 0 would be NaN.
-                *out = if weight == 0.0 { low } else { mixed };
-            }
+}
+
+impl<O: MapElement> Take for Store<'_, O> {
+    #[inline(always)]
+    fn take(&mut self, width: usize, value: impl Fn(usize) -> f32) {
+        let (out, rest) = std::mem::take(&mut self.out).split_at_mut(width);
+        self.out = rest;
+        match self.rescale {
+            None => O::fill(out, &mut self.line, value),
+            Some(rescale) => O::fill(out, &mut self.line, |i| rescale.apply(value(i))),
         }
-    });
-    Cow::Owned(widened)
+    }
 }
 
-/// The given rows of the plane that `tap` mixes from those of `volume`.
-fn mix_planes<'a>(
-    volume: &'a [f32],
-    tap: Tap,
-    rows: Range<usize>,
-    plane: usize,
-    width: usize,
-    mixed: &'a mut Vec<f32>,
-) -> &'a [f32] {
-    let part = |z: usize| &volume[z * plane + rows.start * width..][..rows.len() * width];
-    if tap.weight == 0.0 {
-        return part(tap.low);
-    }
-    mixed.resize(rows.len() * width, 0.0);
-    mix(mixed, part(tap.low), part(tap.high), tap.weight);
-    mixed
+/// The extremes of each resampled map, from those voxels alone that can be one.
+pub(in crate::ops) fn extremes(plan: &Plan, map: &[f32]) -> Vec<Extremes> {
+    let corners = plan.corners();
+    let tallies = corners.run(map, std::iter::repeat_with(|| Tally::NONE));
+    Tally::per_sample(&tallies, corners.blocks_per_sample())
 }
 
-/// `out = (1 - weight)·low + weight·high`; `low` alone where `weight` is 0.
-fn mix(out: &mut [f32], low: &[f32], high: &[f32], weight: f32) {
-    if weight == 0.0 {
-        out.copy_from_slice(low);
-        return;
-    }
-    let rest = 1.0 - weight;
-    for ((out, low), high) in out.iter_mut().zip(low).zip(high) {
-        *out = rest * low + weight * high;
-    }
+/// Writes the maps on the new grid into `out`, each from its range to `[0, 1]` if there are ranges.
+pub(in crate::ops) fn resample<O: MapElement>(
+    plan: &Plan,
+    map: &[f32],
+    ranges: Option<&[Range]>,
+    out: &mut [O],
+) {
+    plan.run(map, Store::blocks(plan, ranges, out));
 }

@@ -1,17 +1,21 @@
 //! Maps on another grid: linear or nearest, along each axis up or down by any ratio.
 
 pub(super) mod cpu;
+pub(super) mod rows;
 mod taps;
 
 pub use cpu::reference;
+use rows::Plan;
 
+use crate::element::MapElement;
 use crate::error::{Error, Result};
+use crate::ops::Range;
 use crate::shape::Shape;
 
 /// How far a voxel may lie from its [`reference()`], relative to the greatest `|map|` of the sample.
 ///
-/// Along each of three axes a weight, two products and a sum are rounded to f32, and the two
-/// weights add up to 1: `3·3·2⁻²⁴ = 5.4e-7`.
+/// Along each of three axes the weight is rounded to 2⁻²⁴, and a product and the sum to f32, and the
+/// two weights add up to 1: `3·3·2⁻²⁴ = 5.4e-7`.
 pub const TOLERANCE: f64 = 6e-7;
 
 /// The longest axis, before or after: its positions times 4 must fit into 64 bits.
@@ -37,10 +41,11 @@ pub enum Interpolation {
 /// | `map` | `(B, D, H, W)` | with `[D, H, W] = from` |
 /// | returns | `(B, D', H', W')` | with `[D', H', W'] = to` |
 ///
-/// 2D maps have `D = D' = 1`. A voxel that is not finite makes those not finite in which it has a
-/// weight above 0, and no others. Positions and weights are worked out from whole numbers, so
-/// they are exact; libtorch rounds them to f32, and where that makes its nearest position fall
-/// short of a border between two voxels, it takes the one before.
+/// 2D maps have `D = D' = 1`. A constant map stays what it is to the last bit. A voxel that is not
+/// finite makes those not finite in which it has a weight above 0, and no others. Positions are
+/// worked out from whole numbers, so they are exact, and weights are to 2⁻²⁵; libtorch rounds
+/// positions to f32, and where that makes its nearest position fall short of a border between two
+/// voxels, it takes the one before.
 ///
 /// # Errors
 ///
@@ -64,30 +69,139 @@ pub fn resample(
     interpolation: Interpolation,
 ) -> Result<Vec<f32>> {
     check("resample", batch, from, to)?;
-    let expected = Shape::new(batch, 1, from)?.elements();
-    if map.len() != expected {
-        let given = map.len();
-        let [d, h, w] = from;
-        return Err(Error::input(
-            "resample",
-            format!("map: ({batch}, {d}, {h}, {w}) takes {expected} values, got {given}"),
-        ));
-    }
-    Ok(cpu::resample(map, from, to, interpolation, false).map)
+    let mut resampled = f32::zeros(batch * to.iter().product::<usize>());
+    resample_into(map, batch, from, to, interpolation, None, &mut resampled)?;
+    Ok(resampled)
 }
 
-/// Refuses grids that have no voxel, or more than can be counted; `operation` is who asks.
-pub(super) fn check(operation: &str, batch: usize, from: [usize; 3], to: [usize; 3]) -> Result<()> {
-    for (name, grid) in [("from", from), ("to", to)] {
-        let place = format!("{operation}: {name}");
-        Shape::new(batch, 1, grid).map_err(|error| error.within(&place))?;
-        if let Some(extent) = grid.iter().find(|&&extent| extent > LONGEST_AXIS) {
-            return Err(Error::input(
-                &place,
-                format!("an extent of {extent} is above the limit of {LONGEST_AXIS}"),
-            ));
-        }
+/// The range of each resampled map, without the map itself being made.
+///
+/// Between voxels of the old grid the new map is linear along each axis, so its extremes are among
+/// those voxels of the new grid that come first or last there along all three axes: at most `2·D`
+/// of `D'` along D. Only they are worked out, by the arithmetic of [`resample()`], so both ends of
+/// the range are voxels of the map. (Rounding may take others past them, by the [`TOLERANCE`].)
+///
+/// | argument | shape | |
+/// |---|---|---|
+/// | `map` | `(B, D, H, W)` | with `[D, H, W] = from` |
+/// | returns | `(B)` | for the grid `to` |
+///
+/// # Errors
+///
+/// If an extent of `batch`, `from` or `to` is 0 or above 2³⁰, `map` does not have the values that
+/// `batch` and `from` say, or a voxel of the resampled map is not finite. The message names the
+/// sample.
+///
+/// # Example
+///
+/// ```
+/// use medcam::ops::{Interpolation, resample};
+///
+/// // The voxels of the new grid that are nearest to the peak lie a quarter away from it.
+/// let peak = [0.0, 0.0, 8.0, 0.0, 0.0];
+/// let ranges = resample::extremes(&peak, 1, [1, 1, 5], [1, 1, 10], Interpolation::Linear)?;
+/// assert_eq!((ranges[0].minimum, ranges[0].maximum), (0.0, 6.0));
+/// # Ok::<(), medcam::Error>(())
+/// ```
+pub fn extremes(
+    map: &[f32],
+    batch: usize,
+    from: [usize; 3],
+    to: [usize; 3],
+    interpolation: Interpolation,
+) -> Result<Vec<Range>> {
+    check_grids("resample", batch, from, to)?;
+    check_map("resample", "map", map.len(), batch, from)?;
+    let extremes = cpu::extremes(&Plan::new(from, to, interpolation), map);
+    if let Some(b) = extremes.iter().position(|extremes| !extremes.all_finite()) {
+        let sample = &map[b * (map.len() / batch)..][..map.len() / batch];
+        let count = sample.iter().filter(|value| !value.is_finite()).count();
+        let voxels = sample.len();
+        return Err(Error::input(
+            "resample",
+            format!("map: {count} of the {voxels} voxels of sample {b} are not finite"),
+        ));
     }
+    Ok(extremes.into_iter().map(|extremes| extremes.range).collect())
+}
+
+/// Resampling and min-max normalisation in one: what [`resample()`] gives, then what
+/// [`normalize()`](crate::ops::normalize()) does, but each voxel is written once.
+///
+/// | argument | shape | type | |
+/// |---|---|---|---|
+/// | `map` | `(B, D, H, W)` | f32 | with `[D, H, W] = from` |
+/// | returns | `(B, D', H', W')` | f32, f16 or u8 | with `[D', H', W'] = to`, in `[0, 1]` |
+/// | | `(B)` | [`Range`] | of [`extremes()`] |
+///
+/// A `u8` holds 255ths. The ends of the range become 0 and 1 exactly, a constant map 0.
+///
+/// # Errors
+///
+/// As [`extremes()`], and if memory does not hold the new grid.
+///
+/// # Example
+///
+/// ```
+/// use medcam::ops::{Interpolation, resample};
+///
+/// let (line, ranges) = resample::resample_normalized::<u8>(
+///     &[2.0, 6.0], 1, [1, 1, 2], [1, 1, 4], Interpolation::Linear,
+/// )?;
+/// assert_eq!(line, [0, 64, 191, 255]);
+/// assert_eq!((ranges[0].minimum, ranges[0].maximum), (2.0, 6.0));
+/// # Ok::<(), medcam::Error>(())
+/// ```
+pub fn resample_normalized<O: MapElement>(
+    map: &[f32],
+    batch: usize,
+    from: [usize; 3],
+    to: [usize; 3],
+    interpolation: Interpolation,
+) -> Result<(Vec<O>, Vec<Range>)> {
+    check("resample", batch, from, to)?;
+    let ranges = extremes(map, batch, from, to, interpolation)?;
+    let mut resampled = O::zeros(batch * to.iter().product::<usize>());
+    resample_into(map, batch, from, to, interpolation, Some(&ranges), &mut resampled)?;
+    Ok((resampled, ranges))
+}
+
+/// [`resample()`] into memory that is there already, and, with the `ranges` of [`extremes()`],
+/// normalised, as [`resample_normalized()`].
+///
+/// Above some 32 MB that is several times as fast as into new memory, which the system hands out
+/// page by page.
+///
+/// | argument | shape | type | |
+/// |---|---|---|---|
+/// | `map` | `(B, D, H, W)` | f32 | with `[D, H, W] = from` |
+/// | `ranges` | `(B)` | [`Range`] | values outside of it become 0 or 1 |
+/// | `out` | `(B, D', H', W')` | f32, f16 or u8 | with `[D', H', W'] = to`; written |
+///
+/// # Errors
+///
+/// If an extent of `batch`, `from` or `to` is 0 or above 2³⁰, `map`, `ranges` or `out` does not have
+/// as many values as these say, or `out` is of u8, which holds `[0, 1]` alone, and there are no
+/// ranges. `out` is as before then.
+pub fn resample_into<O: MapElement>(
+    map: &[f32],
+    batch: usize,
+    from: [usize; 3],
+    to: [usize; 3],
+    interpolation: Interpolation,
+    ranges: Option<&[Range]>,
+    out: &mut [O],
+) -> Result<()> {
+    check_grids("resample", batch, from, to)?;
+    check_map("resample", "map", map.len(), batch, from)?;
+    check_out::<O>("resample", out.len(), batch, to, ranges.map(<[Range]>::len))?;
+    cpu::resample(&Plan::new(from, to, interpolation), map, ranges, out);
+    Ok(())
+}
+
+/// Refuses grids that have no voxel, or more than can be counted or held; `operation` is who asks.
+pub(super) fn check(operation: &str, batch: usize, from: [usize; 3], to: [usize; 3]) -> Result<()> {
+    check_grids(operation, batch, from, to)?;
     // An allocation that fails ends the process. A map is held up to four times on its way to disk.
     let voxels = batch * to.iter().product::<usize>();
     if Vec::<[f32; 4]>::new().try_reserve_exact(voxels).is_err() {
@@ -100,4 +214,66 @@ pub(super) fn check(operation: &str, batch: usize, from: [usize; 3], to: [usize;
         ));
     }
     Ok(())
+}
+
+/// Refuses grids that have no voxel, or more than can be counted.
+pub(super) fn check_grids(
+    operation: &str,
+    batch: usize,
+    from: [usize; 3],
+    to: [usize; 3],
+) -> Result<()> {
+    for (name, grid) in [("from", from), ("to", to)] {
+        let place = format!("{operation}: {name}");
+        Shape::new(batch, 1, grid).map_err(|error| error.within(&place))?;
+        if let Some(extent) = grid.iter().find(|&&extent| extent > LONGEST_AXIS) {
+            return Err(Error::input(
+                &place,
+                format!("an extent of {extent} is above the limit of {LONGEST_AXIS}"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses values that are not as many as their grid says.
+pub(super) fn check_map(
+    operation: &str,
+    argument: &str,
+    values: usize,
+    batch: usize,
+    grid: [usize; 3],
+) -> Result<()> {
+    let [d, h, w] = grid;
+    let expected = batch * d * h * w;
+    if values != expected {
+        return Err(Error::input(
+            operation,
+            format!("{argument}: ({batch}, {d}, {h}, {w}) takes {expected} values, got {values}"),
+        ));
+    }
+    Ok(())
+}
+
+/// Refuses room for the result that is not as large as it, or of a type that cannot hold it, and
+/// ranges that are not one for each sample.
+pub(super) fn check_out<O: MapElement>(
+    operation: &str,
+    values: usize,
+    batch: usize,
+    to: [usize; 3],
+    ranges: Option<usize>,
+) -> Result<()> {
+    check_map(operation, "out", values, batch, to)?;
+    match ranges {
+        None if O::UNIT_RANGE => Err(Error::input(
+            operation,
+            format!("out: {} holds normalised maps alone; give ranges, or take f32", O::NAME),
+        )),
+        Some(given) if given != batch => Err(Error::input(
+            operation,
+            format!("ranges: {batch} samples take as many, got {given}"),
+        )),
+        _ => Ok(()),
+    }
 }

@@ -1,0 +1,138 @@
+//! Guided Grad-CAM: a map of few voxels times a guided map of many, normalised.
+
+pub(super) mod cpu;
+
+pub use cpu::reference;
+
+use crate::element::MapElement;
+use crate::error::{Error, Result};
+use crate::ops::resample::rows::Plan;
+use crate::ops::resample::{check, check_grids, check_map, check_out};
+use crate::ops::{Interpolation, Range, resample};
+
+/// How far a voxel that is not normalised may lie from its [`reference()`], relative to
+/// `|guided[b,n]|` times the greatest `|map|` of the sample.
+///
+/// That of [`resample()`], and a product that is rounded to f32 once. A normalised voxel may be
+/// off by twice that over `maximum - minimum`, and by the tolerance of
+/// [`normalize`](crate::ops::normalize()).
+pub const TOLERANCE: f64 = resample::TOLERANCE + 6e-8;
+
+/// Guided Grad-CAM: the map, resampled, times the guided map, each sample normalised.
+///
+/// `P[b,n] = resample(map)[b,n]·guided[b,n]`, linear as in [`resample()`], then
+/// `(P[b,n] - minimum[b]) / (maximum[b] - minimum[b])`; where `P` is constant, 0.
+///
+/// | argument | shape | type | |
+/// |---|---|---|---|
+/// | `map` | `(B, D, H, W)` | f32 | Grad-CAM's, with `[D, H, W] = from` |
+/// | `guided` | `(B, D', H', W')` | f32 | Guided Backpropagation's, with `[D', H', W'] = to` |
+/// | returns | `(B, D', H', W')` | f32, f16 or u8 | in `[0, 1]` |
+/// | | `(B)` | [`Range`] | of `P` |
+///
+/// The map is resampled twice, row by row, rather than kept: nothing as large as the result is made
+/// beside it.
+///
+/// Selvaraju et al. 2017 (arXiv 1610.02391), section 3.2, without the normalisation, which is
+/// M3d-CAM's. M3d-CAM takes the range of sample 0 for all samples of a batch; here each has its
+/// own, so that a batch gives what its samples give one by one.
+///
+/// # Errors
+///
+/// As [`extremes()`], and if memory does not hold the result.
+///
+/// # Example
+///
+/// ```
+/// use medcam::ops::guided_product;
+///
+/// // The map becomes 0, 1, 3, 4.
+/// let guided = [5.0, -1.0, 1.0, 0.5];
+/// let (product, ranges) =
+///     guided_product::<f32>(&[0.0, 4.0], &guided, 1, [1, 1, 2], [1, 1, 4])?;
+/// assert_eq!(product, [0.25, 0.0, 1.0, 0.75]);
+/// assert_eq!((ranges[0].minimum, ranges[0].maximum), (-1.0, 3.0));
+/// # Ok::<(), medcam::Error>(())
+/// ```
+pub fn guided_product<O: MapElement>(
+    map: &[f32],
+    guided: &[f32],
+    batch: usize,
+    from: [usize; 3],
+    to: [usize; 3],
+) -> Result<(Vec<O>, Vec<Range>)> {
+    check("guided_product", batch, from, to)?;
+    let ranges = extremes(map, guided, batch, from, to)?;
+    let mut product = O::zeros(guided.len());
+    guided_product_into(map, guided, batch, from, to, Some(&ranges), &mut product)?;
+    Ok((product, ranges))
+}
+
+/// The range of each product `P` of [`guided_product()`].
+///
+/// # Errors
+///
+/// If an extent of `batch`, `from` or `to` is 0 or above 2³⁰, `map` or `guided` does not have the
+/// values that these say, or a product is not finite. The message names the sample.
+pub fn extremes(
+    map: &[f32],
+    guided: &[f32],
+    batch: usize,
+    from: [usize; 3],
+    to: [usize; 3],
+) -> Result<Vec<Range>> {
+    check_inputs(map, guided, batch, from, to)?;
+    let extremes = cpu::extremes(&Plan::new(from, to, Interpolation::Linear), map, guided);
+    if let Some(b) = extremes.iter().position(|extremes| !extremes.all_finite()) {
+        let not_finite = |values: &[f32]| {
+            let sample = &values[b * (values.len() / batch)..][..values.len() / batch];
+            sample.iter().filter(|value| !value.is_finite()).count()
+        };
+        let (in_map, in_guided) = (not_finite(map), not_finite(guided));
+        return Err(Error::input(
+            "guided_product",
+            format!(
+                "the product of sample {b} is not finite: {in_map} voxels of map and {in_guided} \
+                 of guided are not"
+            ),
+        ));
+    }
+    Ok(extremes.into_iter().map(|extremes| extremes.range).collect())
+}
+
+/// [`guided_product()`] into memory that is there already; without `ranges`, the product `P` itself.
+///
+/// `ranges` are those of [`extremes()`], `out` is `(B, D', H', W')` and is written.
+///
+/// # Errors
+///
+/// If an extent of `batch`, `from` or `to` is 0 or above 2³⁰, `map`, `guided`, `ranges` or `out` does
+/// not have as many values as these say, or `out` is of u8, which holds `[0, 1]` alone, and there
+/// are no ranges. `out` is as before then.
+pub fn guided_product_into<O: MapElement>(
+    map: &[f32],
+    guided: &[f32],
+    batch: usize,
+    from: [usize; 3],
+    to: [usize; 3],
+    ranges: Option<&[Range]>,
+    out: &mut [O],
+) -> Result<()> {
+    check_inputs(map, guided, batch, from, to)?;
+    check_out::<O>("guided_product", out.len(), batch, to, ranges.map(<[Range]>::len))?;
+    let plan = Plan::new(from, to, Interpolation::Linear);
+    cpu::guided_product(&plan, map, guided, ranges, out);
+    Ok(())
+}
+
+fn check_inputs(
+    map: &[f32],
+    guided: &[f32],
+    batch: usize,
+    from: [usize; 3],
+    to: [usize; 3],
+) -> Result<()> {
+    check_grids("guided_product", batch, from, to)?;
+    check_map("guided_product", "map", map.len(), batch, from)?;
+    check_map("guided_product", "guided", guided.len(), batch, to)
+}

@@ -1,0 +1,220 @@
+//! The rows of the new grid, made one after the other from a few rows of the old one.
+//!
+//! Axis by axis. Along D and H whole rows are mixed, which is vector code; along W each value is
+//! made from two that are picked out. Where there are more rows in the new grid than in the old,
+//! the picking is done first, on the old ones, else last, so that rows that no voxel needs are not
+//! touched. A row is handed on while it is still in the first-level cache.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use multiversion::multiversion;
+
+use super::Interpolation;
+use super::taps::{self, Tap, taps};
+use crate::ops::tasks;
+
+/// Voxels of one task, at least; whole rows.
+const BLOCK: usize = 1 << 13;
+
+/// How maps get from one grid to another.
+#[derive(Debug)]
+pub(in crate::ops) struct Plan {
+    from: [usize; 3],
+    along: [Vec<Tap>; 3],
+    /// Whether W comes before D and H.
+    pick_first: bool,
+}
+
+/// Some rows of one plane of one sample.
+#[derive(Debug)]
+pub(in crate::ops) struct Block {
+    sample: usize,
+    plane: usize,
+    rows: Range<usize>,
+}
+
+/// What is done with the finished rows of a block.
+pub(in crate::ops) trait Take: Send {
+    /// Takes the next row, `value(i)` for each `i` below `width`. To be inlined, so that it becomes
+    /// one loop with the arithmetic behind `value`.
+    fn take(&mut self, width: usize, value: impl Fn(usize) -> f32);
+}
+
+impl Plan {
+    pub(in crate::ops) fn new(
+        from: [usize; 3],
+        to: [usize; 3],
+        interpolation: Interpolation,
+    ) -> Self {
+        let along = [0, 1, 2].map(|axis| taps(from[axis], to[axis], interpolation));
+        Self { from, along, pick_first: to[0] * to[1] > from[0] * from[1] }
+    }
+
+    /// The same for those voxels alone among which are the extremes of each map.
+    pub(in crate::ops) fn corners(&self) -> Self {
+        let along = self.along.each_ref().map(|taps| taps::corners(taps));
+        Self { along, ..*self }
+    }
+
+    /// The extents of the new grid.
+    pub(in crate::ops) fn to(&self) -> [usize; 3] {
+        self.along.each_ref().map(Vec::len)
+    }
+
+    /// The parts that a task makes each, in the order in which they lie in memory.
+    fn blocks(&self, batch: usize) -> impl Iterator<Item = Block> {
+        let [depth, height, _] = self.to();
+        let rows_per_block = self.rows_per_block();
+        (0..batch * depth).flat_map(move |plane| {
+            (0..height).step_by(rows_per_block).map(move |first| Block {
+                sample: plane / depth,
+                plane: plane % depth,
+                rows: first..height.min(first + rows_per_block),
+            })
+        })
+    }
+
+    fn rows_per_block(&self) -> usize {
+        let [_, height, width] = self.to();
+        BLOCK.div_ceil(width).min(height)
+    }
+
+    /// How many blocks a sample has.
+    pub(in crate::ops) fn blocks_per_sample(&self) -> usize {
+        let [depth, height, _] = self.to();
+        depth * height.div_ceil(self.rows_per_block())
+    }
+
+    /// The parts of values on the new grid, `(B, D', H', W')`, that belong to each block.
+    pub(in crate::ops) fn parts<'a, T>(&self, values: &'a [T]) -> impl Iterator<Item = &'a [T]> {
+        let [_, height, width] = self.to();
+        let length = self.rows_per_block() * width;
+        values.chunks(height * width).flat_map(move |plane| plane.chunks(length))
+    }
+
+    /// As [`parts`](Self::parts), to write to.
+    pub(in crate::ops) fn parts_mut<'a, T>(
+        &self,
+        values: &'a mut [T],
+    ) -> impl Iterator<Item = &'a mut [T]> {
+        let [_, height, width] = self.to();
+        let length = self.rows_per_block() * width;
+        values.chunks_mut(height * width).flat_map(move |plane| plane.chunks_mut(length))
+    }
+
+    /// Hands each row of the maps on the new grid to the taker of its block; returns the takers.
+    pub(in crate::ops) fn run<T: Take>(
+        &self,
+        map: &[f32],
+        takers: impl Iterator<Item = T>,
+    ) -> Vec<T> {
+        let voxels: usize = self.from.iter().product();
+        let batch = map.len() / voxels;
+        let work = batch * self.to().iter().product::<usize>();
+        let source = if self.pick_first { self.widened(map) } else { Cow::Borrowed(map) };
+        let voxels = source.len() / batch;
+        tasks::map(work, self.blocks(batch).zip(takers), |(block, mut taker)| {
+            let volume = &source[block.sample * voxels..][..voxels];
+            make_rows(self, volume, &block, &mut taker);
+            taker
+        })
+    }
+
+    /// All rows of the map, resampled along their length.
+    fn widened<'a>(&self, map: &'a [f32]) -> Cow<'a, [f32]> {
+        let [_, _, width] = self.from;
+        let taps = &self.along[2];
+        if taps.len() == width {
+            return Cow::Borrowed(map);
+        }
+        let mut widened = vec![0.0_f32; map.len() / width * taps.len()];
+        let (work, rows) = (widened.len(), BLOCK.div_ceil(taps.len()));
+        let blocks = widened.chunks_mut(rows * taps.len()).zip(map.chunks(rows * width));
+        tasks::map(work, blocks, |(out, rows)| pick_rows(out, rows, width, taps));
+        Cow::Owned(widened)
+    }
+}
+
+#[multiversion(targets("x86_64+avx+avx2+fma+f16c+bmi1+bmi2"))]
+fn pick_rows(out: &mut [f32], rows: &[f32], width: usize, taps: &[Tap]) {
+    for (out, row) in out.chunks_exact_mut(taps.len()).zip(rows.chunks_exact(width)) {
+        pick(out, row, taps);
+    }
+}
+
+/// Makes the rows of one block from `volume`: the map of its sample, widened if W comes first.
+#[multiversion(targets("x86_64+avx+avx2+fma+f16c+bmi1+bmi2"))]
+fn make_rows<T: Take>(plan: &Plan, volume: &[f32], block: &Block, taker: &mut T) {
+    let [along_d, along_h, along_w] = &plan.along;
+    let [_, height, old_width] = plan.from;
+    let width = if plan.pick_first { along_w.len() } else { old_width };
+    let picked_last = !plan.pick_first && along_w.len() != width;
+    let depth = along_d[block.plane];
+    let source = |z: usize, y: usize| &volume[(z * height + y) * width..][..width];
+
+    // The two rows of the old grid that are mixed along D and not yet along H.
+    let mut mixed = [Vec::new(), Vec::new()];
+    let mut held = [usize::MAX; 2];
+    let (mut line, mut picked) =
+        (Vec::new(), vec![0.0; if picked_last { along_w.len() } else { 0 }]);
+    for &Tap { low, high, weight } in &along_h[block.rows.clone()] {
+        if depth.weight != 0.0 {
+            for y in [low, high] {
+                if held[y % 2] != y {
+                    let (low, high) = (source(depth.low, y), source(depth.high, y));
+                    mix(&mut mixed[y % 2], low, high, depth.weight);
+                    held[y % 2] = y;
+                }
+            }
+        }
+        let row = |y: usize| {
+            if depth.weight == 0.0 { source(depth.low, y) } else { &mixed[y % 2][..] }
+        };
+        let (low, high) = (&row(low)[..width], &row(high)[..width]);
+        if !picked_last {
+            if weight == 0.0 {
+                taker.take(width, |i| low[i]);
+            } else {
+                taker.take(width, |i| between(low[i], high[i], weight));
+            }
+            continue;
+        }
+        let line = if weight == 0.0 {
+            low
+        } else {
+            mix(&mut line, low, high, weight);
+            &line
+        };
+        let picked = &mut picked[..along_w.len()];
+        pick(picked, line, along_w);
+        taker.take(picked.len(), |i| picked[i]);
+    }
+}
+
+/// `out = (1 - weight)·low + weight·high`, for a weight above 0.
+#[inline(always)]
+fn mix(out: &mut Vec<f32>, low: &[f32], high: &[f32], weight: f32) {
+    out.resize(low.len(), 0.0);
+    for ((out, low), high) in out.iter_mut().zip(low).zip(high) {
+        *out = between(*low, *high, weight);
+    }
+}
+
+/// `out[i] = (1 - weight)·row[low] + weight·row[high]`, with the taps of each `i`.
+#[inline(always)]
+fn pick(out: &mut [f32], row: &[f32], taps: &[Tap]) {
+    for (out, &Tap { low, high, weight }) in out.iter_mut().zip(taps) {
+        let low = row[low];
+        let between = between(low, row[high], weight);
+        // Infinity times 0 would be NaN.
+        *out = if weight == 0.0 { low } else { between };
+    }
+}
+
+/// `(1 - weight)·low + weight·high`, the first product alone rounded before the sum: so a value
+/// between two equal ones is that value, and a constant map stays constant to the last bit.
+#[inline(always)]
+fn between(low: f32, high: f32, weight: f32) -> f32 {
+    weight.mul_add(high, (1.0 - weight) * low)
+}
