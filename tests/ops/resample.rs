@@ -193,6 +193,7 @@ proptest! {
             }
         }
         narrowed(&map, batch, from, to, f16::from_f32);
+        #[expect(clippy::cast_possible_truncation, reason = "at most 255")]
         narrowed(&map, batch, from, to, |value| (value * 255.0).round_ties_even() as u8);
     }
 }
