@@ -19,7 +19,8 @@ fn map(kind: u64, voxels: usize, seed: u64) -> Vec<f32> {
     // Divided, as NumPy does it: `THEIRS` is of these values to the last bit.
     let least = map.iter().copied().fold(f32::INFINITY, f32::min);
     let greatest = map.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    map.into_iter().map(|value| (value - least) / (greatest - least)).collect()
+    let width = if greatest > least { greatest - least } else { 1.0 };
+    map.into_iter().map(|value| (value - least) / width).collect()
 }
 
 fn mask(map: &[f32]) -> Vec<u8> {
