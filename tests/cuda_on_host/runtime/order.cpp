@@ -41,15 +41,4 @@ void Order::shuffle(size_t count) {
   while (std::gcd(factor_, count) != 1) factor_ += 2;
 }
 
-size_t Order::at(size_t i, size_t count) const {
-  switch (kind_) {
-    case Kind::kReverse:
-      return count - 1 - i;
-    case Kind::kShuffled:
-      return (i * factor_ + offset_) % count;
-    default:
-      return i;
-  }
-}
-
 }  // namespace on_host

@@ -18,7 +18,10 @@ class Order {
   // Draws the order of `count` items anew...
   void shuffle(size_t count);
   // ...and which of them is the `i`-th.
-  size_t at(size_t i, size_t count) const;
+  size_t at(size_t i, size_t count) const {
+    if (kind_ == Kind::kForward) return i;
+    return kind_ == Kind::kReverse ? count - 1 - i : (i * factor_ + offset_) % count;
+  }
 
  private:
   enum class Kind { kForward, kReverse, kShuffled };
