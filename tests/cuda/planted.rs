@@ -45,7 +45,7 @@ macro_rules! program {
     };
 }
 
-pub static CASES: [Case; 13] = [
+pub static CASES: [Case; 14] = [
     case!("removed_barrier", (1, 60, 0), |i| f32::from(COUNT - i)),
     case!("removed_warp_barrier", (1, 60, 0), |i| f32::from((i ^ 1) + 1)),
     case!("missing_fence", (8, 32, 0), |i| if i < 8 { -f32::from(i + 1) } else { 0.0 }),
@@ -63,6 +63,7 @@ pub static CASES: [Case; 13] = [
     case!("read_past_end", (1, 60, 0), |i| if i + 1 < COUNT { f32::from(i + 2) } else { 0.0 }),
     case!("write_past_end", (2, 64, 0), |i| f32::from(i + 1)),
     case!("misaligned_load", (1, 60, 0), |i| if i < 56 { f32::from(i + 5) } else { 0.0 }),
+    case!("saturating_cast", (1, 60, 0), |i| f32::from(i + 1)),
 ];
 
 /// Runs a case like any test of a kernel: the ordinary launch, and a look at all the numbers.

@@ -36,8 +36,8 @@ impl Flavour {
                 "-O1",
                 "-g",
                 "-fno-omit-frame-pointer",
-                "-fsanitize=address,undefined",
-                "-fno-sanitize-recover=undefined",
+                "-fsanitize=address,undefined,float-cast-overflow",
+                "-fno-sanitize-recover=all",
             ],
             Self::Thread => &["-O1", "-g", "-fsanitize=thread"],
         }
@@ -200,7 +200,7 @@ fn common_fingerprint() -> &'static str {
 fn link(library: &Path, options: &[String], inputs: &[PathBuf]) {
     let unfinished = unfinished(library);
     let output = Command::new("g++")
-        .args(["-std=c++17", "-shared", "-fPIC", "-Wall", "-Wextra"])
+        .args(["-std=c++17", "-shared", "-fPIC"])
         .args(options)
         .arg(format!("-I{}", sources().display()))
         .args(inputs)
@@ -269,7 +269,7 @@ fn build_library(
         // As NVRTC sees the kernels: no contraction, vector loads from any memory. Nothing of a library
         // is shared with the others, which have the same names.
         .chain(&["-ffp-contract=off", "-fno-strict-aliasing", "-fno-gnu-unique"])
-        .chain(&["-fno-extern-tls-init", "-Wno-unknown-pragmas"])
+        .chain(&["-fno-extern-tls-init", "-w"])
         .map(|&option| option.to_owned())
         .collect();
     if flavour == Flavour::Address && dynamic.is_empty() {

@@ -17,7 +17,7 @@ struct Caught {
 const NUMBERS: Option<&str> = Some("left == right");
 const RACE: Option<&str> = Some("ThreadSanitizer: data race");
 
-static EXPECTED: [Caught; 13] = [
+static EXPECTED: [Caught; 14] = [
     Caught { name: "removed_barrier", plain: NUMBERS, address: NUMBERS, thread: RACE },
     Caught { name: "removed_warp_barrier", plain: NUMBERS, address: NUMBERS, thread: RACE },
     Caught { name: "missing_fence", plain: None, address: None, thread: RACE },
@@ -64,6 +64,12 @@ static EXPECTED: [Caught; 13] = [
         name: "misaligned_load",
         plain: None,
         address: Some("misaligned address 0x"),
+        thread: None,
+    },
+    Caught {
+        name: "saturating_cast",
+        plain: None,
+        address: Some("is outside the range of representable values of type 'int'"),
         thread: None,
     },
 ];
