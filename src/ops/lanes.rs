@@ -2,6 +2,7 @@
 
 use std::ops::AddAssign;
 
+use crate::element::Element;
 use crate::vectors::for_each_instruction_set;
 
 /// Accumulators per sum: four vectors of SSE, two of AVX, one of AVX-512.
@@ -64,34 +65,34 @@ fn sum_in_order<const N: usize>(values: [&[f32]; N], term: impl Fn([f32; N]) -> 
 
 /// See [`add_rows`].
 #[inline(always)]
-fn add_row<const N: usize, S: AddAssign>(
+fn add_row<T: Element, const N: usize, S: AddAssign>(
     sums: &mut [S],
-    values: [&[f32]; N],
+    values: [&[T]; N],
     term: impl Fn([f32; N]) -> S,
 ) {
     let values = row(values, 0, sums.len());
     for (i, sum) in sums.iter_mut().enumerate() {
-        *sum += term(values.map(|values| values[i]));
+        *sum += term(values.map(|values| values[i].lane()));
     }
 }
 
 /// See [`add_four`].
 #[inline(always)]
-fn add_each_four<const N: usize>(
+fn add_each_four<T: Element, const N: usize>(
     sums: &mut [f32],
-    rows: [[&[f32]; N]; 4],
+    rows: [[&[T]; N]; 4],
     term: impl Fn(usize, [f32; N]) -> f32,
 ) {
     let rows = rows.map(|values| row(values, 0, sums.len()));
     for (i, sum) in sums.iter_mut().enumerate() {
-        let at = |j: usize| term(j, rows[j].map(|values| values[i]));
+        let at = |j: usize| term(j, rows[j].map(|values| values[i].lane()));
         *sum += (at(0) + at(1)) + (at(2) + at(3));
     }
 }
 
 /// The stretch of each of the slices.
 #[inline(always)]
-fn row<const N: usize>(values: [&[f32]; N], start: usize, width: usize) -> [&[f32]; N] {
+fn row<T, const N: usize>(values: [&[T]; N], start: usize, width: usize) -> [&[T]; N] {
     values.map(|values| &values[start..][..width])
 }
 
@@ -126,9 +127,9 @@ for_each_instruction_set! {
 for_each_instruction_set! {
     /// `sums[i] += sum_j term([a[j·width + i], b[j·width + i], ...])`, where `width` is the length of
     /// `sums`; the last row may be a shorter one.
-    pub(super) fn add_rows<const N: usize, S: AddAssign>(
+    pub(super) fn add_rows<T: Element, const N: usize, S: AddAssign>(
         sums: &mut [S],
-        values: [&[f32]; N],
+        values: [&[T]; N],
         term: impl Fn([f32; N]) -> S,
     ) {
         let (length, width) = (values[0].len(), sums.len());
@@ -143,9 +144,9 @@ for_each_instruction_set! {
 
 for_each_instruction_set! {
     /// `sums[i] += sum_j term(j, [a[j][i], b[j][i], ...])` over four rows, in pairs.
-    pub(super) fn add_four<const N: usize>(
+    pub(super) fn add_four<T: Element, const N: usize>(
         sums: &mut [f32],
-        rows: [[&[f32]; N]; 4],
+        rows: [[&[T]; N]; 4],
         term: impl Fn(usize, [f32; N]) -> f32,
     ) {
         add_each_four(sums, rows, &term);
@@ -166,5 +167,43 @@ for_each_instruction_set! {
             }
         }
         not_finite
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The same loops built for the instruction set of the tests, whatever the processor has.
+    #[test]
+    fn no_instruction_set_has_bits_of_its_own() {
+        let values = |seed: u32| -> Vec<f32> {
+            (0..1061).map(|i| ((i * 7919 + seed) % 1013) as f32 * 0.37 - 150.0).collect()
+        };
+        let (a, b) = (values(3), values(11));
+        let term = |[a, b]: [f32; 2]| a * b + a / b;
+        for width in [1, 5, 16, 23, 31, 64, 257, 1061] {
+            let both = row([&a[..], &b[..]], 0, width);
+            assert_eq!(sum(both, term).to_bits(), sum_lanes(both, term).to_bits());
+
+            let count = a.len() / width;
+            let mut sums = vec![0.0; count];
+            sum_rows(&mut sums, [&a, &b], width, term);
+            for (j, fast) in sums.iter().enumerate() {
+                let row = row([&a[..], &b[..]], j * width, width);
+                let plain =
+                    if width < LANES { sum_in_order(row, term) } else { sum_lanes(row, term) };
+                assert_eq!(fast.to_bits(), plain.to_bits());
+            }
+
+            let (mut fast, mut plain) = (vec![0.5_f32; width], vec![0.5_f32; width]);
+            add_rows(&mut fast, both, term);
+            add_row(&mut plain, both, term);
+            let rows = [[&a[..], &b], [&b, &a], [&a, &a], [&b, &b]].map(|v| row(v, 0, width));
+            add_four(&mut fast, rows, |j, [a, b]| a * b + j as f32);
+            add_each_four(&mut plain, rows, |j, [a, b]| a * b + j as f32);
+            let bits = |sums: &[f32]| sums.iter().map(|sum| sum.to_bits()).collect::<Vec<_>>();
+            assert_eq!(bits(&fast), bits(&plain));
+        }
     }
 }

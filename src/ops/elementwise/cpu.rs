@@ -71,26 +71,16 @@ fn add_rows<T: Element>(
     sums: &mut [f32],
     product: impl Fn([f32; 2]) -> f32,
 ) {
-    let shape = tensors[0].shape();
-    let (voxels, length) = (shape.voxels(), sums.len());
-    let mut buffers = [const { [const { Vec::new() }; 2] }; GROUP];
-    for group in (0..shape.channels).step_by(GROUP) {
-        let count = GROUP.min(shape.channels - group);
-        let mut rows = [[&[][..]; 2]; GROUP];
-        let channels = (group..group + count).zip(&mut buffers);
-        for (rows, (c, buffers)) in rows.iter_mut().zip(channels) {
-            for ((row, buffer), tensor) in rows.iter_mut().zip(buffers).zip(tensors) {
-                let start = (b * shape.channels + c) * voxels + first;
-                *row = T::widen(&tensor.data()[start..][..length], buffer);
-            }
-        }
-        if count == GROUP {
-            lanes::add_four(sums, rows, |_, values| product(values));
-        } else {
-            for row in &rows[..count] {
-                lanes::add_rows(sums, *row, &product);
-            }
-        }
+    let Shape { channels, .. } = tensors[0].shape();
+    let (voxels, length) = (tensors[0].shape().voxels(), sums.len());
+    let row = |c| tensors.map(|t| &t.data()[(b * channels + c) * voxels + first..][..length]);
+    let rows: Vec<_> = (0..channels).map(row).collect();
+    let (groups, rest) = rows.as_chunks::<GROUP>();
+    for rows in groups {
+        lanes::add_four(sums, *rows, |_, values| product(values));
+    }
+    for row in rest {
+        lanes::add_rows(sums, *row, &product);
     }
 }
 

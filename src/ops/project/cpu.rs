@@ -124,24 +124,15 @@ fn add_rows<T: Element>(
     first: usize,
     sums: &mut [f32],
 ) {
-    let length = sums.len();
-    let row = |c: usize| &sample[c * voxels + first..][..length];
-    let mut buffers = [const { Vec::new() }; GROUP];
+    let row = |c: usize| [&sample[c * voxels + first..][..sums.len()]];
+    let rows: Vec<_> = (0..weights.len()).map(row).collect();
     let (groups, rest) = weights.as_chunks::<GROUP>();
-    for (group, weights) in groups.iter().enumerate() {
-        let [b0, b1, b2, b3] = &mut buffers;
-        let c = group * GROUP;
-        let rows = [
-            [T::widen(row(c), b0)],
-            [T::widen(row(c + 1), b1)],
-            [T::widen(row(c + 2), b2)],
-            [T::widen(row(c + 3), b3)],
-        ];
-        lanes::add_four(sums, rows, |j, [a]| weights[j] * a);
+    let (row_groups, row_rest) = rows.as_chunks::<GROUP>();
+    for (weights, rows) in groups.iter().zip(row_groups) {
+        lanes::add_four(sums, *rows, |j, [a]| weights[j] * a);
     }
-    for (i, weight) in rest.iter().enumerate() {
-        let row = T::widen(row(groups.len() * GROUP + i), &mut buffers[0]);
-        lanes::add_rows(sums, [row], |[a]| weight * a);
+    for (weight, row) in rest.iter().zip(row_rest) {
+        lanes::add_rows(sums, *row, |[a]| weight * a);
     }
 }
 
