@@ -8,6 +8,8 @@
     reason = "tests"
 )]
 
+#[path = "cuda/channel_weights.rs"]
+mod channel_weights;
 #[path = "cuda/common.rs"]
 mod common;
 #[path = "cuda/device.rs"]
@@ -22,6 +24,12 @@ mod intrinsics;
 #[cfg(all(not(feature = "torch"), target_os = "linux", target_arch = "x86_64"))]
 #[path = "cuda/on_host.rs"]
 mod on_host;
+// What the tests of ops on the CPU share serves here too, in part.
+#[allow(dead_code, reason = "these tests draw no shapes and count no threads")]
+#[path = "ops/common.rs"]
+mod on_the_cpu;
 #[cfg(all(not(feature = "torch"), target_os = "linux", target_arch = "x86_64"))]
 #[path = "cuda/planted.rs"]
 mod planted;
+#[path = "cuda/project.rs"]
+mod project;

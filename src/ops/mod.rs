@@ -23,6 +23,8 @@
 //! batch gives the bits that its samples give one by one.
 
 pub mod alpha_weights;
+#[cfg(feature = "cuda")]
+mod channel_sums;
 pub mod channel_weights;
 #[cfg(feature = "cuda")]
 mod device_view;
@@ -40,6 +42,8 @@ pub mod resample;
 mod sums;
 mod tasks;
 mod view;
+#[cfg(feature = "cuda")]
+mod voxel_sums;
 
 pub use alpha_weights::{Denominator, alpha_weights};
 pub use channel_weights::channel_weights;
@@ -59,7 +63,11 @@ pub use view::View;
 #[cfg(feature = "cuda")]
 #[doc(hidden)]
 pub fn programs() -> &'static [&'static crate::device::Program] {
-    static PROGRAMS: &[&crate::device::Program] =
-        &[&evaluation_sums::cuda::PROGRAM, &guided_activation::cuda::PROGRAM];
+    static PROGRAMS: &[&crate::device::Program] = &[
+        &channel_weights::cuda::PROGRAM,
+        &evaluation_sums::cuda::PROGRAM,
+        &guided_activation::cuda::PROGRAM,
+        &project::cuda::PROGRAM,
+    ];
     PROGRAMS
 }

@@ -1,6 +1,7 @@
 //! What the tests on a device share.
 
-use medcam::device::{Gpu, Program, Stream};
+use medcam::device::{Buffer, Gpu, Program, Stream};
+use medcam::element::Element;
 
 /// A stream of the first device; `None`, with the reason on the error output, where there is none.
 ///
@@ -26,4 +27,9 @@ pub fn programs() -> Vec<&'static Program> {
     let mut programs = medcam::ops::programs().to_vec();
     programs.extend([&crate::device::PROGRAM, &crate::intrinsics::PROGRAM]);
     programs
+}
+
+/// The values behind `skipped` others: with 1 of them, a tensor that begins where 16 bytes do not.
+pub fn upload_behind<T: Element>(stream: &Stream, skipped: usize, values: &[T]) -> Buffer<T> {
+    stream.upload(&[&vec![T::from_f32(9.0); skipped], values].concat()).unwrap()
 }

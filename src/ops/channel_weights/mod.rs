@@ -1,6 +1,8 @@
 //! Grad-CAM's channel weights: the spatial mean of each channel's gradient.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 
 pub use cpu::reference;
 

@@ -1,6 +1,8 @@
 //! Grad-CAM's projection: the weighted sum of the channels, rectified.
 
 pub(super) mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 
 pub use cpu::{channel_mean_reference, reference};
 

@@ -1,0 +1,304 @@
+// Sums over the voxels of each channel of one or two tensors, in either layout. An op says of what:
+//
+//   struct Op {
+//     static constexpr int kTensors;     // that are read: 1 or 2
+//     static constexpr int kSums;        // of each channel
+//     using Partial = float;             // what one thread sums in
+//     struct Channel;                    // what a term takes from its channel
+//     const SCALAR* tensors[kTensors];
+//     Channel channel(long long row) const;   // row = b * C + c
+//     float factor(long long voxel) const;    // shared by the channels; voxel = b * N + n
+//     static void add(Partial (&sums)[kSums], const float (&values)[kTensors], const Channel&,
+//                     float factor);
+//     void finish(long long row, int sum, double total) const;
+//   };
+//
+// A value behind the end is 0 in all tensors and must add 0. Threads sum in Partial, few values
+// each, and blocks of one channel add up in double. What a thread adds is fixed by the shape of a
+// sample alone, so that a batch gives the bits of its samples, whatever the addresses.
+#pragma once
+
+#include "lib/last_block.cuh"
+#include "lib/reads.cuh"
+#include "lib/reduce.cuh"
+
+// Loads under way in a thread: 64 bytes, as 16 bytes or as single values.
+template <typename Op>
+constexpr int kPackReads = 4 / Op::kTensors;
+template <typename Op>
+constexpr int kValueReads = 8 / Op::kTensors;
+
+template <typename Op, int kWidth>
+__device__ __forceinline__ void add_values(const Op& op, typename Op::Partial (&sums)[Op::kSums],
+                                           const Read<kWidth> (&reads)[Op::kTensors],
+                                           const typename Op::Channel& channel, long long voxel,
+                                           long long count) {
+  float values[Op::kTensors][kWidth];
+#pragma unroll
+  for (int t = 0; t < Op::kTensors; ++t) reads[t].widened(values[t]);
+  // Sums of their own, so that the longest chain of additions is short.
+  typename Op::Partial own[Op::kSums] = {};
+#pragma unroll
+  for (int i = 0; i < kWidth; ++i) {
+    float of_voxel[Op::kTensors];
+#pragma unroll
+    for (int t = 0; t < Op::kTensors; ++t) of_voxel[t] = values[t][i];
+    Op::add(own, of_voxel, channel, i < count ? op.factor(voxel + i) : 0.0f);
+  }
+#pragma unroll
+  for (int k = 0; k < Op::kSums; ++k) sums[k] += own[k];
+}
+
+// Contiguous, N small: `lanes` threads, a power of 2 up to 32, for each row.
+template <typename Op>
+__device__ __forceinline__ void sum_short_rows(const Op& op, long long rows, long long channels,
+                                               long long voxels, int lanes) {
+  constexpr int kReads = kValueReads<Op>;
+  const long long row =
+      (static_cast<long long>(blockIdx.x) * BLOCK_THREADS + threadIdx.x) / lanes;
+  const int lane = threadIdx.x % lanes;
+  typename Op::Partial sums[Op::kSums] = {};
+  if (row < rows) {
+    const typename Op::Channel channel = op.channel(row);
+    const long long first_voxel = row / channels * voxels;
+    for (long long from = lane; from < voxels; from += kReads * lanes) {
+      Read<1> reads[kReads][Op::kTensors];
+#pragma unroll
+      for (int i = 0; i < kReads; ++i) {
+        const long long n = from + i * lanes;
+#pragma unroll
+        for (int t = 0; t < Op::kTensors; ++t) {
+          reads[i][t] =
+              n < voxels ? Read<1>::all(op.tensors[t] + row * voxels + n, true) : Read<1>::none();
+        }
+      }
+#pragma unroll
+      for (int i = 0; i < kReads; ++i) {
+        const long long n = from + i * lanes;
+        add_values<Op, 1>(op, sums, reads[i], channel, first_voxel + n, voxels - n);
+      }
+    }
+  }
+  // All lanes of the warp are here again.
+  for (int mask = lanes / 2; mask > 0; mask /= 2) {
+#pragma unroll
+    for (int k = 0; k < Op::kSums; ++k) sums[k] += shuffle_xor(sums[k], mask);
+  }
+  if (row < rows && lane == 0) {
+#pragma unroll
+    for (int k = 0; k < Op::kSums; ++k) op.finish(row, k, sums[k]);
+  }
+}
+
+// Contiguous, N large: a block for each of the `segments` of a row, `segment` voxels each, a
+// multiple of 16 bytes. `partials`: kSums * segments for each row; `counters`: one for each row.
+template <typename Op>
+__device__ __forceinline__ void sum_long_rows(const Op& op, long long channels, long long voxels,
+                                              long long segment, unsigned segments,
+                                              double* partials, unsigned* counters) {
+  constexpr int kWidth = kPerPack<SCALAR>;
+  constexpr int kReads = kPackReads<Op>;
+  constexpr long long kStep = static_cast<long long>(BLOCK_THREADS) * kWidth;
+  const long long row = blockIdx.x / segments;
+  const unsigned index = blockIdx.x % segments;
+  const long long begin = index * segment;
+  const long long end = min(voxels, begin + segment);
+  const long long first_voxel = row / channels * voxels;
+  const SCALAR* rows[Op::kTensors];
+  bool aligned = true;
+#pragma unroll
+  for (int t = 0; t < Op::kTensors; ++t) {
+    rows[t] = op.tensors[t] + row * voxels;
+    aligned = aligned && is_pack_aligned(rows[t]);
+  }
+  const typename Op::Channel channel = op.channel(row);
+  typename Op::Partial sums[Op::kSums] = {};
+  for (long long from = begin + static_cast<long long>(threadIdx.x) * kWidth; from < end;
+       from += kReads * kStep) {
+    Read<kWidth> reads[kReads][Op::kTensors];
+    if (aligned && from + (kReads - 1) * kStep + kWidth <= end) {
+#pragma unroll
+      for (int i = 0; i < kReads; ++i) {
+#pragma unroll
+        for (int t = 0; t < Op::kTensors; ++t) {
+          reads[i][t] = Read<kWidth>::all(rows[t] + from + i * kStep, true);
+        }
+      }
+    } else {
+#pragma unroll
+      for (int i = 0; i < kReads; ++i) {
+#pragma unroll
+        for (int t = 0; t < Op::kTensors; ++t) {
+          const long long n = from + i * kStep;
+          reads[i][t] = Read<kWidth>::part(rows[t] + n, end - n);
+        }
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < kReads; ++i) {
+      const long long n = from + i * kStep;
+      add_values<Op, kWidth>(op, sums, reads[i], channel, first_voxel + n, end - n);
+    }
+  }
+#pragma unroll
+  for (int k = 0; k < Op::kSums; ++k) {
+    const typename Op::Partial total =
+        block_reduce<BLOCK_THREADS>(sums[k], typename Op::Partial(0), Sum());
+    if (threadIdx.x != 0) continue;
+    if (segments == 1) {
+      op.finish(row, k, total);
+    } else {
+      partials[(row * Op::kSums + k) * segments + index] = total;
+    }
+  }
+  if (segments == 1 || !is_last_block(counters + row, segments)) return;
+#pragma unroll
+  for (int k = 0; k < Op::kSums; ++k) {
+    double total = 0.0;
+    for (unsigned i = threadIdx.x; i < segments; i += BLOCK_THREADS) {
+      total += partials[(row * Op::kSums + k) * segments + i];
+    }
+    total = block_reduce<BLOCK_THREADS>(total, 0.0, Sum());
+    if (threadIdx.x == 0) op.finish(row, k, total);
+  }
+}
+
+// Values of the threads of a block that lie in `lanes` columns.
+template <int kWidth>
+struct ThreadRows {
+  double (&values)[kWidth][BLOCK_THREADS];
+
+  // Adds up the `rows` rows, pair by pair; the threads of row 0 find the sums at their own places.
+  __device__ __forceinline__ void add_up(int row, int rows, int lanes) const {
+    while (rows > 1) {
+      const int half = (rows + 1) / 2;
+      __syncthreads();
+      if (row + half < rows) {
+#pragma unroll
+        for (int j = 0; j < kWidth; ++j) {
+          values[j][threadIdx.x] += values[j][threadIdx.x + half * lanes];
+        }
+      }
+      rows = half;
+    }
+  }
+};
+
+// Channels last: a block for each strip of `strip` voxels and each `lanes` groups of kWidth
+// channels, with as many rows of `lanes` threads as fit, a voxel each at a time. kWidth divides C.
+// `partials`: kSums * B * C for each strip; `counters`: one for each sample and `lanes` groups.
+template <int kWidth, typename Op>
+__device__ __forceinline__ void sum_columns(const Op& op, long long channels, long long voxels,
+                                            long long strip, int lanes, double* partials,
+                                            unsigned* counters) {
+  constexpr int kReads = kWidth == 1 ? kValueReads<Op> : kPackReads<Op>;
+  const unsigned groups = channels / kWidth;
+  const unsigned parts = (groups + lanes - 1) / lanes;
+  const unsigned strips = (voxels + strip - 1) / strip;
+  const unsigned part = blockIdx.x % parts;
+  const unsigned index = blockIdx.x / parts % strips;
+  const long long b = blockIdx.x / parts / strips;
+
+  const int rows = BLOCK_THREADS / lanes;
+  const int row = threadIdx.x / lanes;
+  const long long stride = rows * channels;
+  const unsigned group = part * lanes + threadIdx.x % lanes;
+  const bool active = row < rows && group < groups;
+  const long long first_channel = static_cast<long long>(group) * kWidth;
+  const long long begin = index * strip;
+  const long long end = min(voxels, begin + strip);
+  bool aligned = true;
+#pragma unroll
+  for (int t = 0; t < Op::kTensors; ++t) aligned = aligned && is_pack_aligned(op.tensors[t]);
+
+  typename Op::Partial sums[kWidth][Op::kSums] = {};
+  if (active) {
+    typename Op::Channel channel[kWidth];
+#pragma unroll
+    for (int j = 0; j < kWidth; ++j) channel[j] = op.channel(b * channels + first_channel + j);
+    for (long long from = begin + row; from < end; from += kReads * rows) {
+      const long long start = (b * voxels + from) * channels + first_channel;
+      Read<kWidth> reads[kReads][Op::kTensors];
+#pragma unroll
+      for (int i = 0; i < kReads; ++i) {
+        const long long n = from + i * rows;
+#pragma unroll
+        for (int t = 0; t < Op::kTensors; ++t) {
+          const SCALAR* values = op.tensors[t] + start + i * stride;
+          reads[i][t] = n < end ? Read<kWidth>::all(values, aligned) : Read<kWidth>::none();
+        }
+      }
+#pragma unroll
+      for (int i = 0; i < kReads; ++i) {
+        const long long n = from + i * rows;
+        const float factor = n < end ? op.factor(b * voxels + n) : 0.0f;
+        float values[Op::kTensors][kWidth];
+#pragma unroll
+        for (int t = 0; t < Op::kTensors; ++t) reads[i][t].widened(values[t]);
+#pragma unroll
+        for (int j = 0; j < kWidth; ++j) {
+          float of_channel[Op::kTensors];
+#pragma unroll
+          for (int t = 0; t < Op::kTensors; ++t) of_channel[t] = values[t][j];
+          Op::add(sums[j], of_channel, channel[j], factor);
+        }
+      }
+    }
+  }
+
+  const long long first_row = b * channels + first_channel;
+  const long long samples_channels = gridDim.x / parts / strips * channels;
+  const bool holds = active && row == 0;
+  // Each thread reads and writes its own place but within add_up.
+  __shared__ double of_thread[kWidth][BLOCK_THREADS];
+  const ThreadRows<kWidth> thread_rows = {of_thread};
+#pragma unroll
+  for (int k = 0; k < Op::kSums; ++k) {
+    __syncthreads();
+#pragma unroll
+    for (int j = 0; j < kWidth; ++j) of_thread[j][threadIdx.x] = sums[j][k];
+    thread_rows.add_up(row, rows, lanes);
+    if (!holds) continue;
+#pragma unroll
+    for (int j = 0; j < kWidth; ++j) {
+      const double total = of_thread[j][threadIdx.x];
+      if (strips == 1) {
+        op.finish(first_row + j, k, total);
+      } else {
+        partials[(static_cast<long long>(k) * strips + index) * samples_channels + first_row + j] =
+            total;
+      }
+    }
+  }
+  if (strips == 1 || !is_last_block(counters + b * parts + part, strips)) return;
+#pragma unroll 1
+  for (int k = 0; k < Op::kSums; ++k) {
+    double totals[kWidth] = {};
+    if (active) {
+      for (unsigned i = row; i < strips; i += rows) {
+        const double* of_strip =
+            partials + (static_cast<long long>(k) * strips + i) * samples_channels + first_row;
+#pragma unroll
+        for (int j = 0; j < kWidth; ++j) totals[j] += of_strip[j];
+      }
+    }
+    __syncthreads();
+#pragma unroll
+    for (int j = 0; j < kWidth; ++j) of_thread[j][threadIdx.x] = totals[j];
+    thread_rows.add_up(row, rows, lanes);
+    if (!holds) continue;
+#pragma unroll
+    for (int j = 0; j < kWidth; ++j) op.finish(first_row + j, k, of_thread[j][threadIdx.x]);
+  }
+}
+
+template <typename Op>
+__device__ __forceinline__ void sum_columns(const Op& op, long long channels, long long voxels,
+                                            long long strip, int lanes, double* partials,
+                                            unsigned* counters) {
+  if (channels % kPerPack<SCALAR> == 0) {
+    sum_columns<kPerPack<SCALAR>>(op, channels, voxels, strip, lanes, partials, counters);
+  } else {
+    sum_columns<1>(op, channels, voxels, strip, lanes, partials, counters);
+  }
+}

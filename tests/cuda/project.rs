@@ -1,0 +1,248 @@
+//! The projection, and the mean of the channels, against their references.
+
+use half::{bf16, f16};
+use medcam::device::Stream;
+use medcam::element::Element;
+use medcam::ops::extremes::DeviceExtremes;
+use medcam::ops::project::{TOLERANCE, channel_mean_reference, cuda, reference};
+use medcam::ops::{DeviceView, View};
+use medcam::{Layout, Shape};
+
+use crate::common::{gpu, upload_behind};
+use crate::on_the_cpu::{LAYOUTS, absolute, assert_close, bits, values};
+
+type Results = (Vec<f32>, Vec<DeviceExtremes>);
+
+/// The map and its extremes; tensor and map `skipped` values behind a border of 256 bytes.
+fn run<T: Element>(
+    stream: &mut Stream,
+    weights: Option<&[f32]>,
+    data: &[T],
+    (shape, layout, rectify): (Shape, Layout, bool),
+    skipped: usize,
+) -> Results {
+    stream.release_scratch();
+    let tensor = upload_behind(stream, skipped, data);
+    let tensor = tensor.slice().part(skipped..skipped + data.len()).unwrap();
+    let tensor = DeviceView::new(tensor, shape, layout).unwrap();
+    let count = shape.batch * shape.voxels();
+    let mut map = upload_behind(stream, skipped, &vec![9.0_f32; count + 3]);
+    let mut extremes = stream.upload(&vec![DeviceExtremes::default(); shape.batch]).unwrap();
+    let mut whole_map = map.slice_mut();
+    let part = whole_map.part(skipped..skipped + count).unwrap();
+    match weights {
+        Some(weights) => {
+            let all = weights.len();
+            let weights = upload_behind(stream, skipped, weights);
+            let weights = weights.slice().part(skipped..skipped + all).unwrap();
+            cuda::project(stream, weights, &tensor, rectify, part, extremes.slice_mut()).unwrap();
+            // The buffer of the weights is freed here, which waits.
+        }
+        None => cuda::channel_mean(stream, &tensor, part, extremes.slice_mut()).unwrap(),
+    }
+    let found = stream.download(map.slice()).unwrap();
+    // Nothing beside the map is touched.
+    assert!(found[..skipped].iter().chain(&found[skipped + count..]).all(|&value| value == 9.0));
+    (found[skipped..][..count].to_vec(), stream.download(extremes.slice()).unwrap())
+}
+
+/// What the extremes of finite maps are.
+fn expected_extremes(map: &[f32], voxels: usize) -> Vec<DeviceExtremes> {
+    let of = |map: &[f32]| DeviceExtremes {
+        minimum: map.iter().copied().fold(f32::INFINITY, f32::min),
+        maximum: map.iter().copied().fold(f32::NEG_INFINITY, f32::max),
+        ..DeviceExtremes::default()
+    };
+    map.chunks(voxels).map(of).collect()
+}
+
+fn wide(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|&value| f64::from(value)).collect()
+}
+
+fn check<T: Element>(stream: &mut Stream, extents: [usize; 5], magnitude: f32) {
+    let [batch, channels, depth, height, width] = extents;
+    let shape = Shape::new(batch, channels, [depth, height, width]).unwrap();
+    let data = values::<T>(shape.elements(), magnitude, shape.elements() as u64);
+    let weights = values::<f32>(batch * channels, 1.0, 3);
+    for layout in LAYOUTS {
+        let view = View::new(&data, shape, layout).unwrap();
+        let absolute_data = absolute(&data);
+        let absolute_view = View::new(&absolute_data, shape, layout).unwrap();
+        // Each product may be rounded to a subnormal, half the least f32 away.
+        let subnormal = 1e-45 * channels as f64;
+
+        let found = run(stream, Some(&weights), &data, (shape, layout, true), 0);
+        let exact = reference(&wide(&weights), &view);
+        let scale = reference(&wide(&absolute(&weights)), &absolute_view);
+        assert_close(&found.0, &exact, |i| TOLERANCE * scale[i] + subnormal);
+        same_again(stream, Some(&weights), &data, (shape, layout, true), &found);
+
+        let found = run(stream, None, &data, (shape, layout, false), 0);
+        let exact = channel_mean_reference(&view);
+        let scale = channel_mean_reference(&absolute_view);
+        assert_close(&found.0, &exact, |i| TOLERANCE * scale[i] + subnormal);
+        same_again(stream, None, &data, (shape, layout, false), &found);
+    }
+}
+
+/// Another run, one from other addresses, and one of each sample give the same bits.
+fn same_again<T: Element>(
+    stream: &mut Stream,
+    weights: Option<&[f32]>,
+    data: &[T],
+    (shape, layout, rectify): (Shape, Layout, bool),
+    found: &Results,
+) {
+    assert_eq!(found.1, expected_extremes(&found.0, shape.voxels()), "{shape} {layout:?}");
+    for skipped in [0, 1] {
+        let again = run(stream, weights, data, (shape, layout, rectify), skipped);
+        assert_eq!(bits(&again.0), bits(&found.0), "{shape} {layout:?} {skipped}");
+        assert_eq!(again.1, found.1);
+    }
+    if shape.batch > 1 {
+        let single = Shape { batch: 1, ..shape };
+        for (b, data) in data.chunks(single.elements()).enumerate() {
+            let weights = weights.map(|weights| &weights[b * shape.channels..][..shape.channels]);
+            let (map, extremes) = run(stream, weights, data, (single, layout, rectify), 0);
+            let of_batch = &found.0[b * shape.voxels()..][..shape.voxels()];
+            assert_eq!(bits(&map), bits(of_batch), "{shape} {layout:?} {b}");
+            assert_eq!(extremes[0], found.1[b]);
+        }
+    }
+}
+
+fn check_all_types(stream: &mut Stream, extents: [usize; 5]) {
+    check::<f32>(stream, extents, 1.0);
+    check::<f16>(stream, extents, 1.0);
+    check::<bf16>(stream, extents, 1.0);
+}
+
+/// Tiles of a few voxels and of many, channels in slices and in splits.
+#[test]
+fn small_sums_of_any_shape() {
+    let Some(mut stream) = gpu() else { return };
+    for extents in [[1, 1, 1, 1, 1], [2, 3, 1, 3, 11], [1, 131, 1, 2, 4]] {
+        check_all_types(&mut stream, extents);
+    }
+    check::<f32>(&mut stream, [2, 40, 1, 1, 600], 1.0);
+    check::<f16>(&mut stream, [1, 40, 1, 1, 264], 1.0);
+}
+
+#[test]
+fn sums_of_few_voxels() {
+    let Some(mut stream) = gpu() else { return };
+    for voxels in [1, 7, 31, 32, 33, 49] {
+        for (batch, channels) in [(3, 1), (1, 3), (3, 64), (1, 257)] {
+            check_all_types(&mut stream, [batch, channels, 1, 1, voxels]);
+        }
+    }
+}
+
+/// As many channels as the tolerance is proven for.
+#[test]
+fn sums_of_many_channels() {
+    let Some(mut stream) = gpu() else { return };
+    check::<f32>(&mut stream, [2, 2048, 1, 7, 7], 1.0);
+    check::<f16>(&mut stream, [1, 2048, 1, 7, 7], 1.0);
+}
+
+#[test]
+fn sums_of_many_voxels() {
+    let Some(mut stream) = gpu() else { return };
+    for (batch, channels, voxels) in [(3, 3, 1023), (1, 64, 1025), (1, 257, 1023)] {
+        check_all_types(&mut stream, [batch, channels, 1, 1, voxels]);
+    }
+    check_all_types(&mut stream, [3, 3, 12, 13, 14]);
+    check_all_types(&mut stream, [1, 64, 12, 13, 14]);
+}
+
+/// As many as make several voxels for each thread, and several steps for each block.
+#[test]
+fn sums_of_very_many_voxels() {
+    let Some(mut stream) = gpu() else { return };
+    check::<f32>(&mut stream, [1, 72, 1, 1, 8500], 1.0);
+    check::<bf16>(&mut stream, [1, 136, 1, 1, 8500], 1.0);
+    check::<f16>(&mut stream, [1, 17, 1, 1, 66_001], 1.0);
+}
+
+#[test]
+fn huge_and_tiny_values_keep_their_digits() {
+    let Some(mut stream) = gpu() else { return };
+    for extents in [[1, 3, 1, 3, 11], [1, 40, 1, 13, 14]] {
+        for magnitude in [1e30, 1e-38, 0.0] {
+            check::<f32>(&mut stream, extents, magnitude);
+            check::<bf16>(&mut stream, extents, magnitude);
+        }
+        check::<f16>(&mut stream, extents, 6e4);
+        check::<f16>(&mut stream, extents, 1e-7);
+    }
+}
+
+#[test]
+fn what_is_not_finite_is_counted_before_relu_and_nan_stays() {
+    let Some(mut stream) = gpu() else { return };
+    for layout in LAYOUTS {
+        let shape = Shape::new(2, 4, [1, 1, 37]).unwrap();
+        let mut data = vec![-1.0_f32; shape.elements()];
+        let place = |channel: usize, n: usize| match layout {
+            Layout::Contiguous => channel * 37 + n,
+            Layout::ChannelsLast => n * 4 + channel,
+        };
+        for (n, bad) in [f32::NAN, f32::NEG_INFINITY, f32::INFINITY, 9.0].into_iter().enumerate() {
+            data[place(n, 3 * n)] = bad;
+        }
+        let weights = [1.0; 8];
+        let (map, extremes) = run(&mut stream, Some(&weights), &data, (shape, layout, true), 0);
+        assert!(map[0].is_nan());
+        assert_eq!([map[3], map[6], map[9]], [0.0, f32::INFINITY, 6.0]);
+        let first = DeviceExtremes { maximum: 6.0, not_finite: 3, ..DeviceExtremes::default() };
+        assert_eq!(extremes, [first, DeviceExtremes::default()]);
+
+        let (map, extremes) = run(&mut stream, None, &data, (shape, layout, false), 0);
+        assert!(map[0].is_nan());
+        assert_eq!([map[3], map[6], map[9]], [f32::NEG_INFINITY, f32::INFINITY, 1.5]);
+        let first = DeviceExtremes { minimum: -1.0, maximum: 1.5, not_finite: 3, unused: 0 };
+        let second = DeviceExtremes { maximum: -1.0, not_finite: 0, ..first };
+        assert_eq!(extremes, [first, second]);
+    }
+}
+
+#[test]
+fn nothing_finite_has_an_empty_range() {
+    let Some(mut stream) = gpu() else { return };
+    let shape = Shape::new(1, 1, [1, 1, 2]).unwrap();
+    let data = [f32::NAN, f32::INFINITY];
+    let settings = (shape, Layout::Contiguous, true);
+    let (_, extremes) = run(&mut stream, Some(&[1.0]), &data, settings, 0);
+    let (minimum, maximum) = (f32::INFINITY, f32::NEG_INFINITY);
+    assert_eq!(extremes, [DeviceExtremes { minimum, maximum, not_finite: 2, unused: 0 }]);
+}
+
+#[test]
+fn lengths_must_be_those_of_the_shape() {
+    let Some(stream) = gpu() else { return };
+    let tensor = stream.upload(&[0.0_f32; 12]).unwrap();
+    let shape = Shape::new(2, 2, [1, 1, 3]).unwrap();
+    let tensor = DeviceView::new(tensor.slice(), shape, Layout::Contiguous).unwrap();
+    let message = |weights: usize, map: usize, samples: usize| {
+        let weights = stream.allocate::<f32>(weights).unwrap();
+        let mut map = stream.allocate::<f32>(map).unwrap();
+        let mut extremes = stream.allocate::<DeviceExtremes>(samples).unwrap();
+        let (map, extremes) = (map.slice_mut(), extremes.slice_mut());
+        let result = cuda::project(&stream, weights.slice(), &tensor, true, map, extremes);
+        let error = result.unwrap_err();
+        assert!(error.is_input());
+        error.to_string()
+    };
+    let shape = "a tensor (2, 2, 1, 1, 3) takes";
+    let expected = format!("project: weights: {shape} 4 (B·C) values, it has 3");
+    assert_eq!(message(3, 6, 2), expected);
+    assert_eq!(message(4, 5, 2), format!("project: map: {shape} 6 (B·D·H·W) values, it has 5"));
+    assert_eq!(message(4, 6, 1), format!("project: extremes: {shape} 2 (B) values, it has 1"));
+    let mut map = stream.allocate::<f32>(5).unwrap();
+    let mut extremes = stream.allocate::<DeviceExtremes>(2).unwrap();
+    let (map, extremes) = (map.slice_mut(), extremes.slice_mut());
+    let error = cuda::channel_mean(&stream, &tensor, map, extremes).unwrap_err();
+    assert!(error.to_string().starts_with("channel_mean: map: "), "{error}");
+}
