@@ -85,23 +85,24 @@ fn small_means_of_any_shape() {
 #[test]
 fn means_of_few_voxels() {
     let Some(mut stream) = gpu() else { return };
-    for voxels in [1, 7, 31, 32, 33, 49] {
-        for (batch, channels) in [(3, 1), (1, 3), (3, 64), (1, 257)] {
-            check_all_types(&mut stream, [batch, channels, 1, 1, voxels]);
+    for voxels in [1, 31, 32, 33, 49] {
+        for (batch, channels) in [(3, 1), (1, 3), (1, 257)] {
+            check::<f32>(&mut stream, [batch, channels, 1, 1, voxels], 1.0);
         }
+        check::<bf16>(&mut stream, [3, 3, 1, 1, voxels], 1.0);
+        check::<f16>(&mut stream, [1, 64, 1, 1, voxels], 1.0);
     }
 }
 
 #[test]
 fn means_of_many_voxels() {
     let Some(mut stream) = gpu() else { return };
-    for voxels in [1023, 1025] {
-        for (batch, channels) in [(3, 3), (1, 64), (1, 257)] {
-            check_all_types(&mut stream, [batch, channels, 1, 1, voxels]);
-        }
+    for (batch, channels, voxels) in [(3, 3, 1023), (3, 3, 1025), (1, 64, 1025)] {
+        check_all_types(&mut stream, [batch, channels, 1, 1, voxels]);
     }
-    check_all_types(&mut stream, [3, 3, 12, 13, 14]);
-    check_all_types(&mut stream, [1, 64, 12, 13, 14]);
+    check::<f32>(&mut stream, [1, 257, 1, 1, 1023], 1.0);
+    check_all_types(&mut stream, [1, 3, 12, 13, 14]);
+    check::<f16>(&mut stream, [1, 64, 12, 13, 14], 1.0);
 }
 
 /// Several segments and strips, and more than one round of loads.
