@@ -32,16 +32,27 @@ struct Project {
 }  // namespace
 
 extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 4)
-    ENTRY(project_rows)(const SCALAR* activation, const float* weights, float weight, int rectify, long long channels, long long voxels, int threads, int splits, float* map, Extremes* extremes, Extremes* of_tile, float* partials, unsigned* counters) {
-  sum_rows(Project{{activation}, weights, weight, rectify != 0}, MapOutput{map, extremes, of_tile, partials, counters}, channels, voxels, threads, splits);
+    ENTRY(project_rows)(const SCALAR* activation, const float* weights, float weight, int rectify,
+                        long long channels, long long voxels, int threads, int splits, float* map,
+                        Extremes* extremes, Extremes* of_tile, float* partials,
+                        unsigned* counters) {
+  sum_rows(Project{{activation}, weights, weight, rectify != 0},
+           MapOutput{map, extremes, of_tile, partials, counters}, channels, voxels, threads, splits);
 }
 
 extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 4)
-    ENTRY(project_columns)(const SCALAR* activation, const float* weights, float weight, int rectify, long long channels, long long voxels, int lanes, int steps, float* map, Extremes* extremes, Extremes* of_tile, float* partials, unsigned* counters) {
-  sum_voxels(Project{{activation}, weights, weight, rectify != 0}, MapOutput{map, extremes, of_tile, partials, counters}, channels, voxels, lanes, steps);
+    ENTRY(project_columns)(const SCALAR* activation, const float* weights, float weight,
+                           int rectify, long long channels, long long voxels, int lanes, int steps,
+                           float* map, Extremes* extremes, Extremes* of_tile, float* partials,
+                           unsigned* counters) {
+  sum_voxels(Project{{activation}, weights, weight, rectify != 0},
+             MapOutput{map, extremes, of_tile, partials, counters}, channels, voxels, lanes, steps);
 }
 
 extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 4)
-    ENTRY(project_few)(const SCALAR* activation, const float* weights, float weight, int rectify, long long channels, long long voxels, int lanes, int steps, float* map, Extremes* extremes, Extremes* of_tile, float* partials, unsigned* counters) {
-  sum_few_voxels(Project{{activation}, weights, weight, rectify != 0}, MapOutput{map, extremes, of_tile, partials, counters}, channels, voxels, lanes, steps);
+    ENTRY(project_few)(const SCALAR* activation, const float* weights, float weight, int rectify,
+                       long long channels, long long voxels, int lanes, int steps, float* map,
+                       Extremes* extremes, Extremes* of_tile, float* partials, unsigned* counters) {
+  sum_few_voxels(Project{{activation}, weights, weight, rectify != 0},
+                 MapOutput{map, extremes, of_tile, partials, counters}, channels, voxels, lanes, steps);
 }
