@@ -3,8 +3,8 @@
 // Reads G once, writes 8 bytes for each channel; where a channel is summed by several blocks, these
 // also write 16 bytes each for it, and the last of them reads those.
 //
-//   channel_weights_short     contiguous, N up to SHORT_ROW: `lanes` threads for each row; the first
-//                             holds the result
+//   channel_weights_short     contiguous, N small: `lanes` threads for each row; the first holds
+//                             the result
 //   channel_weights_rows      contiguous: a block for each segment of a row; thread 0 of the last
 //                             block of a row holds the result
 //   channel_weights_columns   channels last: a block for each strip of voxels and 128 bytes of each

@@ -10,8 +10,8 @@
 //     float term(const float (&values)[kTensors], float weight) const;
 //   };
 //
-// Which values a thread adds, and in which order, is fixed by the shape of a sample alone, so that a
-// batch gives the bits of its samples, whatever the addresses.
+// Which values a thread adds, and in which order, is fixed by the shape of a sample alone, so that
+// a batch gives the bits of its samples, whatever the addresses.
 #pragma once
 
 #include "lib/extremes.cuh"
@@ -202,8 +202,8 @@ __device__ __forceinline__ void sum_rows(const Op& op, const MapOutput& to, long
 }
 
 // Channels last: `lanes` threads, a power of 2 up to 32, for each voxel, kVoxels voxels and kPacks
-// groups of kWidth channels at a time. A block takes `steps` times kVoxels for each `lanes` threads.
-// kWidth divides C.
+// groups of kWidth channels at a time. A block takes `steps` times kVoxels for each `lanes`
+// threads. kWidth divides C.
 template <int kWidth, int kVoxels, int kPacks, typename Op>
 __device__ __forceinline__ void sum_voxels(const Op& op, const MapOutput& to, long long channels,
                                            long long voxels, int lanes, unsigned steps) {

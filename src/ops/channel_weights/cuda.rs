@@ -14,7 +14,7 @@ pub static PROGRAM: Program = Program {
     scalars: &[Scalar::F32, Scalar::F16, Scalar::Bf16],
     defines: &[("BLOCK_THREADS", BLOCK_THREADS)],
     kernels: &[
-        KernelBudget { entry: "channel_weights_short", registers: 48, shared_bytes: 0 },
+        KernelBudget { entry: "channel_weights_short", registers: 64, shared_bytes: 0 },
         KernelBudget { entry: "channel_weights_rows", registers: 64, shared_bytes: 256 },
         KernelBudget { entry: "channel_weights_columns", registers: 64, shared_bytes: 20480 },
     ],

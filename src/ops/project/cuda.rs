@@ -16,7 +16,7 @@ pub static PROGRAM: Program = Program {
     scalars: &[Scalar::F32, Scalar::F16, Scalar::Bf16],
     defines: &[("BLOCK_THREADS", BLOCK_THREADS), ("VOXEL_READS", VOXEL_READS)],
     kernels: &[
-        KernelBudget { entry: "project_rows", registers: 64, shared_bytes: 9216 },
+        KernelBudget { entry: "project_rows", registers: 64, shared_bytes: 9472 },
         KernelBudget { entry: "project_columns", registers: 64, shared_bytes: 256 },
         KernelBudget { entry: "project_few", registers: 64, shared_bytes: 256 },
     ],
