@@ -3,11 +3,11 @@ PYTHON ?= python3
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench check lint clean
+.PHONY: help demo test bench check lint gpu-bundle clean
 
 help: ## show this list
 	@echo "medcam: attention maps for 2D and 3D medical CNNs"
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
 demo: ## set up, then explain a brain-extraction network on a real MRI, into demo/
 	$(PYTHON) scripts/setup.py demo
@@ -23,6 +23,10 @@ test: ## set up, then lints and all tests
 bench: ## set up, then the benchmarks
 	$(PYTHON) scripts/setup.py bench
 	$(CARGO) bench --locked --all-features
+
+gpu-bundle: ## set up, then the folder that checks the kernels on a machine with a GPU
+	$(PYTHON) scripts/setup.py test
+	$(PYTHON) scripts/gpu_bundle.py
 
 check: ## set up, then formatting, lints and documentation, for each set of features
 	$(PYTHON) scripts/setup.py test

@@ -84,8 +84,11 @@ mod torch {
         for library in ["torch", "torch_cpu", "c10"] {
             println!("cargo:rustc-link-lib={library}");
         }
-        // Programs run without LD_LIBRARY_PATH; as RUNPATH it still yields to one that is set.
-        println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());
+        // Programs run without LD_LIBRARY_PATH; as RUNPATH it still yields to one that is set. Those
+        // that are made for another machine are told another folder.
+        println!("cargo:rerun-if-env-changed=MEDCAM_RUNPATH");
+        let runpath = env::var("MEDCAM_RUNPATH").unwrap_or_else(|_| lib.display().to_string());
+        println!("cargo:rustc-link-arg=-Wl,-rpath,{runpath}");
 
         let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
         bindgen::Builder::default()

@@ -2,53 +2,60 @@
 
 use medcam::tch::Kind;
 use medcam::{Layout, Shape};
+use serde::Deserialize;
 
 use super::case::{Layer, Place};
 
 /// The stages of a 2D and of a 3D classifier and of a 3D segmentation network, up to full
-/// resolution: channels, grid, and the grid of the network's input.
-const SIZES: [(usize, [usize; 3], [usize; 3]); 8] = [
-    (2048, [1, 7, 7], [1, 224, 224]),
-    (512, [1, 28, 28], [1, 224, 224]),
-    (64, [1, 224, 224], [1, 224, 224]),
-    (512, [4, 7, 7], [32, 112, 112]),
-    (320, [8, 8, 8], [128, 128, 128]),
-    (128, [32, 32, 32], [128, 128, 128]),
-    (64, [64, 64, 64], [128, 128, 128]),
-    (32, [128, 128, 128], [128, 128, 128]),
-];
+/// resolution. A file, since Python's torch is measured on the same.
+const SIZES: &str = include_str!("sizes.json");
 
-/// The sizes that the other types, the other layout and one thread are measured on.
-const OTHERS: [usize; 2] = [0, 6];
+#[derive(Deserialize)]
+struct Size {
+    channels: usize,
+    grid: [usize; 3],
+    /// The grid of the network's input.
+    input: [usize; 3],
+    /// Whether the other types, the other layout and one thread are measured, too.
+    #[serde(default)]
+    all_types: bool,
+}
 
 /// The elements of a layer that is small enough for a trial run (`cargo bench -- --test`).
 const TRIAL_ELEMENTS: usize = 1 << 18;
 
 /// All layers; only small ones for a trial.
 pub fn layers(trial: bool) -> Vec<Layer> {
-    let mut layers = on(Place::Cpu);
+    let sizes: Vec<Size> = serde_json::from_str(SIZES).unwrap();
+    let mut layers = on(Place::Cpu, &sizes);
+    layers.extend(
+        sizes
+            .iter()
+            .filter(|size| size.all_types)
+            .map(|size| layer(size, Place::CpuOneThread, Kind::Float, Layout::Contiguous)),
+    );
     // Asking also loads libtorch's CUDA part.
     if medcam::Device::Cuda(0).available().is_ok() {
-        layers.extend(on(Place::Cuda));
+        layers.extend(on(Place::Cuda, &sizes));
     }
     layers.retain(|layer| !trial || layer.shape.elements() <= TRIAL_ELEMENTS);
     layers
 }
 
-fn on(place: Place) -> Vec<Layer> {
-    let layer = |size: usize, place, kind, layout| {
-        let (channels, spatial, input) = SIZES[size];
-        Layer { place, kind, shape: Shape { batch: 1, channels, spatial }, layout, input }
-    };
-    let usual = |size| layer(size, place, Kind::Float, Layout::Contiguous);
-    let mut layers: Vec<Layer> = (0..SIZES.len()).map(usual).collect();
-    for kind in [Kind::Half, Kind::BFloat16] {
-        layers.extend(OTHERS.map(|size| layer(size, place, kind, Layout::Contiguous)));
-    }
-    layers.extend(OTHERS.map(|size| layer(size, place, Kind::Float, Layout::ChannelsLast)));
-    if place == Place::Cpu {
-        let one = Place::CpuOneThread;
-        layers.extend(OTHERS.map(|size| layer(size, one, Kind::Float, Layout::Contiguous)));
+fn on(place: Place, sizes: &[Size]) -> Vec<Layer> {
+    let mut layers = Vec::new();
+    for size in sizes {
+        layers.push(layer(size, place, Kind::Float, Layout::Contiguous));
+        if size.all_types {
+            layers.push(layer(size, place, Kind::Half, Layout::Contiguous));
+            layers.push(layer(size, place, Kind::BFloat16, Layout::Contiguous));
+            layers.push(layer(size, place, Kind::Float, Layout::ChannelsLast));
+        }
     }
     layers
+}
+
+fn layer(size: &Size, place: Place, kind: Kind, layout: Layout) -> Layer {
+    let shape = Shape { batch: 1, channels: size.channels, spatial: size.grid };
+    Layer { place, kind, shape, layout, input: size.input }
 }

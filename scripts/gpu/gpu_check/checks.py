@@ -1,0 +1,113 @@
+"""The tests of the bundle, plain and under compute-sanitizer."""
+
+import json
+import re
+from pathlib import Path
+
+from .steps import FAILED, NOT_RUN, PASSED, ending, last_line
+
+RESULT = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed", re.MULTILINE)
+FAILED_TEST = re.compile(r"^test (\S+) \.\.\. FAILED", re.MULTILINE)
+
+# What each tool prints at the end when it has found nothing.
+TOOLS = {
+    "memcheck": re.compile(r"ERROR SUMMARY: 0 errors"),
+    "racecheck": re.compile(r"RACECHECK SUMMARY: 0 hazards"),
+    "initcheck": re.compile(r"ERROR SUMMARY: 0 errors"),
+    "synccheck": re.compile(r"ERROR SUMMARY: 0 errors"),
+}
+NO_SANITIZER = (
+    "no compute-sanitizer: pip install nvidia-cuda-sanitizer-api beside torch, or name its folder "
+    "with --sanitizer"
+)
+# The tests that are small enough to run under a sanitizer.
+SMALL = "small_"
+
+
+def run_tests(run, machine, bundle):
+    """All tests of CUDA, and one map from the command line."""
+    described = json.loads((bundle / "bundle.json").read_text(encoding="utf-8"))
+    environment = _environment(run, machine, bundle)
+    for test in described["tests"]:
+        name = f"tests: {test['name']}"
+        if not run.wanted(name):
+            continue
+        command = [bundle / "bin" / test["name"], *filter(None, [test["filter"]])]
+        ended = run.command(name, command, environment, 150)
+        if ended:
+            _judge(run, name, ended)
+    if run.wanted("tests: program"):
+        _run_program(run, environment, bundle)
+
+
+def _environment(run, machine, bundle):
+    return machine.environment(
+        MEDCAM_REQUIRE_CUDA=1,
+        MEDCAM_NETWORKS=bundle / "networks",
+        # Kernels are compiled here and now, not found in a cache of another run.
+        MEDCAM_CACHE_DIR=run.folder / "kernel-cache",
+        RUST_BACKTRACE=0,
+    )
+
+
+def _judge(run, name, ended):
+    """Whether a program of tests ran tests, all of them good."""
+    result = RESULT.search(ended.output)
+    failures = FAILED_TEST.findall(ended.output)
+    if not result:
+        reason = f"{last_line(ended.output)} ({ending(ended.status)})"
+        run.add(name, FAILED, reason, ended.seconds)
+        return
+    passed, failed = int(result[1]), int(result[2])
+    counts = {"passed": passed, "failed": failed, "failures": failures}
+    if ended.status == 0 and passed > 0:
+        run.add(name, PASSED, f"{passed} tests", ended.seconds, **counts)
+    elif not failures:
+        run.add(name, FAILED, f"{passed} tests ran ({ending(ended.status)})", ended.seconds, **counts)
+    else:
+        reason = f"{failed} of {passed + failed}: {', '.join(failures[:5])}"
+        run.add(name, FAILED, reason, ended.seconds, **counts)
+
+
+def _run_program(run, environment, bundle):
+    """A map of a 3D network on the device, as a user makes it."""
+    name, output = "tests: program", run.folder / "maps"
+    networks = bundle / "networks"
+    manifest = json.loads((networks / "manifest.json").read_text(encoding="utf-8"))
+    network = next(network for network in manifest["networks"] if network["name"] == "unet3d")
+    model, image = networks / network["traced"], networks / network["input"]
+    command = [bundle / "bin" / "medcam", "map", model, image, "-o", output, "--device", "cuda"]
+    ended = run.command(name, command, environment, 60)
+    if not ended:
+        return
+    maps = [path for path in Path(output).rglob("*") if path.is_file()]
+    if ended.status == 0 and maps:
+        run.add(name, PASSED, f"{len(maps)} files", ended.seconds)
+    else:
+        reason = f"{last_line(ended.output)} ({ending(ended.status)})"
+        run.add(name, FAILED, reason, ended.seconds)
+
+
+def run_sanitizer(run, machine, bundle):
+    """The small tests under each tool of compute-sanitizer."""
+    environment = _environment(run, machine, bundle)
+    for tool, clean in TOOLS.items():
+        name = f"sanitizer: {tool}"
+        if not run.wanted(name):
+            continue
+        if not machine.sanitizer:
+            run.add(name, NOT_RUN, NO_SANITIZER)
+            continue
+        command = [machine.sanitizer, "--tool", tool, "--error-exitcode", "99"]
+        # In one thread, so that what it finds stands behind the test that it belongs to.
+        command += [bundle / "bin" / "cuda", SMALL, "--test-threads=1"]
+        ended = run.command(name, command, environment, 60)
+        if not ended:
+            continue
+        if ended.status == 0 and clean.search(ended.output) and RESULT.search(ended.output):
+            run.add(name, PASSED, f"{RESULT.search(ended.output)[1]} tests", ended.seconds)
+        else:
+            lines = [line for line in ended.output.splitlines() if line.startswith("=========")]
+            reason = f"{last_line(chr(10).join(lines) or ended.output)} ({ending(ended.status)})"
+            run.add(name, FAILED, reason, ended.seconds)
+
