@@ -14,8 +14,8 @@ def run_benches(run, machine, bundle, measured):
         command += ["--warm-up-time", "0.05", "--measurement-time", "0.2"]
         environment = machine.environment(
             MEDCAM_BENCH_JSON=results,
-            MEDCAM_CACHE_DIR=run.folder / "kernel-cache",
-            CRITERION_HOME=run.folder / "criterion",
+            MEDCAM_CACHE_DIR=run.scratch / "kernels",
+            CRITERION_HOME=run.scratch / "criterion",
         )
         _measure(run, "bench: ops", command, environment, 180, results, measured)
     if run.wanted("bench: torch"):
@@ -25,8 +25,8 @@ def run_benches(run, machine, bundle, measured):
         seconds = max(0, int(min(run.left() - 20, 180)))
         command = [machine.python, program, bundle / "sizes.json", results, seconds]
         environment = machine.environment(
-            TORCHINDUCTOR_CACHE_DIR=run.folder / "inductor",
-            TRITON_CACHE_DIR=run.folder / "triton",
+            TORCHINDUCTOR_CACHE_DIR=run.scratch / "inductor",
+            TRITON_CACHE_DIR=run.scratch / "triton",
         )
         _measure(run, "bench: torch", command, environment, seconds + 60, results, measured)
 

@@ -8,6 +8,8 @@ from .steps import FAILED, NOT_RUN, PASSED, ending, last_line
 
 RESULT = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed", re.MULTILINE)
 FAILED_TEST = re.compile(r"^test (\S+) \.\.\. FAILED", re.MULTILINE)
+# What the first test that failed said.
+PANIC = re.compile(r"^thread .* panicked at .*:\n(.+)", re.MULTILINE)
 
 # What each tool prints at the end when it has found nothing.
 TOOLS = {
@@ -45,7 +47,7 @@ def _environment(run, machine, bundle):
         MEDCAM_REQUIRE_CUDA=1,
         MEDCAM_NETWORKS=bundle / "networks",
         # Kernels are compiled here and now, not found in a cache of another run.
-        MEDCAM_CACHE_DIR=run.folder / "kernel-cache",
+        MEDCAM_CACHE_DIR=run.scratch / "kernels",
         RUST_BACKTRACE=0,
     )
 
@@ -65,7 +67,9 @@ def _judge(run, name, ended):
     elif not failures:
         run.add(name, FAILED, f"{passed} tests ran ({ending(ended.status)})", ended.seconds, **counts)
     else:
-        reason = f"{failed} of {passed + failed}: {', '.join(failures[:5])}"
+        panic = PANIC.search(ended.output)
+        names = ", ".join(failures[:3] + ["..."] * (len(failures) > 3))
+        reason = f"{failed} of {passed + failed}: {names}; {panic[1] if panic else ending(ended.status)}"
         run.add(name, FAILED, reason, ended.seconds, **counts)
 
 

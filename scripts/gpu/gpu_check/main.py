@@ -2,6 +2,7 @@
 
 import argparse
 import datetime
+import shutil
 import sys
 from pathlib import Path
 
@@ -47,7 +48,10 @@ def main():
     start = datetime.datetime.now()
     folder = options.output or Path(f"results-{start:%Y%m%d-%H%M%S}")
     folder = folder.absolute()
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        sys.exit(f"gpu-check: --output: {error}")
     run = Run(folder, options.budget, options.only)
     print(f"gpu-check: results go to {folder}", flush=True)
     machine = Machine(options)
@@ -64,6 +68,7 @@ def main():
         except Exception as error:  # pylint: disable=broad-except
             # The results of the other steps are worth more than this one's traceback.
             run.add(f"{name}: gpu-check itself", FAILED, f"{type(error).__name__}: {error}")
+    shutil.rmtree(run.scratch, ignore_errors=True)
     table = report.write(run, machine, BUNDLE, measured, start)
     print("\n" + table)
     return 0 if run.good() else 1

@@ -39,6 +39,8 @@ class Run:
 
     def __init__(self, folder, budget_seconds, only):
         self.folder = Path(folder)
+        # For caches and the like, which are no results.
+        self.scratch = self.folder / "scratch"
         self.steps = []
         self._only = only
         self._end = time.monotonic() + budget_seconds
@@ -65,8 +67,8 @@ class Run:
             self.add(name, NOT_RUN, "no time was left (--budget)")
             return None
         print(f"  running    {name}", flush=True)
-        log = self.folder / "logs" / (name.replace(" ", "_").replace("/", "_") + ".txt")
-        log.parent.mkdir(parents=True, exist_ok=True)
+        log = self.folder / "logs" / (name.replace(": ", "-") + ".txt")
+        log.parent.mkdir(exist_ok=True)
         try:
             ended = run(command, environment, limit, log)
         except OSError as error:

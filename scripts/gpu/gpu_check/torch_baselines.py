@@ -30,7 +30,7 @@ def grad_cam(activation, gradient, grid):
     return finished((activation * weights).sum(dim=1, keepdim=True).relu(), grid)
 
 
-def grad_cam_pp(activation, gradient, grid):
+def grad_cam_plus_plus(activation, gradient, grid):
     """Grad-CAM++ with the paper's denominator, as pytorch-grad-cam writes it."""
     squared = gradient.pow(2)
     cubed = squared * gradient
@@ -51,7 +51,7 @@ def layer_cam(activation, gradient, grid):
     return finished((gradient.relu() * activation).sum(dim=1, keepdim=True).relu(), grid)
 
 
-CHAINS = (grad_cam, grad_cam_pp, hires_cam, layer_cam)
+CHAINS = (grad_cam, grad_cam_plus_plus, hires_cam, layer_cam)
 
 
 def axes(tensor):
