@@ -34,7 +34,7 @@ def run_tests(run, machine, bundle):
         name = f"tests: {test['name']}"
         if not run.wanted(name):
             continue
-        command = [bundle / "bin" / test["name"], *filter(None, [test["filter"]])]
+        command = [bundle / "bin" / test["name"], *test["arguments"]]
         ended = run.command(name, command, environment, 150)
         if ended:
             _judge(run, name, ended)
@@ -104,7 +104,7 @@ def run_sanitizer(run, machine, bundle):
             continue
         command = [machine.sanitizer, "--tool", tool, "--error-exitcode", "99"]
         # In one thread, so that what it finds stands behind the test that it belongs to.
-        command += [bundle / "bin" / "cuda", SMALL, "--test-threads=1"]
+        command += [bundle / "bin" / "cuda", SMALL, "--skip", "on_host::", "--test-threads=1"]
         ended = run.command(name, command, environment, 60)
         if not ended:
             continue

@@ -65,6 +65,9 @@ def main():
     for name, group, arguments in groups:
         try:
             group(*arguments)
+        except KeyboardInterrupt:
+            run.add(f"{name}: gpu-check itself", FAILED, "interrupted")
+            break
         except Exception as error:  # pylint: disable=broad-except
             # The results of the other steps are worth more than this one's traceback.
             run.add(f"{name}: gpu-check itself", FAILED, f"{type(error).__name__}: {error}")

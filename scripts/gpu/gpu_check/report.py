@@ -60,7 +60,7 @@ def table(results):
     for step in results["steps"]:
         reason = step["reason"].replace("|", "\\|")
         lines.append(f"| {step['name']} | {step['status']} | {reason} | {step['seconds']:.0f} |")
-    verdict = "Everything was run and is good." if results["good"] else "**Not everything is good.**"
+    verdict = "All that was asked for was run and is good." if results["good"] else "**Not everything is good.**"
     lines += ["", verdict]
     if results["rows"]:
         lines += ["", f"A copy in device memory: {results['copy_bandwidth'] / 1e9:.0f} GB/s, read and "
