@@ -18,7 +18,7 @@ struct Mutation {
     says: &'static str,
 }
 
-static MUTATIONS: [Mutation; 3] = [
+static MUTATIONS: [Mutation; 7] = [
     // The counter is not back at 0 for the next launch.
     Mutation {
         stem: "device",
@@ -49,10 +49,51 @@ static MUTATIONS: [Mutation; 3] = [
         tests: "evaluation_sums::small_equals_the_cpu",
         says: "ThreadSanitizer: data race kernels/evaluation_sums.cu:",
     },
+    // A block's sums are added up while some threads have not written theirs.
+    Mutation {
+        stem: "project",
+        file: "lib/voxel_sums.cuh",
+        from: "of_thread[j][threadIdx.x] = sums[j];\n  __syncthreads();",
+        to: "of_thread[j][threadIdx.x] = sums[j];",
+        flavour: Flavour::Plain,
+        tests: "project::small_sums_of_any_shape",
+        says: "panicked at tests/ops/common.rs",
+    },
+    // One voxel too many.
+    Mutation {
+        stem: "project",
+        file: "lib/voxel_sums.cuh",
+        from: "const bool within = n < voxels;",
+        to: "const bool within = n <= voxels;",
+        flavour: Flavour::Address,
+        tests: "project::small_sums_of_any_shape",
+        says: "heap-buffer-overflow",
+    },
+    // What other blocks wrote need not be seen.
+    Mutation {
+        stem: "project",
+        file: "lib/last_block.cuh",
+        from: "  __threadfence();\n  // Not before",
+        to: "  // Not before",
+        flavour: Flavour::Thread,
+        tests: "project::sums_of_many_channels",
+        says: "ThreadSanitizer: data race",
+    },
+    // Warps add up what other warps have not written yet.
+    Mutation {
+        stem: "project",
+        file: "lib/reduce.cuh",
+        from: "of_warp[threadIdx.x / 32] = value;\n  __syncthreads();",
+        to: "of_warp[threadIdx.x / 32] = value;",
+        flavour: Flavour::Thread,
+        tests: "project::small_sums_of_any_shape",
+        says: "ThreadSanitizer: data race",
+    },
 ];
 
 #[test]
 fn bugs_in_real_kernels_are_seen() {
+    let mut wrong = String::new();
     for mutation in &MUTATIONS {
         let Mutation { stem, file, from, to, flavour, tests, says } = *mutation;
         let mut programs = common::programs();
@@ -60,7 +101,10 @@ fn bugs_in_real_kernels_are_seen() {
         let kernels = Kernels::mutated(&programs, file, from, to);
         let tests = [tests];
         let outcome = Run { flavour, order: "forward", tests: &tests, variables: &[] }.of(&kernels);
-        let (text, seen) = (&outcome.text, !outcome.passed && outcome.text.contains(says));
-        assert!(seen, "{file}, {to:?} for {from:?}: not {says:?}, but\n{text}");
+        let text = outcome.text;
+        if outcome.passed || !text.contains(says) {
+            wrong += &format!("{file}, {to:?} for {from:?}: not {says:?}, but\n{text}\n");
+        }
     }
+    assert!(wrong.is_empty(), "{wrong}");
 }
