@@ -19,8 +19,13 @@ typedef struct mc_tensor mc_tensor;
 
 void mc_string_free(char* text);
 
+// ---- device.cpp ----
+
 // The number of CUDA devices that libtorch can use; 0 without a driver or without libtorch_cuda.
 int64_t mc_cuda_devices(void);
+
+// The handle (a CUstream) of libtorch's current stream on a CUDA device; NULL is the default stream.
+bool mc_cuda_stream(int64_t index, void** stream, char** error);
 
 // Asks the C allocator to keep freed memory for reuse; false where it cannot be asked.
 bool mc_keep_freed_memory(void);

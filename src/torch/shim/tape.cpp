@@ -1,15 +1,9 @@
 // The tape: what a run of a model records, and the operators that put it into a TorchScript graph.
 #include <ATen/core/grad_mode.h>
-#include <dlfcn.h>
-#ifdef __GLIBC__
-#include <malloc.h>
-#endif
-#include <torch/cuda.h>
 #include <torch/library.h>
 
 #include <cstdlib>
 #include <cstring>
-#include <limits>
 
 #include "internal.h"
 
@@ -84,31 +78,6 @@ TORCH_LIBRARY(medcam, library) {
 extern "C" {
 
 void mc_string_free(char* text) { std::free(text); }
-
-int64_t mc_cuda_devices(void) {
-  try {
-    // libtorch_cuda takes a second to load: only where there is a driver to use it with.
-    void* driver = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL);
-    if (!driver) return 0;
-    dlclose(driver);
-    // Linked as needed, the program does not depend on libtorch_cuda: it must be asked for.
-    if (!dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL)) return 0;
-    return static_cast<int64_t>(torch::cuda::device_count());
-  } catch (...) {
-    return 0;
-  }
-}
-
-bool mc_keep_freed_memory(void) {
-#ifdef __GLIBC__
-  // By default blocks above 32 MiB at most come from the system and go back to it each time, and
-  // every page is cleared anew.
-  return mallopt(M_MMAP_THRESHOLD, std::numeric_limits<int>::max()) == 1 &&
-         mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max()) == 1;
-#else
-  return false;
-#endif
-}
 
 mc_tape* mc_tape_new(void) { return new mc_tape{c10::make_intrusive<medcam::Tape>()}; }
 
