@@ -3,7 +3,7 @@
 
 use std::hint::black_box;
 
-use medcam::ops::grad_cam;
+use medcam::ops::{Maps, Method, Recipe, cam};
 use medcam::tch::{Kind, Tensor};
 
 use super::case::{Arm, Case, Layer, Scalar, Values, for_kind, view};
@@ -28,7 +28,9 @@ fn cpu<T: Scalar>(layer: Layer) -> Arm {
     Box::new(move |inputs| {
         let [activation, gradient] = inputs else { unreachable!("two inputs") };
         let (activation, gradient) = (view::<T>(activation, &layer), view(gradient, &layer));
-        black_box(grad_cam(&activation, &gradient, Some(layer.input), true).unwrap());
+        let recipe = Recipe { to: Some(layer.input), ..Recipe::new(Method::GradCam) };
+        let maps: Maps = cam(&activation, &gradient, &recipe).unwrap();
+        black_box(maps);
     })
 }
 

@@ -12,7 +12,10 @@ pub use options::{MapSize, Options};
 
 use crate::error::{Error, Result};
 use crate::methods::{Score, ScoreAt, Target};
-use crate::torch::{Facts, LayerChoice, Layers, Network, Selected, Tape, Task, check_input, torch};
+use crate::ops::Recipe;
+use crate::torch::{
+    Facts, LayerChoice, Layers, MapMaker, Network, Selected, Tape, Task, check_input, torch,
+};
 use crate::volumes::{self, MapType};
 
 /// Injects attention maps into a network: each [`Injected::forward`] gives the network's own
@@ -50,6 +53,7 @@ pub fn inject<N: Network>(network: N, options: Options) -> Result<Injected<N>> {
         facts,
         layers: None,
         selected: Vec::new(),
+        maker: MapMaker::default(),
         maps: Vec::new(),
         warnings: Vec::new(),
         forwards: 0,
@@ -65,6 +69,7 @@ pub struct Injected<N: Network> {
     facts: Facts,
     layers: Option<Layers>,
     selected: Vec<Selected>,
+    maker: MapMaker,
     maps: Vec<AttentionMap>,
     warnings: Vec<Warning>,
     forwards: usize,
@@ -287,13 +292,13 @@ impl<N: Network> Injected<N> {
                 format!("a depth of {depth} for a 2D network; give 1, H and W"),
             ));
         }
+        let recipe = Recipe { to: size, ..Recipe::new(self.options.backend.method()) };
         for ((layer, activation), gradient) in self.selected.iter().zip(activations).zip(gradients)
         {
             let Some(gradient) = gradient else { continue };
             let map = self
-                .options
-                .backend
-                .maps(activation, gradient, size)
+                .maker
+                .maps(&recipe, activation, gradient)
                 .and_then(|maps| AttentionMap::new(&layer.label, maps, classes, spatial_rank))
                 .map_err(|error| error.within(format!("layer '{}'", layer.label)))?;
             self.warnings.extend(map::judge(&map));

@@ -6,13 +6,12 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::Serialize;
-use tch::Tensor;
 
 pub(crate) use target::Score;
 pub use target::{ScoreAt, Target};
 
 use crate::error::{Error, Result};
-use crate::ops::Maps;
+use crate::ops::Method;
 
 /// An attention method.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -26,15 +25,10 @@ pub enum Backend {
 }
 
 impl Backend {
-    /// The map of one layer from its activation and the score's gradient with respect to it.
-    pub(crate) fn maps(
-        self,
-        activation: &Tensor,
-        gradient: &Tensor,
-        size: Option<[usize; 3]>,
-    ) -> Result<Maps> {
+    /// The method of the ops.
+    pub(crate) fn method(self) -> Method {
         match self {
-            Self::GradCam => crate::torch::grad_cam(activation, gradient, size),
+            Self::GradCam => Method::GradCam,
         }
     }
 }

@@ -10,7 +10,7 @@
 //! | [`resample()`] | the map on another grid, linear or nearest |
 //! | [`normalize()`] | the map of each sample to `[0, 1]` |
 //! | [`guided_product()`] | Guided Grad-CAM: the map, resampled, times a guided map, normalised |
-//! | [`grad_cam()`] | all of these, fused |
+//! | [`cam()`], [`guided_cam()`] | the chain of a [`Method`], from the raw gradient to the finished map |
 //! | [`guided_activation()`] | `g_in = g_out · (g_out > 0) · (x > 0)` |
 //! | [`evaluation_sums()`] | Otsu's threshold, and what lies above it inside and outside a mask |
 //!
@@ -51,7 +51,7 @@ pub use channel_weights::channel_weights;
 pub use device_view::DeviceView;
 pub use elementwise::{Elementwise, elementwise};
 pub use evaluation_sums::{EvaluationSums, Sums, evaluation_sums};
-pub use fused::{Maps, grad_cam};
+pub use fused::{Maps, Method, Recipe, cam, guided_cam};
 pub use guided_activation::guided_activation;
 pub use guided_product::guided_product;
 pub use normalize::{Range, normalize};

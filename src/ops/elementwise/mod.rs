@@ -1,6 +1,6 @@
 //! Maps without channel weights: each voxel's activation times its own gradient.
 
-mod cpu;
+pub(super) mod cpu;
 
 pub use cpu::reference;
 

@@ -30,7 +30,7 @@ pub const TOLERANCE: f64 = 3.2e-5;
 /// | returns | `(B, D, H, W)` | f32 | at least 0; summed in f32 |
 ///
 /// A sum that is NaN stays NaN. One that is `-∞` becomes 0, as ReLU says;
-/// [`grad_cam`](crate::ops::grad_cam()) refuses both.
+/// [`cam`](crate::ops::cam()) refuses both.
 ///
 /// # Errors
 ///

@@ -1,0 +1,182 @@
+//! The chains on the CPU.
+
+use super::{Maps, Method, PRODUCTS, Recipe, check, refuse};
+use crate::element::{Element, MapElement};
+use crate::error::Result;
+use crate::ops::elementwise::cpu as elementwise_cpu;
+use crate::ops::normalize::cpu::Extremes;
+use crate::ops::project::cpu::{self as project_cpu, Projection};
+use crate::ops::resample::cpu as resample_cpu;
+use crate::ops::resample::rows::Plan;
+use crate::ops::{
+    Elementwise, Interpolation, Range, View, alpha_weights, channel_weights, elementwise,
+    guided_product, normalize, project, resample,
+};
+use crate::shape::Shape;
+
+/// The map of one layer, from the raw gradient to the finished map.
+///
+/// | argument | shape | type | |
+/// |---|---|---|---|
+/// | `activation` | `(B, C, D, H, W)`, either layout | f32, f16, bf16 | `A`, of the layer |
+/// | `gradient` | `(B, C, D, H, W)`, either layout | as `activation` | `G`, of the score |
+/// | returns | `(B, D', H', W')` | f32, f16 or u8 | in `[0, 1]` if the recipe says so |
+///
+/// The [`Method`]'s map, then linear resampling to the grid `to`, then, if `normalized`, each map to
+/// `[0, 1]`; a `u8` holds 255ths. `G` and `A` are read once each (`A` twice by Grad-CAM++), and the
+/// finished map is written once: its least and greatest values are found beforehand, see
+/// [`resample::extremes()`].
+///
+/// # Errors
+///
+/// If the shapes differ, or, but for Grad-CAM, the layouts; if an extent of `to` is 0, or memory does not hold that grid; if a u8 map is
+/// not to be normalised; if the gradient, the activation or a sum of their products is not finite,
+/// normalised or not. The message names the sample.
+///
+/// # Example
+///
+/// ```
+/// use medcam::ops::{Maps, Method, Recipe, View, cam};
+/// use medcam::{Layout, Shape};
+///
+/// let shape = Shape::new(1, 2, [1, 1, 2])?;
+/// let activation = View::new(&[1.0_f32, 3.0, 0.0, 1.0], shape, Layout::Contiguous)?;
+/// let gradient = View::new(&[1.0_f32, 3.0, -1.0, -3.0], shape, Layout::Contiguous)?;
+/// let recipe = Recipe::new(Method::GradCam);
+///
+/// let maps: Maps = cam(&activation, &gradient, &Recipe { normalized: false, ..recipe })?;
+/// assert_eq!(maps.values, [2.0, 4.0]);
+///
+/// let maps: Maps<u8> = cam(&activation, &gradient, &Recipe { to: Some([1, 1, 4]), ..recipe })?;
+/// assert_eq!(maps.values, [0, 64, 191, 255]);
+/// assert_eq!((maps.ranges[0].minimum, maps.ranges[0].maximum), (2.0, 4.0));
+/// # Ok::<(), medcam::Error>(())
+/// ```
+pub fn cam<T: Element, O: MapElement>(
+    activation: &View<T>,
+    gradient: &View<T>,
+    recipe: &Recipe,
+) -> Result<Maps<O>> {
+    let shape = activation.shape();
+    let to = check(recipe, O::UNIT_RANGE, shape, gradient.shape())?;
+    let (map, layer, weights_cancel) = layer_map(activation, gradient, recipe.method)?;
+    let plan = Plan::new(shape.spatial, to, Interpolation::Linear);
+    let extremes = if to == shape.spatial { layer } else { resample_cpu::extremes(&plan, &map) };
+    let voxels = to.iter().product::<usize>();
+    for (b, extremes) in extremes.iter().enumerate() {
+        // Finite values mix to finite ones, but for a rounding beyond the greatest f32.
+        let count = usize::from(!extremes.all_finite()) * voxels;
+        refuse(recipe.method, count, "voxels", voxels, b, "resampled map")?;
+    }
+    let ranges: Vec<Range> = extremes.iter().map(|extremes| extremes.range).collect();
+    let mut values = O::zeros(shape.batch * voxels);
+    resample_cpu::resample(&plan, &map, recipe.normalized.then_some(&ranges[..]), &mut values);
+    Ok(Maps { values, batch: shape.batch, spatial: to, ranges, weights_cancel })
+}
+
+/// Guided Grad-CAM (arXiv 1610.02391, section 3.2): the method's map, resampled to the grid of the
+/// guided map, times that, see [`guided_product()`](crate::ops::guided_product()).
+///
+/// `guided` is `(B, D', H', W')`, on the grid `to` of the recipe; everything else as in [`cam()`].
+///
+/// # Errors
+///
+/// As [`cam()`], and if `guided` is not as long as its grid says, or is not finite.
+///
+/// # Example
+///
+/// ```
+/// use medcam::ops::{Maps, Method, Recipe, View, guided_cam};
+/// use medcam::{Layout, Shape};
+///
+/// let shape = Shape::new(1, 1, [1, 1, 2])?;
+/// let activation = View::new(&[0.0_f32, 4.0], shape, Layout::Contiguous)?;
+/// let gradient = View::new(&[1.0_f32, 1.0], shape, Layout::Contiguous)?;
+/// let recipe = Recipe { to: Some([1, 1, 4]), ..Recipe::new(Method::GradCam) };
+/// // The map 0, 1, 3, 4 times this is 0, -1, 3, 2.
+/// let guided = [5.0, -1.0, 1.0, 0.5];
+/// let maps: Maps = guided_cam(&activation, &gradient, &guided, &recipe)?;
+/// assert_eq!(maps.values, [0.25, 0.0, 1.0, 0.75]);
+/// # Ok::<(), medcam::Error>(())
+/// ```
+pub fn guided_cam<T: Element, O: MapElement>(
+    activation: &View<T>,
+    gradient: &View<T>,
+    guided: &[f32],
+    recipe: &Recipe,
+) -> Result<Maps<O>> {
+    let shape = activation.shape();
+    let Shape { batch, spatial: from, .. } = shape;
+    let to = check(recipe, O::UNIT_RANGE, shape, gradient.shape())?;
+    let (map, _, weights_cancel) = layer_map(activation, gradient, recipe.method)?;
+    let ranges = guided_product::extremes(&map, guided, batch, from, to)?;
+    let mut values = O::zeros(guided.len());
+    let ends = recipe.normalized.then_some(&ranges[..]);
+    guided_product::guided_product_into(&map, guided, batch, from, to, ends, &mut values)?;
+    Ok(Maps { values, batch, spatial: to, ranges, weights_cancel })
+}
+
+/// The map on the layer's grid, and for each sample its extremes and whether its weights cancel.
+fn layer_map<T: Element>(
+    activation: &View<T>,
+    gradient: &View<T>,
+    method: Method,
+) -> Result<(Vec<f32>, Vec<Extremes>, Vec<bool>)> {
+    let shape = activation.shape();
+    let mut weights_cancel = vec![false; shape.batch];
+    let weighted = |weights: &[f32]| -> Result<Projection> {
+        for (b, weights) in weights.chunks(shape.channels).enumerate() {
+            let count = weights.iter().filter(|weight| !weight.is_finite()).count();
+            refuse(method, count, "channels", shape.channels, b, "gradient")?;
+        }
+        Ok(project_cpu::project(weights, activation))
+    };
+    let Projection { map, not_finite, extremes } = match method {
+        Method::GradCam => {
+            let weights = channel_weights(gradient)?;
+            let projection = weighted(&weights)?;
+            weights_cancel = channel_weights::cancel(gradient, &weights);
+            projection
+        }
+        Method::GradCamPlusPlus(denominator) => {
+            weighted(&alpha_weights(activation, gradient, None, denominator)?)?
+        }
+        Method::HiResCam => {
+            elementwise_cpu::elementwise(activation, gradient, Elementwise::HiResCam)
+        }
+        Method::LayerCam => {
+            elementwise_cpu::elementwise(activation, gradient, Elementwise::LayerCam)
+        }
+    };
+    for (b, count) in not_finite.into_iter().enumerate() {
+        refuse(method, count, "voxels", shape.voxels(), b, PRODUCTS)?;
+    }
+    Ok((map, extremes, weights_cancel))
+}
+
+/// The written truth of [`cam()`]: the references of its ops, one after the other.
+///
+/// All values must be finite.
+///
+/// # Panics
+///
+/// If `gradient` has fewer samples, channels or voxels than `activation`, or `to` an extent of 0.
+pub fn reference<T: Element>(
+    activation: &View<T>,
+    gradient: &View<T>,
+    recipe: &Recipe,
+) -> Vec<f64> {
+    let Shape { batch, spatial: from, .. } = activation.shape();
+    let map = match recipe.method {
+        Method::GradCam => project::reference(&channel_weights::reference(gradient), activation),
+        Method::GradCamPlusPlus(denominator) => {
+            let weights = alpha_weights::reference(activation, gradient, None, denominator);
+            project::reference(&weights, activation)
+        }
+        Method::HiResCam => elementwise::reference(activation, gradient, Elementwise::HiResCam),
+        Method::LayerCam => elementwise::reference(activation, gradient, Elementwise::LayerCam),
+    };
+    let to = recipe.to.unwrap_or(from);
+    let map = resample::reference(&map, batch, from, to, Interpolation::Linear);
+    if recipe.normalized { normalize::reference(&map, batch) } else { map }
+}
