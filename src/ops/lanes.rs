@@ -8,27 +8,35 @@ use crate::vectors::for_each_instruction_set;
 /// Accumulators per sum: four vectors of SSE, two of AVX, one of AVX-512.
 pub(super) const LANES: usize = 16;
 
-/// The sum of the lanes, as a tree of pairs.
+/// The first half of a tree of pairs over the lanes.
 #[inline(always)]
-fn total<S: Copy + AddAssign>(lanes: [S; LANES]) -> S {
-    let mut lanes = lanes;
+fn quarters<S: Copy + AddAssign>(mut lanes: [S; LANES]) -> [S; LANES / 4] {
     let mut half = LANES / 2;
-    while half > 0 {
+    while half >= LANES / 4 {
         let (low, high) = lanes.split_at_mut(half);
         for (low, high) in low.iter_mut().zip(high) {
             *low += *high;
         }
         half /= 2;
     }
-    lanes[0]
+    [lanes[0], lanes[1], lanes[2], lanes[3]]
 }
 
-/// `sum_i term([a[i], b[i], ...])` of slices of one length.
+/// The second half of the tree.
+#[inline(always)]
+fn total<S: Copy + AddAssign>([mut a, mut b, c, d]: [S; LANES / 4]) -> S {
+    a += c;
+    b += d;
+    a += b;
+    a
+}
+
+/// `sum_i term([a[i], b[i], ...])` of slices of one length, in four parts.
 #[inline(always)]
 fn sum_lanes<const N: usize, S: Copy + Default + AddAssign>(
     values: [&[f32]; N],
     term: impl Fn([f32; N]) -> S,
-) -> S {
+) -> [S; LANES / 4] {
     let mut lanes = [S::default(); LANES];
     let length = values[0].len();
     let values = values.map(|values| values[..length].as_chunks::<LANES>());
@@ -50,7 +58,7 @@ fn sum_lanes<const N: usize, S: Copy + Default + AddAssign>(
     for (i, lane) in (0..ones).zip(&mut lanes[4 * fours..]) {
         *lane += term(values.map(|(_, rest)| rest[i]));
     }
-    total(lanes)
+    quarters(lanes)
 }
 
 /// `sum_i term([a[i], b[i], ...])` of slices that are too short for lanes.
@@ -105,7 +113,7 @@ for_each_instruction_set! {
         values: [&[f32]; N],
         term: impl Fn([f32; N]) -> S,
     ) -> S {
-        sum_lanes(values, term)
+        total(sum_lanes(values, term))
     }
 }
 
@@ -117,9 +125,27 @@ for_each_instruction_set! {
         width: usize,
         term: impl Fn([f32; N]) -> f32,
     ) {
-        for (j, sum) in sums.iter_mut().enumerate() {
-            let row = row(values, j * width, width);
-            *sum = if width < LANES { sum_in_order(row, &term) } else { sum_lanes(row, &term) };
+        // Of short rows the parts are put down first: they add up faster over many rows.
+        let mut parts = [[0.0; LANES / 4]; 64];
+        for (k, sums) in sums.chunks_mut(parts.len()).enumerate() {
+            let start = k * parts.len() * width;
+            let row = |j| row(values, start + j * width, width);
+            if width < LANES {
+                for (j, sum) in sums.iter_mut().enumerate() {
+                    *sum = sum_in_order(row(j), &term);
+                }
+            } else if width < 4 * LANES {
+                for (j, parts) in parts[..sums.len()].iter_mut().enumerate() {
+                    *parts = sum_lanes(row(j), &term);
+                }
+                for (sum, parts) in sums.iter_mut().zip(&parts) {
+                    *sum = total(*parts);
+                }
+            } else {
+                for (j, sum) in sums.iter_mut().enumerate() {
+                    *sum = total(sum_lanes(row(j), &term));
+                }
+            }
         }
     }
 }
@@ -184,15 +210,18 @@ mod tests {
         let term = |[a, b]: [f32; 2]| a * b + a / b;
         for width in [1, 5, 16, 23, 31, 64, 257, 1061] {
             let both = row([&a[..], &b[..]], 0, width);
-            assert_eq!(sum(both, term).to_bits(), sum_lanes(both, term).to_bits());
+            assert_eq!(sum(both, term).to_bits(), total(sum_lanes(both, term)).to_bits());
 
             let count = a.len() / width;
             let mut sums = vec![0.0; count];
             sum_rows(&mut sums, [&a, &b], width, term);
             for (j, fast) in sums.iter().enumerate() {
                 let row = row([&a[..], &b[..]], j * width, width);
-                let plain =
-                    if width < LANES { sum_in_order(row, term) } else { sum_lanes(row, term) };
+                let plain = if width < LANES {
+                    sum_in_order(row, term)
+                } else {
+                    total(sum_lanes(row, term))
+                };
                 assert_eq!(fast.to_bits(), plain.to_bits());
             }
 

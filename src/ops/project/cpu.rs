@@ -15,7 +15,7 @@ const TASKS: usize = 64;
 /// Values that are worth the call of a conversion.
 pub(in crate::ops) const CONVERSION: usize = 1024;
 /// Products that are worth a task of their own.
-const WORK: usize = 1 << 15;
+const WORK: usize = 1 << 17;
 /// Channels that are summed in registers before they go to the voxel's sum.
 pub(in crate::ops) const GROUP: usize = 4;
 
