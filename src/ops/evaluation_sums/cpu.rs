@@ -3,6 +3,7 @@
 use super::Sums;
 use super::table::{BIN_WIDTH, HALF_BINS, INVALID, TABLE_LENGTH};
 use crate::ops::tasks;
+use crate::vectors::for_each_instruction_set;
 
 /// Tasks that a sample is parted into, if each has a block to do.
 const TASKS: usize = 64;
@@ -57,17 +58,17 @@ pub(super) fn tables(
     let threshold = threshold.unwrap_or(f32::NAN);
     let parts = tasks::map(2 * map.len(), segments, |(map, mask)| {
         let mut table = vec![0; TABLE_LENGTH];
-        let mut packed = Packed([[0; SLOTS]; 2]);
+        let mut packed: Packed = [[0; SLOTS]; 2];
         for (i, map) in map.chunks(BLOCK).enumerate() {
             match mask {
-                Some(mask) => packed.add(map, &mask[i * BLOCK..][..map.len()], threshold),
+                Some(mask) => count(&mut packed, map, &mask[i * BLOCK..][..map.len()], threshold),
                 None => {
                     for map in map.chunks(CHUNK) {
-                        packed.add(map, &[0; CHUNK][..map.len()], threshold);
+                        count(&mut packed, map, &[0; CHUNK][..map.len()], threshold);
                     }
                 }
             }
-            packed.flush(&mut table);
+            flush(&mut packed, &mut table);
         }
         table
     });
@@ -83,17 +84,16 @@ pub(super) fn tables(
 
 /// Two tables of one word per row and side of the mask: its count from bit 40 on, below that its
 /// fractions. Two, as equal values often follow each other, and one addition waits for the other.
-struct Packed([[u64; SLOTS]; 2]);
+type Packed = [[u64; SLOTS]; 2];
 
 /// Where the count of a word begins.
 const COUNT_SHIFT: u32 = 40;
 
-impl Packed {
+for_each_instruction_set! {
     /// Counts at most [`BLOCK`] values.
-    fn add(&mut self, map: &[f32], mask: &[u8], threshold: f32) {
+    fn count(packed: &mut Packed, map: &[f32], mask: &[u8], threshold: f32) {
         let mut places = [(0, 0); CHUNK];
-        let Self([even, odd]) = self;
-        let word = |fraction| (1 << COUNT_SHIFT) + u64::from(fraction);
+        let [even, odd] = packed;
         for (map, mask) in map.chunks(CHUNK).zip(mask.chunks(CHUNK)) {
             for ((place, &value), &mask) in places.iter_mut().zip(map).zip(mask) {
                 *place = place_of(value, mask, threshold);
@@ -108,16 +108,22 @@ impl Packed {
             }
         }
     }
+}
 
-    /// Adds all that was counted to `table`, and begins anew.
-    fn flush(&mut self, table: &mut [u64]) {
-        let (cells, _) = table.as_chunks_mut::<2>();
-        for packed in &mut self.0 {
-            for ([count, fraction], word) in cells.iter_mut().zip(packed) {
-                *count += *word >> COUNT_SHIFT;
-                *fraction += *word & ((1 << COUNT_SHIFT) - 1);
-                *word = 0;
-            }
+/// One value, as it is added to a word.
+#[inline(always)]
+fn word(fraction: u32) -> u64 {
+    (1 << COUNT_SHIFT) + u64::from(fraction)
+}
+
+/// Adds all that was counted to `table`, and begins anew.
+fn flush(packed: &mut Packed, table: &mut [u64]) {
+    let (cells, _) = table.as_chunks_mut::<2>();
+    for packed in packed {
+        for ([count, fraction], word) in cells.iter_mut().zip(packed) {
+            *count += *word >> COUNT_SHIFT;
+            *fraction += *word & ((1 << COUNT_SHIFT) - 1);
+            *word = 0;
         }
     }
 }
@@ -125,6 +131,7 @@ impl Packed {
 /// The slot of a value, `2·row + (mask != 0)`, and how far it lies above the lower border of its
 /// bin. Without a branch or a conversion, which Rust defines for any value, so that a loop of it is
 /// vector code.
+#[inline(always)]
 fn place_of(value: f32, mask: u8, threshold: f32) -> (u32, u32) {
     /// From here to twice that, the last bit of an f32 is worth 1.
     const WHOLE: f32 = (1 << 23) as f32;

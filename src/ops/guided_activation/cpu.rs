@@ -2,9 +2,14 @@
 
 use crate::element::Element;
 use crate::ops::tasks;
+use crate::vectors::for_each_instruction_set;
 
 /// Values that one task writes.
 const BLOCK: usize = 1 << 16;
+/// Values that go by way of the first-level cache when the result replaces the gradient: written
+/// straight to it, only the zeros would be stored, with a branch for each value: 3 times the time
+/// for f32.
+const CHUNK: usize = 1 << 10;
 
 /// The written truth of [`guided_activation`](super::guided_activation()): the same, in f64.
 pub fn reference<T: Element>(input: &[T], gradient: &[T]) -> Vec<f64> {
@@ -19,26 +24,33 @@ pub fn reference<T: Element>(input: &[T], gradient: &[T]) -> Vec<f64> {
 pub(super) fn guided_activation<T: Element>(input: &[T], gradient: &[T], output: &mut [T]) {
     let work = output.len();
     let blocks = output.chunks_mut(BLOCK).zip(input.chunks(BLOCK)).zip(gradient.chunks(BLOCK));
-    tasks::map(work, blocks, |((output, input), gradient)| {
-        let zero = T::from_f32(0.0);
-        for ((out, &x), &g) in output.iter_mut().zip(input).zip(gradient) {
-            *out = pass(x, g, zero);
-        }
-    });
+    tasks::map(work, blocks, |((output, input), gradient)| pass_to(output, input, gradient));
 }
 
 pub(super) fn in_place<T: Element>(input: &[T], gradient: &mut [T]) {
     let work = gradient.len();
     let blocks = gradient.chunks_mut(BLOCK).zip(input.chunks(BLOCK));
     tasks::map(work, blocks, |(gradient, input)| {
-        let zero = T::from_f32(0.0);
-        for (g, &x) in gradient.iter_mut().zip(input) {
-            *g = pass(x, *g, zero);
+        let mut passed = [T::from_f32(0.0); CHUNK];
+        for (gradient, input) in gradient.chunks_mut(CHUNK).zip(input.chunks(CHUNK)) {
+            let passed = &mut passed[..gradient.len()];
+            pass_to(passed, input, gradient);
+            gradient.copy_from_slice(passed);
         }
     });
 }
 
+for_each_instruction_set! {
+    fn pass_to<T: Element>(output: &mut [T], input: &[T], gradient: &[T]) {
+        let zero = T::from_f32(0.0);
+        for ((out, &x), &g) in output.iter_mut().zip(input).zip(gradient) {
+            *out = pass(x, g, zero);
+        }
+    }
+}
+
 /// `|`, not `||`: no branch, so that the loop is vector code.
+#[inline(always)]
 fn pass<T: Element>(x: T, g: T, zero: T) -> T {
     if g.at_most_zero() | x.at_most_zero() { zero } else { g }
 }
