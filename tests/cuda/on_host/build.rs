@@ -217,7 +217,9 @@ fn link(library: &Path, options: &[String], inputs: &[PathBuf]) {
 fn build_driver(flavour: Flavour) -> PathBuf {
     let mut options: Vec<_> =
         flavour.driver_options().iter().map(|&option| option.to_owned()).collect();
-    options.extend(["-O2", "-g", "-Wl,-Bsymbolic,-soname,libcuda.so.1"].map(str::to_owned));
+    options.extend(
+        ["-O2", "-g", "-fno-semantic-interposition", "-Wl,-soname,libcuda.so.1"].map(str::to_owned),
+    );
     let key = fingerprint(&(common_fingerprint(), &options));
     let folder = built().join(flavour.name()).join(key);
     let library = folder.join("libcuda.so.1");

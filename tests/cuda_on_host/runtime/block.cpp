@@ -40,10 +40,13 @@ void for_each_lane(uint32_t mask, Visit visit) {
 
 BuiltIn built_in;
 
-Votes block_barrier(bool vote, CallSite site) { return running_block->block_barrier(vote, site); }
+// Flat: see fiber.h.
+[[gnu::flatten]] Votes block_barrier(bool vote, CallSite site) {
+  return running_block->block_barrier(vote, site);
+}
 
-uint64_t warp_function(WarpFunction function, uint32_t mask, uint64_t value, int source,
-                       CallSite site) {
+[[gnu::flatten]] uint64_t warp_function(WarpFunction function, uint32_t mask, uint64_t value,
+                                        int source, CallSite site) {
   return running_block->warp_function(function, mask, value, source, site);
 }
 
@@ -108,7 +111,7 @@ std::string Block::run(uint3 block_index, void (*call)(), Order order) {
 
 // Runs a warp until each of its threads has ended or waits for other warps (or for ever). Whether
 // any ran.
-bool Block::run_warp(int warp, Order& order) {
+[[gnu::flatten]] bool Block::run_warp(int warp, Order& order) {
   const size_t first = static_cast<size_t>(warp) * kWarpSize;
   const size_t lanes = std::min<size_t>(kWarpSize, static_cast<size_t>(thread_count_) - first);
   bool any = false;
@@ -192,8 +195,7 @@ uint64_t Block::warp_function(WarpFunction function, uint32_t mask, uint64_t val
   Warp& warp = warps_[thread.warp];
   thread.site = site;
   if (!(mask >> thread.lane & 1)) {
-    fail("lane " + std::to_string(thread.lane) + " calls a warp function at " + text(site) +
-         " with mask " + hexadecimal(mask) + ", which leaves it out");
+    fail_call(thread.lane, {function, mask, 0, 0, 0, site}, nullptr);
     mask |= 1u << thread.lane;
   }
   warp.calls[thread.lane] = {function, mask, value, source, 0, site};
@@ -225,10 +227,7 @@ bool Block::complete(Warp& warp, uint32_t mask) {
     Call& call = warp.calls[lane];
     if (call.mask != mask || call.function != expected.function ||
         !same(call.site, expected.site)) {
-      fail("divergent warp function: lane " + std::to_string(first) + " calls one at " +
-           text(expected.site) + " with mask " + hexadecimal(expected.mask) + ", lane " +
-           std::to_string(lane) + " at " + text(call.site) + " with mask " +
-           hexadecimal(call.mask));
+      fail_call(lane, call, &expected);
     }
     const bool has_source = lanes >> call.source & 1;
     const uint64_t shuffled = has_source ? warp.calls[call.source].value : ~uint64_t{0};
@@ -238,6 +237,17 @@ bool Block::complete(Warp& warp, uint32_t mask) {
   warp.arrived &= ~lanes;
   warp.phase ^= 1;
   return true;
+}
+
+// What is wrong with the call of a lane: that it is not as the one of another lane, or (null) that
+// its mask leaves it out.
+void Block::fail_call(int lane, const Call& call, const Call* other) {
+  std::string problem = "divergent warp function: lane " + std::to_string(lane) + " calls one at " +
+                        text(call.site) + " with mask " + hexadecimal(call.mask);
+  problem += other == nullptr ? ", which leaves it out"
+                              : ", another lane at " + text(other->site) + " with mask " +
+                                    hexadecimal(other->mask);
+  fail(problem);
 }
 
 void Block::fail(const std::string& problem) {

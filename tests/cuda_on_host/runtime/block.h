@@ -64,6 +64,8 @@ class Block {
   bool complete(Warp& warp, uint32_t mask);
   void open_barrier();
   std::string stuck() const;
+  // Not inline: its strings would be in the frame of every warp function.
+  [[gnu::noinline, gnu::cold]] void fail_call(int lane, const Call& call, const Call* other);
   void fail(const std::string& problem);
   std::string describe(const Thread& thread) const;
 
