@@ -188,6 +188,10 @@ pub trait MapElement: sealed::Sealed + Copy + Send + Sync + std::fmt::Debug + 's
     /// Whether the type holds `[0, 1]` and nothing else.
     const UNIT_RANGE: bool;
 
+    /// The type that kernels are built with for it.
+    #[cfg(feature = "cuda")]
+    const SCALAR: crate::device::Scalar;
+
     /// `length` zeros, straight from the system where they are many: nothing is written yet.
     fn zeros(length: usize) -> Vec<Self>;
 
@@ -204,6 +208,8 @@ pub trait MapElement: sealed::Sealed + Copy + Send + Sync + std::fmt::Debug + 's
 impl MapElement for f32 {
     const NAME: &'static str = "f32";
     const UNIT_RANGE: bool = false;
+    #[cfg(feature = "cuda")]
+    const SCALAR: crate::device::Scalar = crate::device::Scalar::F32;
 
     fn zeros(length: usize) -> Vec<Self> {
         vec![0.0; length]
@@ -224,6 +230,8 @@ impl MapElement for f32 {
 impl MapElement for f16 {
     const NAME: &'static str = "f16";
     const UNIT_RANGE: bool = false;
+    #[cfg(feature = "cuda")]
+    const SCALAR: crate::device::Scalar = crate::device::Scalar::F16;
 
     fn zeros(length: usize) -> Vec<Self> {
         vec![0_u16; length].reinterpret_into()
@@ -245,6 +253,8 @@ impl MapElement for f16 {
 impl MapElement for u8 {
     const NAME: &'static str = "u8";
     const UNIT_RANGE: bool = true;
+    #[cfg(feature = "cuda")]
+    const SCALAR: crate::device::Scalar = crate::device::Scalar::U8;
 
     fn zeros(length: usize) -> Vec<Self> {
         vec![0; length]

@@ -18,6 +18,8 @@ mod device;
 mod evaluation_sums;
 #[path = "cuda/guided_activation.rs"]
 mod guided_activation;
+#[path = "cuda/guided_product.rs"]
+mod guided_product;
 #[path = "cuda/intrinsics.rs"]
 mod intrinsics;
 // Sanitizers and libtorch do not go together.
@@ -33,3 +35,5 @@ mod on_the_cpu;
 mod planted;
 #[path = "cuda/project.rs"]
 mod project;
+#[path = "cuda/resample.rs"]
+mod resample;

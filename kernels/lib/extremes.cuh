@@ -1,6 +1,7 @@
 // The range of a map, and how much of it was not finite.
 #pragma once
 
+#include "lib/last_block.cuh"
 #include "lib/reduce.cuh"
 
 // As src/ops/extremes.rs has it. The range is that of the finite values.
@@ -42,4 +43,21 @@ __device__ __forceinline__ Extremes shuffle_xor(Extremes extremes, int mask) {
   return Extremes{__shfl_xor_sync(kAllLanes, extremes.minimum, mask),
                   __shfl_xor_sync(kAllLanes, extremes.maximum, mask),
                   __shfl_xor_sync(kAllLanes, extremes.not_finite, mask), 0};
+}
+
+// Merges what each thread of the blocks of a sample found, which are those of one blockIdx.z.
+// `partial` has room for what each block of the grid found, `counters` one for each sample. Thread 0
+// of the sample's last block gets true, and in `all` what all found; nobody else does.
+template <int kThreads>
+__device__ __forceinline__ bool merge_blocks(Extremes mine, Extremes* partial, unsigned* counters,
+                                             Extremes& all) {
+  const unsigned blocks = gridDim.x * gridDim.y;
+  partial += static_cast<size_t>(blockIdx.z) * blocks;
+  mine = block_reduce<kThreads>(mine, no_extremes(), Merge());
+  if (threadIdx.x == 0) partial[blockIdx.y * gridDim.x + blockIdx.x] = mine;
+  if (!is_last_block(&counters[blockIdx.z], blocks)) return false;
+  all = no_extremes();
+  for (unsigned i = threadIdx.x; i < blocks; i += kThreads) all = Merge()(all, partial[i]);
+  all = block_reduce<kThreads>(all, no_extremes(), Merge());
+  return threadIdx.x == 0;
 }

@@ -1,12 +1,14 @@
 //! Files of `kernels/`, and what they are built for.
 
 /// The files of `kernels/lib/`, under the names by which kernels include them.
-pub(super) const HEADERS: [(&str, &str); 7] = [
+pub(super) const HEADERS: [(&str, &str); 9] = [
     ("lib/channel_sums.cuh", include_str!("../../kernels/lib/channel_sums.cuh")),
     ("lib/extremes.cuh", include_str!("../../kernels/lib/extremes.cuh")),
     ("lib/last_block.cuh", include_str!("../../kernels/lib/last_block.cuh")),
     ("lib/reads.cuh", include_str!("../../kernels/lib/reads.cuh")),
     ("lib/reduce.cuh", include_str!("../../kernels/lib/reduce.cuh")),
+    ("lib/resample.cuh", include_str!("../../kernels/lib/resample.cuh")),
+    ("lib/rescale.cuh", include_str!("../../kernels/lib/rescale.cuh")),
     ("lib/scalar.cuh", include_str!("../../kernels/lib/scalar.cuh")),
     ("lib/voxel_sums.cuh", include_str!("../../kernels/lib/voxel_sums.cuh")),
 ];

@@ -67,7 +67,9 @@ pub fn programs() -> &'static [&'static crate::device::Program] {
         &channel_weights::cuda::PROGRAM,
         &evaluation_sums::cuda::PROGRAM,
         &guided_activation::cuda::PROGRAM,
+        &guided_product::cuda::PROGRAM,
         &project::cuda::PROGRAM,
+        &resample::cuda::PROGRAM,
     ];
     PROGRAMS
 }

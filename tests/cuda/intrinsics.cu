@@ -88,7 +88,7 @@ extern "C" __global__ void ENTRY(numbers)(const float* values, unsigned* words, 
   if (i >= count) return;
   const float value = __ldg(values + i);
   int k = 0;
-  const auto put = [&](float result) { words[10 * i + k++] = __float_as_uint(result); };
+  const auto put = [&](float result) { words[11 * i + k++] = __float_as_uint(result); };
   put(widen(narrow<f16>(value)));
   put(fminf(value, 1.0f));
   put(fmaxf(value, 1.0f));
@@ -99,4 +99,6 @@ extern "C" __global__ void ENTRY(numbers)(const float* values, unsigned* words, 
   put(__int_as_float(__float_as_int(value) ^ 0x80000000));
   put(__uint_as_float(min(__float_as_uint(value), 0x40000000u)));
   put(static_cast<float>(max(static_cast<long long>(3), static_cast<long long>(i))));
+  const unsigned long long wide = 0x9e3779b97f4a7c15ull * __float_as_uint(value);
+  words[11 * i + k] = static_cast<unsigned>(__umul64hi(wide, ~wide));
 }

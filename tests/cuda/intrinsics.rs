@@ -115,7 +115,7 @@ fn small_numbers() {
         f32::NAN,
     ];
     let from = stream.upload(&values).unwrap();
-    let mut to = stream.upload(&vec![7_u32; 10 * values.len()]).unwrap();
+    let mut to = stream.upload(&vec![7_u32; 11 * values.len()]).unwrap();
     let count = i32::try_from(values.len()).unwrap();
     let arguments: [&dyn Argument; 3] = [&from.slice(), &to.slice_mut(), &count];
     launch(&stream, "numbers", [2, 1, 1], 32, &arguments);
@@ -135,9 +135,12 @@ fn small_numbers() {
             f32::from(u8::try_from(i.max(3)).unwrap()),
         ];
         for (k, expected) in expected.into_iter().enumerate() {
-            let found = f32::from_bits(found[10 * i + k]);
+            let found = f32::from_bits(found[11 * i + k]);
             let same = found.to_bits() == expected.to_bits() || found.is_nan() && expected.is_nan();
             assert!(same, "{value}, result {k}: {found}, not {expected}");
         }
+        let wide = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(u64::from(value.to_bits()));
+        let product = u128::from(wide) * u128::from(!wide);
+        assert_eq!(u128::from(found[11 * i + 10]), product >> 64 & 0xffff_ffff);
     }
 }

@@ -233,7 +233,7 @@ fn into_is_the_same_and_needs_what_it_says() {
     let error = resample_into(&map, 2, from, to, Linear, None, &mut bytes).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "resample: out: u8 holds normalised maps alone; give ranges, or take f32"
+        "resample: out: u8 holds normalised maps alone; give their ranges, or take f32"
     );
     let error =
         resample_into(&map, 2, from, to, Linear, Some(&ranges[1..]), &mut bytes).unwrap_err();

@@ -1,6 +1,8 @@
 //! Guided Grad-CAM: a map of few voxels times a guided map of many, normalised.
 
 pub(super) mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 
 pub use cpu::reference;
 

@@ -1,6 +1,8 @@
 //! Min-max normalisation of maps, sample by sample.
 
 pub(super) mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 
 pub use cpu::reference;
 
@@ -46,13 +48,7 @@ pub struct Range {
 /// # Ok::<(), medcam::Error>(())
 /// ```
 pub fn normalize(map: &mut [f32], batch: usize) -> Result<Vec<Range>> {
-    if batch == 0 || map.is_empty() || !map.len().is_multiple_of(batch) {
-        let values = map.len();
-        return Err(Error::input(
-            "normalize",
-            format!("map: {values} values cannot be parted into {batch} maps"),
-        ));
-    }
+    check_parts(map.len(), batch)?;
     let voxels = map.len() / batch;
     let extremes = cpu::extremes(map, voxels);
     if let Some(b) = extremes.iter().position(|extremes| !extremes.all_finite()) {
@@ -65,4 +61,15 @@ pub fn normalize(map: &mut [f32], batch: usize) -> Result<Vec<Range>> {
     let ranges: Vec<Range> = extremes.into_iter().map(|extremes| extremes.range).collect();
     cpu::rescale(map, &ranges);
     Ok(ranges)
+}
+
+/// Refuses values that are not `batch` maps of one size.
+fn check_parts(values: usize, batch: usize) -> Result<()> {
+    if batch == 0 || values == 0 || !values.is_multiple_of(batch) {
+        return Err(Error::input(
+            "normalize",
+            format!("map: {values} values cannot be parted into {batch} maps"),
+        ));
+    }
+    Ok(())
 }

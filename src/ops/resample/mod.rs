@@ -1,6 +1,8 @@
 //! Maps on another grid: linear or nearest, along each axis up or down by any ratio.
 
 pub(super) mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub(super) mod rows;
 mod taps;
 
@@ -268,7 +270,7 @@ pub(super) fn check_out<O: MapElement>(
     match ranges {
         None if O::UNIT_RANGE => Err(Error::input(
             operation,
-            format!("out: {} holds normalised maps alone; give ranges, or take f32", O::NAME),
+            format!("out: {} holds normalised maps alone; give their ranges, or take f32", O::NAME),
         )),
         Some(given) if given != batch => Err(Error::input(
             operation,

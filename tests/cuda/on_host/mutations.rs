@@ -18,7 +18,7 @@ struct Mutation {
     says: &'static str,
 }
 
-static MUTATIONS: [Mutation; 7] = [
+static MUTATIONS: [Mutation; 9] = [
     // The counter is not back at 0 for the next launch.
     Mutation {
         stem: "device",
@@ -88,6 +88,26 @@ static MUTATIONS: [Mutation; 7] = [
         flavour: Flavour::Thread,
         tests: "project::small_sums_of_any_shape",
         says: "ThreadSanitizer: data race",
+    },
+    // A voxel is mixed from columns that other threads have not made yet.
+    Mutation {
+        stem: "resample",
+        file: "lib/resample.cuh",
+        from: "run.rows[of], x);\n        }\n        __syncthreads();",
+        to: "run.rows[of], x);\n        }",
+        flavour: Flavour::Thread,
+        tests: "resample::small_up_down_and_in_place",
+        says: "in void resample_tile<Store<float> >",
+    },
+    // The range is that of the wrong voxels.
+    Mutation {
+        stem: "resample",
+        file: "lib/resample.cuh",
+        from: "first_from(axis, index / 2 + last) - last",
+        to: "first_from(axis, index / 2 + last)",
+        flavour: Flavour::Plain,
+        tests: "resample::any_ratio_of_any_axis",
+        says: "panicked at tests/cuda/resample.rs:",
     },
 ];
 
