@@ -22,6 +22,8 @@ mod guided_activation;
 mod guided_product;
 #[path = "cuda/intrinsics.rs"]
 mod intrinsics;
+#[path = "cuda/normalize.rs"]
+mod normalize;
 // Sanitizers and libtorch do not go together.
 #[cfg(all(not(feature = "torch"), target_os = "linux", target_arch = "x86_64"))]
 #[path = "cuda/on_host.rs"]

@@ -301,24 +301,6 @@ fn nothing_finite() {
     assert_eq!(unit, [0; 9]);
 }
 
-#[test]
-fn normalised_in_place() {
-    let Some(stream) = gpu() else { return };
-    for (batch, voxels) in [(1, 1), (1, 33), (3, 1025), (2, 5000)] {
-        let map = values(batch * voxels, 0);
-        let grids = grids(batch, [1, 1, voxels], [1, 1, voxels]);
-        let ranges = ranges(&stream, &map, grids, Linear);
-        let expected = resampled::<f32>(&stream, &map, grids, Linear, Some(&ranges), 0);
-        let (mut map, ranges) = (stream.upload(&map).unwrap(), stream.upload(&ranges).unwrap());
-        normalize::cuda::normalize(&stream, map.slice_mut(), ranges.slice()).unwrap();
-        let found = stream.download(map.slice()).unwrap();
-        assert!(found.iter().zip(&expected).all(|(a, b)| a.to_bits() == b.to_bits()));
-    }
-    let (mut map, ranges) = (stream.upload(&[0.0; 5]).unwrap(), stream.upload(&EMPTY).unwrap());
-    let error = normalize::cuda::normalize(&stream, map.slice_mut(), ranges.slice()).unwrap_err();
-    assert_eq!(error.to_string(), "normalize: map: 5 values cannot be parted into 2 maps");
-}
-
 const EMPTY: [DeviceExtremes; 2] =
     [DeviceExtremes { minimum: 0.0, maximum: 0.0, not_finite: 0, unused: 0 }; 2];
 

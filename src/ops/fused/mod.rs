@@ -108,7 +108,7 @@ fn check(
         ));
     }
     let to = recipe.to.unwrap_or(activation.spatial);
-    resample::check(operation, activation.batch, activation.spatial, to)?;
+    resample::check::check(operation, activation.batch, activation.spatial, to)?;
     Ok(to)
 }
 

@@ -5,10 +5,10 @@ use crate::element::MapElement;
 use crate::error::Result;
 use crate::ops::Interpolation;
 use crate::ops::extremes::DeviceExtremes;
-use crate::ops::resample::cuda::{
-    DEFINES, Grids, SHARED_BYTES, Tiling, Wanted, check, check_devices, check_samples, nothing,
+use crate::ops::resample::check::{
+    check_devices, check_launch, check_map, check_out, check_samples,
 };
-use crate::ops::resample::{check_map, check_out};
+use crate::ops::resample::cuda::{DEFINES, Grids, SHARED_BYTES, Tiling, Wanted, nothing};
 
 const OPERATION: &str = "guided_product";
 
@@ -106,7 +106,7 @@ pub fn guided_product<O: MapElement>(
 }
 
 fn check_inputs(stream: &Stream, map: Slice<f32>, guided: Slice<f32>, grids: Grids) -> Result<()> {
-    check(OPERATION, grids)?;
+    check_launch(OPERATION, grids.batch, grids.from, grids.to)?;
     check_map(OPERATION, "map", map.len(), grids.batch, grids.from)?;
     check_map(OPERATION, "guided", guided.len(), grids.batch, grids.to)?;
     let memory = [("map", map.ordinal()), ("guided", guided.ordinal())];

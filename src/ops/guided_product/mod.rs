@@ -8,8 +8,8 @@ pub use cpu::reference;
 
 use crate::element::MapElement;
 use crate::error::{Error, Result};
+use crate::ops::resample::check::{check, check_grids, check_map, check_out};
 use crate::ops::resample::rows::Plan;
-use crate::ops::resample::{check, check_grids, check_map, check_out};
 use crate::ops::{Interpolation, Range, resample};
 
 /// How far a voxel that is not normalised may lie from its [`reference()`], relative to

@@ -1,6 +1,9 @@
 //! Resampling on a GPU.
 
-use super::{Interpolation, check_grids, check_map, check_out};
+use super::Interpolation;
+use super::check::{
+    MOST_BLOCKS, check_batch, check_devices, check_launch, check_map, check_out, check_samples,
+};
 use crate::device::{Argument, KernelBudget, Launch, Program, Scalar, Slice, SliceMut, Stream};
 use crate::element::MapElement;
 use crate::error::{Error, Result};
@@ -22,9 +25,6 @@ const FOURS_PER_THREAD: u32 = 4;
 /// Blocks that a multiprocessor gets before blocks make several planes each: two times what it
 /// holds.
 const BLOCKS_PER_MULTIPROCESSOR: usize = 16;
-/// The most blocks along the second and third axis of a grid.
-const MOST_BLOCKS: usize = 65_535;
-
 /// What `kernels/lib/resample.cuh` takes.
 pub(in crate::ops) const DEFINES: [(&str, u32); 4] = [
     ("BLOCK_THREADS", BLOCK_THREADS),
@@ -208,7 +208,7 @@ pub fn extremes(
     extremes: SliceMut<DeviceExtremes>,
 ) -> Result<()> {
     const OPERATION: &str = "resample";
-    check(OPERATION, grids)?;
+    check_launch(OPERATION, grids.batch, grids.from, grids.to)?;
     check_map(OPERATION, "map", map.len(), grids.batch, grids.from)?;
     check_samples(OPERATION, "source", source.map(|source| source.len()), grids.batch)?;
     check_samples(OPERATION, "extremes", Some(extremes.len()), grids.batch)?;
@@ -259,7 +259,7 @@ pub fn resample<O: MapElement>(
     out: SliceMut<O>,
 ) -> Result<()> {
     const OPERATION: &str = "resample";
-    check(OPERATION, grids)?;
+    check_launch(OPERATION, grids.batch, grids.from, grids.to)?;
     let Grids { batch, from, to } = grids;
     check_map(OPERATION, "map", map.len(), batch, from)?;
     check_samples(OPERATION, "extremes", extremes.map(|extremes| extremes.len()), batch)?;
@@ -316,55 +316,6 @@ pub(in crate::ops) fn rescale<O: MapElement>(
     // `extremes`, unless it is null, has one. Where `out` is `map`, a thread writes what it alone
     // has read.
     unsafe { stream.launch(&kernel, launch, &[&map, &extremes, out, &(voxels as u64)]) }
-}
-
-/// Refuses grids that the kernels cannot make.
-pub(in crate::ops) fn check(operation: &str, Grids { batch, from, to }: Grids) -> Result<()> {
-    check_grids(operation, batch, from, to)?;
-    check_batch(operation, batch)
-}
-
-/// Refuses more samples than a grid has blocks along z.
-fn check_batch(operation: &str, batch: usize) -> Result<()> {
-    if batch > MOST_BLOCKS {
-        return Err(Error::input(
-            operation,
-            format!("batch: {batch} samples, the limit is {MOST_BLOCKS}; part the batch"),
-        ));
-    }
-    Ok(())
-}
-
-/// Refuses what is not one for each sample.
-pub(in crate::ops) fn check_samples(
-    operation: &str,
-    argument: &str,
-    given: Option<usize>,
-    batch: usize,
-) -> Result<()> {
-    match given {
-        Some(given) if given != batch => Err(Error::input(
-            operation,
-            format!("{argument}: {batch} samples take as many, got {given}"),
-        )),
-        _ => Ok(()),
-    }
-}
-
-/// Refuses memory that is not on the device of the stream.
-pub(in crate::ops) fn check_devices(
-    operation: &str,
-    stream: &Stream,
-    arguments: &[(&str, usize)],
-) -> Result<()> {
-    let own = stream.gpu().ordinal();
-    match arguments.iter().find(|(_, ordinal)| *ordinal != own) {
-        Some((argument, ordinal)) => Err(Error::input(
-            operation,
-            format!("{argument}: on device {ordinal}, and the stream is on device {own}"),
-        )),
-        None => Ok(()),
-    }
 }
 
 /// What kernels take as no extremes at all.

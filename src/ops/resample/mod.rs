@@ -1,27 +1,25 @@
 //! Maps on another grid: linear or nearest, along each axis up or down by any ratio.
 
+pub(super) mod check;
 pub(super) mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 pub(super) mod rows;
 mod taps;
 
+use check::{check, check_grids, check_map, check_out};
 pub use cpu::reference;
 use rows::Plan;
 
 use crate::element::MapElement;
 use crate::error::{Error, Result};
 use crate::ops::Range;
-use crate::shape::Shape;
 
 /// How far a voxel may lie from its [`reference()`], relative to the greatest `|map|` of the sample.
 ///
 /// Along each of three axes the weight is rounded to 2⁻²⁴, and a product and the sum to f32, and the
 /// two weights add up to 1: `3·3·2⁻²⁴ = 5.4e-7`.
 pub const TOLERANCE: f64 = 6e-7;
-
-/// The longest axis, before or after: its positions times 4 must fit into 64 bits.
-const LONGEST_AXIS: usize = 1 << 30;
 
 /// How the value between voxels is made up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -199,83 +197,4 @@ pub fn resample_into<O: MapElement>(
     check_out::<O>("resample", out.len(), batch, to, ranges.map(<[Range]>::len))?;
     cpu::resample(&Plan::new(from, to, interpolation), map, ranges, out);
     Ok(())
-}
-
-/// Refuses grids that have no voxel, or more than can be counted or held; `operation` is who asks.
-pub(super) fn check(operation: &str, batch: usize, from: [usize; 3], to: [usize; 3]) -> Result<()> {
-    check_grids(operation, batch, from, to)?;
-    // An allocation that fails ends the process. A map is held up to four times on its way to disk.
-    let voxels = batch * to.iter().product::<usize>();
-    if Vec::<[f32; 4]>::new().try_reserve_exact(voxels).is_err() {
-        let [d, h, w] = to;
-        return Err(Error::input(
-            operation,
-            format!(
-                "no memory for a grid of ({batch}, {d}, {h}, {w}) voxels; ask for a smaller one"
-            ),
-        ));
-    }
-    Ok(())
-}
-
-/// Refuses grids that have no voxel, or more than can be counted.
-pub(super) fn check_grids(
-    operation: &str,
-    batch: usize,
-    from: [usize; 3],
-    to: [usize; 3],
-) -> Result<()> {
-    for (name, grid) in [("from", from), ("to", to)] {
-        let place = format!("{operation}: {name}");
-        Shape::new(batch, 1, grid).map_err(|error| error.within(&place))?;
-        if let Some(extent) = grid.iter().find(|&&extent| extent > LONGEST_AXIS) {
-            return Err(Error::input(
-                &place,
-                format!("an extent of {extent} is above the limit of {LONGEST_AXIS}"),
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// Refuses values that are not as many as their grid says.
-pub(super) fn check_map(
-    operation: &str,
-    argument: &str,
-    values: usize,
-    batch: usize,
-    grid: [usize; 3],
-) -> Result<()> {
-    let [d, h, w] = grid;
-    let expected = batch * d * h * w;
-    if values != expected {
-        return Err(Error::input(
-            operation,
-            format!("{argument}: ({batch}, {d}, {h}, {w}) takes {expected} values, got {values}"),
-        ));
-    }
-    Ok(())
-}
-
-/// Refuses room for the result that is not as large as it, or of a type that cannot hold it, and
-/// ranges that are not one for each sample.
-pub(super) fn check_out<O: MapElement>(
-    operation: &str,
-    values: usize,
-    batch: usize,
-    to: [usize; 3],
-    ranges: Option<usize>,
-) -> Result<()> {
-    check_map(operation, "out", values, batch, to)?;
-    match ranges {
-        None if O::UNIT_RANGE => Err(Error::input(
-            operation,
-            format!("out: {} holds normalised maps alone; give their ranges, or take f32", O::NAME),
-        )),
-        Some(given) if given != batch => Err(Error::input(
-            operation,
-            format!("ranges: {batch} samples take as many, got {given}"),
-        )),
-        _ => Ok(()),
-    }
 }
