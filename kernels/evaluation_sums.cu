@@ -53,37 +53,70 @@ __device__ __forceinline__ void count(Run run, unsigned* low, unsigned* high) {
   atomicAdd(&high[run.slot], run.count + (wrapped << kCountBits));
 }
 
-// Four values of a sample; those behind its end are not counted.
-struct Quad {
-  float values[kPerLoad];
-  // A byte each.
-  unsigned mask;
-  int count;
-};
+// kPerLoad values from `from` on, of which `left` are there; `kWhole`: all, and aligned.
+template <bool kWhole>
+__device__ __forceinline__ void load_values(const float* from, long long left,
+                                            float (&values)[kPerLoad]) {
+  if (kWhole) {
+    unpack<f32>(load_streaming(from), values);
+    return;
+  }
+#pragma unroll
+  for (int i = 0; i < kPerLoad; ++i) values[i] = i < left ? from[i] : 0.0f;
+}
 
-__device__ __forceinline__ Quad load_quad(const float* map, const u8* mask, long long first,
-                                          long long voxels) {
-  Quad quad = {};
-  const long long left = voxels - first;
-  quad.count = left >= kPerLoad ? kPerLoad : left > 0 ? static_cast<int>(left) : 0;
-  if (quad.count == kPerLoad && is_pack_aligned(map + first)) {
-    unpack<f32>(load_streaming(map + first), quad.values);
-  } else {
+// The same of a mask, a byte each.
+template <bool kWhole>
+__device__ __forceinline__ unsigned load_mask(const u8* from, long long left) {
+  if (kWhole) return *reinterpret_cast<const unsigned*>(from);
+  unsigned mask = 0;
 #pragma unroll
-    for (int i = 0; i < kPerLoad; ++i) {
-      if (i < quad.count) quad.values[i] = map[first + i];
+  for (int i = 0; i < kPerLoad; ++i) {
+    mask |= (i < left ? static_cast<unsigned>(from[i]) : 0u) << (8 * i);
+  }
+  return mask;
+}
+
+// Counts what a thread takes of its block, from `first` on; `kWhole`: all of it is there, and lies
+// where 16 bytes begin, or 4 of the mask.
+template <bool kWhole>
+__device__ __forceinline__ void count_block(const float* map, const u8* mask, long long first,
+                                            long long voxels, int rounds, float threshold,
+                                            unsigned* low, unsigned* high) {
+  Run run = {0, 0, 0};
+  for (int round = 0; round < rounds; round += kUnrolled) {
+    float values[kUnrolled][kPerLoad];
+    unsigned masks[kUnrolled] = {};
+    long long at[kUnrolled];
+#pragma unroll
+    for (int u = 0; u < kUnrolled; ++u) {
+      at[u] = first + static_cast<long long>(round + u) * BLOCK_THREADS * kPerLoad;
+      load_values<kWhole>(map + at[u], voxels - at[u], values[u]);
+    }
+    if (mask != nullptr) {
+#pragma unroll
+      for (int u = 0; u < kUnrolled; ++u) {
+        masks[u] = load_mask<kWhole>(mask + at[u], voxels - at[u]);
+      }
+    }
+#pragma unroll
+    for (int u = 0; u < kUnrolled; ++u) {
+#pragma unroll
+      for (int i = 0; i < kPerLoad; ++i) {
+        if (!kWhole && at[u] + i >= voxels) continue;
+        const bool inside = (masks[u] >> (8 * i) & 0xffu) != 0;
+        const Run next = run_of(values[u][i], inside, threshold);
+        if (next.slot == run.slot) {
+          run.count += next.count;
+          run.fraction += next.fraction;
+        } else {
+          count(run, low, high);
+          run = next;
+        }
+      }
     }
   }
-  if (mask == nullptr) return quad;
-  if (quad.count == kPerLoad && (reinterpret_cast<size_t>(mask + first) & 3) == 0) {
-    quad.mask = *reinterpret_cast<const unsigned*>(mask + first);
-  } else {
-#pragma unroll
-    for (int i = 0; i < kPerLoad; ++i) {
-      if (i < quad.count) quad.mask |= static_cast<unsigned>(mask[first + i]) << (8 * i);
-    }
-  }
-  return quad;
+  count(run, low, high);
 }
 
 // blocks: of a sample; `rounds`, a multiple of kUnrolled: of a block. `mask` may be null, then all
@@ -106,32 +139,13 @@ extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
 
   const long long block = blockIdx.x % blocks;
   const long long first = (block * rounds * BLOCK_THREADS + threadIdx.x) * kPerLoad;
-  Run run = {0, 0, 0};
-  for (int round = 0; round < rounds; round += kUnrolled) {
-    Quad quads[kUnrolled];
-#pragma unroll
-    for (int u = 0; u < kUnrolled; ++u) {
-      const long long step = static_cast<long long>(round + u) * BLOCK_THREADS * kPerLoad;
-      quads[u] = load_quad(map, mask, first + step, voxels);
-    }
-#pragma unroll
-    for (int u = 0; u < kUnrolled; ++u) {
-#pragma unroll
-      for (int i = 0; i < kPerLoad; ++i) {
-        if (i >= quads[u].count) continue;
-        const bool inside = (quads[u].mask >> (8 * i) & 0xffu) != 0;
-        const Run next = run_of(quads[u].values[i], inside, threshold);
-        if (next.slot == run.slot) {
-          run.count += next.count;
-          run.fraction += next.fraction;
-        } else {
-          count(run, low, high);
-          run = next;
-        }
-      }
-    }
+  const long long end = (block + 1) * rounds * BLOCK_THREADS * kPerLoad;
+  const bool aligned = is_pack_aligned(map) && (reinterpret_cast<size_t>(mask) & 3) == 0;
+  if (end <= voxels && aligned) {
+    count_block<true>(map, mask, first, voxels, rounds, threshold, low, high);
+  } else {
+    count_block<false>(map, mask, first, voxels, rounds, threshold, low, high);
   }
-  count(run, low, high);
   __syncthreads();
 
   for (unsigned slot = threadIdx.x; slot < kSlots; slot += BLOCK_THREADS) {

@@ -48,7 +48,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 4)
   for (int i = 0; i < PACKS_PER_THREAD; ++i) {
     const long long pack = first + i * BLOCK_THREADS;
     if (pack < packs) {
-      *reinterpret_cast<uint4*>(output + head + pack * kPerPack<SCALAR>) = pass<SCALAR>(x[i], g[i]);
+      store_pack(output + head + pack * kPerPack<SCALAR>, pass<SCALAR>(x[i], g[i]));
     }
   }
 

@@ -85,6 +85,19 @@ __device__ __forceinline__ uint4 load_pack(const void* pointer) {
   return *static_cast<const uint4*>(pointer);
 }
 
+// 16 bytes in one access; the compiler makes four of an assignment here and there.
+__device__ __forceinline__ void store_pack(void* pointer, uint4 words) {
+#ifdef CUDA_ON_HOST
+  *static_cast<uint4*>(pointer) = words;
+#else
+  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};"
+               :
+               : "l"(__cvta_generic_to_global(pointer)), "r"(words.x), "r"(words.y), "r"(words.z),
+                 "r"(words.w)
+               : "memory");
+#endif
+}
+
 __device__ __forceinline__ void unpack(uint4 words, const f32*, float (&values)[4]) {
   values[0] = __uint_as_float(words.x);
   values[1] = __uint_as_float(words.y);

@@ -33,8 +33,8 @@ static MUTATIONS: [Mutation; 9] = [
     Mutation {
         stem: "guided_activation",
         file: "guided_activation.cu",
-        from: "if (pack < packs) {\n      *reinterpret_cast",
-        to: "if (pack <= packs) {\n      *reinterpret_cast",
+        from: "if (pack < packs) {\n      store_pack",
+        to: "if (pack <= packs) {\n      store_pack",
         flavour: Flavour::Plain,
         tests: "guided_activation::any_length_and_alignment",
         says: "panicked at tests/cuda/guided_activation.rs:",
@@ -43,8 +43,8 @@ static MUTATIONS: [Mutation; 9] = [
     Mutation {
         stem: "evaluation_sums",
         file: "evaluation_sums.cu",
-        from: "count(run, low, high);\n  __syncthreads();",
-        to: "count(run, low, high);",
+        from: "threshold, low, high);\n  }\n  __syncthreads();",
+        to: "threshold, low, high);\n  }",
         flavour: Flavour::Thread,
         tests: "evaluation_sums::small_equals_the_cpu",
         says: "ThreadSanitizer: data race kernels/evaluation_sums.cu:",
