@@ -8,12 +8,16 @@
     reason = "tests"
 )]
 
+#[path = "cuda/alpha_weights.rs"]
+mod alpha_weights;
 #[path = "cuda/channel_weights.rs"]
 mod channel_weights;
 #[path = "cuda/common.rs"]
 mod common;
 #[path = "cuda/device.rs"]
 mod device;
+#[path = "cuda/elementwise.rs"]
+mod elementwise;
 #[path = "cuda/evaluation_sums.rs"]
 mod evaluation_sums;
 #[path = "cuda/guided_activation.rs"]

@@ -27,6 +27,9 @@ template <typename Op>
 constexpr int kPackReads = 4 / Op::kTensors;
 template <typename Op>
 constexpr int kValueReads = 8 / Op::kTensors;
+// Half as many beside what an op keeps of each of the channels of 16 bytes.
+template <typename Op>
+constexpr int kColumnReads = kPackReads<Op> / (sizeof(typename Op::Channel) > 1 ? 2 : 1);
 
 template <typename Op, int kWidth>
 __device__ __forceinline__ void add_values(const Op& op, typename Op::Partial (&sums)[Op::kSums],
@@ -191,7 +194,7 @@ template <int kWidth, typename Op>
 __device__ __forceinline__ void sum_columns(const Op& op, long long channels, long long voxels,
                                             long long strip, int lanes, double* partials,
                                             unsigned* counters) {
-  constexpr int kReads = kWidth == 1 ? kValueReads<Op> : kPackReads<Op>;
+  constexpr int kReads = kWidth == 1 ? kValueReads<Op> : kColumnReads<Op>;
   const unsigned groups = channels / kWidth;
   const unsigned parts = (groups + lanes - 1) / lanes;
   const unsigned strips = (voxels + strip - 1) / strip;

@@ -64,7 +64,9 @@ pub use view::View;
 #[doc(hidden)]
 pub fn programs() -> &'static [&'static crate::device::Program] {
     static PROGRAMS: &[&crate::device::Program] = &[
+        &alpha_weights::cuda::PROGRAM,
         &channel_weights::cuda::PROGRAM,
+        &elementwise::cuda::PROGRAM,
         &evaluation_sums::cuda::PROGRAM,
         &guided_activation::cuda::PROGRAM,
         &guided_product::cuda::PROGRAM,

@@ -11,7 +11,7 @@ use crate::shape::{Layout, Shape};
 
 /// Four such blocks, at up to 64 registers, have 64 KiB under way on each multiprocessor.
 pub(super) const BLOCK_THREADS: u32 = 256;
-/// Loads of 16 bytes that a thread has under way in channels-last tensors, for each tensor.
+/// Loads of 16 bytes, or single values, that a thread has under way in channels-last tensors.
 pub(super) const VOXEL_READS: u32 = 4;
 const PACK_BYTES: usize = 16;
 /// Blocks of a sample up to which its channels are split, or its voxels taken one by one: two for
@@ -41,7 +41,8 @@ pub(super) struct VoxelSums<'a> {
 }
 
 impl<'a> VoxelSums<'a> {
-    /// For a map of tensors of `T`.
+    /// For a map of tensors of `T`, of which a thread reads `reads` times 16 bytes, or values, at once:
+    /// what `VOXEL_READS` is in the program.
     ///
     /// # Errors
     ///
@@ -52,6 +53,7 @@ impl<'a> VoxelSums<'a> {
         stream: &'a Stream,
         shape: Shape,
         layout: Layout,
+        reads: u32,
         map: SliceMut<'a, f32>,
         extremes: SliceMut<'a, DeviceExtremes>,
     ) -> Result<Self> {
@@ -68,7 +70,7 @@ impl<'a> VoxelSums<'a> {
                 let groups = if packed { channels / per_pack } else { channels };
                 let lanes = groups.next_power_of_two().min(32);
                 let teams = block / lanes;
-                let several = teams * VOXEL_READS as usize;
+                let several = teams * reads as usize;
                 if packed && voxels.div_ceil(several) < ENOUGH_BLOCKS {
                     ("few", voxels.div_ceil(teams), 1, [lanes, 1])
                 } else {

@@ -2,6 +2,7 @@
 
 use medcam::device::{Buffer, Gpu, Program, Stream};
 use medcam::element::Element;
+use medcam::ops::extremes::DeviceExtremes;
 
 /// A stream of the first device; `None`, with the reason on the error output, where there is none.
 ///
@@ -32,4 +33,14 @@ pub fn programs() -> Vec<&'static Program> {
 /// The values behind `skipped` others: with 1 of them, a tensor that begins where 16 bytes do not.
 pub fn upload_behind<T: Element>(stream: &Stream, skipped: usize, values: &[T]) -> Buffer<T> {
     stream.upload(&[&vec![T::from_f32(9.0); skipped], values].concat()).unwrap()
+}
+
+/// What the extremes of finite maps are.
+pub fn expected_extremes(map: &[f32], voxels: usize) -> Vec<DeviceExtremes> {
+    let of = |map: &[f32]| DeviceExtremes {
+        minimum: map.iter().copied().fold(f32::INFINITY, f32::min),
+        maximum: map.iter().copied().fold(f32::NEG_INFINITY, f32::max),
+        ..DeviceExtremes::default()
+    };
+    map.chunks(voxels).map(of).collect()
 }

@@ -8,7 +8,7 @@ use medcam::ops::project::{TOLERANCE, channel_mean_reference, cuda, reference};
 use medcam::ops::{DeviceView, View};
 use medcam::{Layout, Shape};
 
-use crate::common::{gpu, upload_behind};
+use crate::common::{expected_extremes, gpu, upload_behind};
 use crate::on_the_cpu::{LAYOUTS, absolute, assert_close, bits, values};
 
 type Results = (Vec<f32>, Vec<DeviceExtremes>);
@@ -44,16 +44,6 @@ fn run<T: Element>(
     // Nothing beside the map is touched.
     assert!(found[..skipped].iter().chain(&found[skipped + count..]).all(|&value| value == 9.0));
     (found[skipped..][..count].to_vec(), stream.download(extremes.slice()).unwrap())
-}
-
-/// What the extremes of finite maps are.
-fn expected_extremes(map: &[f32], voxels: usize) -> Vec<DeviceExtremes> {
-    let of = |map: &[f32]| DeviceExtremes {
-        minimum: map.iter().copied().fold(f32::INFINITY, f32::min),
-        maximum: map.iter().copied().fold(f32::NEG_INFINITY, f32::max),
-        ..DeviceExtremes::default()
-    };
-    map.chunks(voxels).map(of).collect()
 }
 
 fn wide(values: &[f32]) -> Vec<f64> {

@@ -1,6 +1,8 @@
 //! Grad-CAM++'s channel weights: the gradient's positive part, each voxel with its own factor.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 
 pub(super) use cpu::positive;
 pub use cpu::{bound, reference};
@@ -8,6 +10,7 @@ pub use cpu::{bound, reference};
 use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::ops::View;
+use crate::shape::{Layout, Shape};
 
 /// What the [`bound()`] on the error of a weight is made of: how far a sum may be off, relative to
 /// the sum of the magnitudes of its terms.
@@ -78,7 +81,8 @@ pub fn alpha_weights<T: Element>(
     score_weight: Option<&[f32]>,
     denominator: Denominator,
 ) -> Result<Vec<f32>> {
-    check("alpha_weights", activation, gradient)?;
+    let lies = |view: &View<T>| (view.shape(), view.layout());
+    check("alpha_weights", lies(activation), lies(gradient))?;
     let shape = activation.shape();
     if let Some(score_weight) = score_weight
         && score_weight.len() != shape.batch * shape.voxels()
@@ -95,25 +99,24 @@ pub fn alpha_weights<T: Element>(
 }
 
 /// Refuses a gradient that does not lie as the activation does; `operation` is who asks.
-pub(super) fn check<T: Element>(
+pub(super) fn check(
     operation: &str,
-    activation: &View<T>,
-    gradient: &View<T>,
+    (shape, layout): (Shape, Layout),
+    gradient: (Shape, Layout),
 ) -> Result<()> {
-    let (shape, given) = (activation.shape(), gradient.shape());
-    if given != shape {
+    if gradient.0 != shape {
         return Err(Error::input(
             operation,
-            format!("gradient: its shape {given} is not that of the activation, {shape}"),
+            format!("gradient: its shape {} is not that of the activation, {shape}", gradient.0),
         ));
     }
-    if gradient.layout() != activation.layout() {
+    if gradient.1 != layout {
         return Err(Error::input(
             operation,
             format!(
-                "gradient: its layout is {:?}, that of the activation {:?}; lay one out as the other",
-                gradient.layout(),
-                activation.layout()
+                "gradient: its layout is {:?}, that of the activation {layout:?}; lay one out as \
+                 the other",
+                gradient.1
             ),
         ));
     }

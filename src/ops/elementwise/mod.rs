@@ -1,6 +1,8 @@
 //! Maps without channel weights: each voxel's activation times its own gradient.
 
 pub(super) mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 
 pub use cpu::reference;
 
@@ -56,6 +58,7 @@ pub fn elementwise<T: Element>(
     gradient: &View<T>,
     method: Elementwise,
 ) -> Result<Vec<f32>> {
-    alpha_weights::check("elementwise", activation, gradient)?;
+    let lies = |view: &View<T>| (view.shape(), view.layout());
+    alpha_weights::check("elementwise", lies(activation), lies(gradient))?;
     Ok(cpu::elementwise(activation, gradient, method).map)
 }

@@ -75,7 +75,8 @@ fn enqueue<T: Element>(
     extremes: SliceMut<DeviceExtremes>,
 ) -> Result<()> {
     let shape = tensor.shape();
-    let sums = VoxelSums::new::<T>(operation, stream, shape, tensor.layout(), map, extremes)?;
+    let sums =
+        VoxelSums::new::<T>(operation, stream, shape, tensor.layout(), VOXEL_READS, map, extremes)?;
     let entry = format!("project_{}", sums.suffix);
     let kernel = stream.gpu().kernel(&PROGRAM, T::SCALAR, &entry)?;
     let tensor = tensor.slice();

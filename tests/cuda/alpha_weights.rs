@@ -1,0 +1,214 @@
+//! Grad-CAM++'s weights against the reference, within its bound.
+
+use half::{bf16, f16};
+use medcam::device::Stream;
+use medcam::element::Element;
+use medcam::ops::alpha_weights::{bound, cuda, reference};
+use medcam::ops::{Denominator, DeviceView, View};
+use medcam::{Layout, Shape};
+
+use crate::common::{gpu, upload_behind};
+use crate::on_the_cpu::{LAYOUTS, absolute, assert_close, bits, values};
+
+const DENOMINATORS: [Denominator; 2] = [Denominator::Paper, Denominator::M3dCam];
+
+/// The weights; tensors `skipped` values behind a border of 256 bytes.
+fn run<T: Element>(
+    stream: &mut Stream,
+    [a, g]: [&[T]; 2],
+    score: Option<&[f32]>,
+    (shape, layout, denominator): (Shape, Layout, Denominator),
+    skipped: [usize; 2],
+) -> Vec<f32> {
+    stream.release_scratch();
+    let buffers = [(a, skipped[0]), (g, skipped[1])];
+    let buffers = buffers.map(|(values, skipped)| upload_behind(stream, skipped, values));
+    let view = |i: usize| {
+        let slice = buffers[i].slice().part(skipped[i]..skipped[i] + a.len()).unwrap();
+        DeviceView::new(slice, shape, layout).unwrap()
+    };
+    let score = score.map(|score| stream.upload(score).unwrap());
+    let score = score.as_ref().map(|score| score.slice());
+    let mut weights = stream.upload(&vec![9.0; shape.batch * shape.channels]).unwrap();
+    let slice = weights.slice_mut();
+    cuda::alpha_weights(stream, denominator, &view(0), &view(1), score, slice).unwrap();
+    stream.download(weights.slice()).unwrap()
+}
+
+fn check_values<T: Element>(
+    stream: &mut Stream,
+    [a, g]: [&[T]; 2],
+    score: Option<&[f32]>,
+    settings: (Shape, Layout, Denominator),
+) {
+    let (shape, layout, denominator) = settings;
+    let view = |data| View::new(data, shape, layout).unwrap();
+    let found = run(stream, [a, g], score, settings, [0, 0]);
+    let exact = reference(&view(a), &view(g), score, denominator);
+    let bound = bound(&view(a), &view(g), score, denominator);
+    assert_close(&found, &exact, |i| bound[i]);
+    // Again, and from other addresses.
+    for skipped in [[0, 0], [0, 1]] {
+        let again = run(stream, [a, g], score, settings, skipped);
+        assert_eq!(bits(&again), bits(&found), "{settings:?} {skipped:?}");
+    }
+    if shape.batch > 1 {
+        let single = Shape { batch: 1, ..shape };
+        let samples = a.chunks(single.elements()).zip(g.chunks(single.elements()));
+        for (b, (a, g)) in samples.enumerate() {
+            let score = score.map(|score| &score[b * shape.voxels()..][..shape.voxels()]);
+            let weights = run(stream, [a, g], score, (single, layout, denominator), [0, 0]);
+            let of_batch = &found[b * shape.channels..][..shape.channels];
+            assert_eq!(bits(&weights), bits(of_batch), "{settings:?} {b}");
+        }
+    }
+}
+
+/// Activations of one sign, as most layers have, and with a score of its own for each voxel those of
+/// both.
+fn check<T: Element>(stream: &mut Stream, extents: [usize; 5], magnitudes: [f32; 2]) {
+    let [batch, channels, depth, height, width] = extents;
+    let shape = Shape::new(batch, channels, [depth, height, width]).unwrap();
+    let a = values::<T>(shape.elements(), magnitudes[0], 5);
+    let g = values::<T>(shape.elements(), magnitudes[1], shape.elements() as u64);
+    let score = values::<f32>(batch * shape.voxels(), 2.0, 8);
+    for (layout, denominator) in LAYOUTS.into_iter().flat_map(|l| DENOMINATORS.map(|d| (l, d))) {
+        let settings = (shape, layout, denominator);
+        check_values(stream, [&absolute(&a), &g], None, settings);
+        check_values(stream, [&a, &g], Some(&score), settings);
+    }
+}
+
+/// Rows of a few values, of a warp, of a block and of two; strips of voxels.
+#[test]
+fn small_weights_of_any_shape() {
+    let Some(mut stream) = gpu() else { return };
+    for extents in [[1, 1, 1, 1, 1], [2, 3, 1, 3, 11], [1, 2, 1, 1, 1025]] {
+        check::<f32>(&mut stream, extents, [1.0, 1e-3]);
+    }
+    check::<f16>(&mut stream, [1, 8, 1, 1, 513], [1.0, 1.0]);
+    check::<f32>(&mut stream, [1, 1, 1, 1, 4097], [1.0, 1e-3]);
+}
+
+#[test]
+fn weights_of_few_voxels() {
+    let Some(mut stream) = gpu() else { return };
+    for voxels in [1, 31, 32, 33] {
+        for (batch, channels) in [(3, 1), (1, 3), (1, 257)] {
+            check::<f32>(&mut stream, [batch, channels, 1, 1, voxels], [1.0, 1e-3]);
+        }
+        check::<bf16>(&mut stream, [3, 3, 1, 1, voxels], [1.0, 1.0]);
+        check::<f16>(&mut stream, [1, 64, 1, 1, voxels], [1.0, 1.0]);
+    }
+}
+
+#[test]
+fn weights_of_many_voxels() {
+    let Some(mut stream) = gpu() else { return };
+    check::<f32>(&mut stream, [3, 3, 1, 1, 1023], [1.0, 1.0]);
+    check::<bf16>(&mut stream, [1, 3, 1, 1, 1025], [1.0, 1.0]);
+    check::<f16>(&mut stream, [1, 3, 12, 13, 14], [1.0, 1.0]);
+    check::<bf16>(&mut stream, [1, 16, 12, 13, 14], [1.0, 1e-3]);
+}
+
+/// Several segments and strips, and more than one round of loads.
+#[test]
+fn weights_across_blocks() {
+    let Some(mut stream) = gpu() else { return };
+    check::<f32>(&mut stream, [2, 3, 1, 1, 9001], [1.0, 1e-3]);
+    check::<f16>(&mut stream, [1, 8, 1, 1, 20_008], [1.0, 1.0]);
+}
+
+#[test]
+fn huge_and_tiny_values_keep_their_digits() {
+    let Some(mut stream) = gpu() else { return };
+    for magnitudes in [
+        [1.0, 1e30],
+        [1e30, 1.0],
+        [1e30, 1e30],
+        [1e-38, 1e-38],
+        [1.0, 1e-38],
+        [1e30, 1e-30],
+        [0.0, 1.0],
+        [1.0, 0.0],
+    ] {
+        check::<f32>(&mut stream, [1, 3, 1, 3, 11], magnitudes);
+        check::<bf16>(&mut stream, [1, 8, 1, 13, 14], magnitudes);
+    }
+    check::<f16>(&mut stream, [1, 8, 1, 13, 14], [6e4, 6e4]);
+    check::<f16>(&mut stream, [1, 8, 1, 13, 14], [1e-7, 1e-7]);
+}
+
+/// The numbers of `src/ops/alpha_weights/cpu.rs`.
+#[test]
+fn weights_by_hand() {
+    let Some(mut stream) = gpu() else { return };
+    let s = [3.0, 1.0, -1.0, 1.0];
+    let cases: [(&[f32], &[f32], Option<&[f32]>, Denominator, f32); 6] = [
+        (&[1.0, 2.0, 3.0, 0.0], &[1.0, 5.0, -3.0, 0.0], None, Denominator::Paper, 0.28125),
+        (&[1.0, 2.0, 3.0, 0.0], &[1.0, 0.0, -1.0, 0.0], Some(&s), Denominator::Paper, 0.125),
+        (&[1.0, 2.0, 3.0, 0.0], &[1.0, 0.0, -1.0, 0.0], None, Denominator::M3dCam, 1.0),
+        (&[1.0, 0.5, 0.0], &[4.0, -4.0, 0.0], None, Denominator::M3dCam, 1.0),
+        // Denominators that are 0.
+        (&[-8.0, 0.0], &[0.25, 0.0], None, Denominator::Paper, 0.015_625),
+        (&[-2.0, 0.0], &[1.0, 0.0], None, Denominator::Paper, 1.0),
+    ];
+    for (a, g, s, denominator, expected) in cases {
+        let shape = Shape::new(1, 1, [1, 1, a.len()]).unwrap();
+        let settings = (shape, Layout::Contiguous, denominator);
+        assert_eq!(run(&mut stream, [a, g], s, settings, [0, 0]), [expected], "{a:?} {g:?}");
+    }
+}
+
+#[test]
+fn a_value_that_is_not_finite_spoils_its_channel_alone() {
+    let Some(mut stream) = gpu() else { return };
+    for (voxels, bad) in
+        [(33, f32::NAN), (33, f32::NEG_INFINITY), (1025, f32::INFINITY), (1025, f32::NAN)]
+    {
+        let shape = Shape::new(1, 3, [1, 1, voxels]).unwrap();
+        let ones = vec![1.0_f32; shape.elements()];
+        for (layout, denominator) in LAYOUTS.into_iter().flat_map(|l| DENOMINATORS.map(|d| (l, d)))
+        {
+            let contiguous = layout == Layout::Contiguous;
+            let mut spoilt = ones.clone();
+            spoilt[if contiguous { 2 * voxels - 1 } else { 3 * (voxels - 1) + 1 }] = bad;
+            for pair in [[&ones[..], &spoilt], [&spoilt, &ones]] {
+                let weights = run(&mut stream, pair, None, (shape, layout, denominator), [0, 0]);
+                let finite: Vec<_> = weights.iter().map(|weight| weight.is_finite()).collect();
+                assert_eq!(finite, [true, false, true], "{bad} {layout:?} {denominator:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn arguments_must_fit() {
+    let Some(stream) = gpu() else { return };
+    let data = stream.upload(&[0.0_f32; 8]).unwrap();
+    let view = |shape, layout| DeviceView::new(data.slice(), shape, layout).unwrap();
+    let shape = Shape::new(1, 2, [1, 2, 2]).unwrap();
+    let other = Shape::new(1, 4, [1, 2, 1]).unwrap();
+    let message = |gradient: &DeviceView<f32>, score: usize, weights: usize| {
+        let mut weights = stream.allocate::<f32>(weights).unwrap();
+        let score = data.slice().part(0..score).unwrap();
+        let activation = view(shape, Layout::Contiguous);
+        let denominator = Denominator::Paper;
+        let slice = weights.slice_mut();
+        let result =
+            cuda::alpha_weights(&stream, denominator, &activation, gradient, Some(score), slice);
+        let error = result.unwrap_err();
+        assert!(error.is_input());
+        error.to_string()
+    };
+    let contiguous = view(shape, Layout::Contiguous);
+    for (gradient, score, weights, part) in [
+        (view(other, Layout::Contiguous), 4, 2, "alpha_weights: gradient: its shape"),
+        (view(shape, Layout::ChannelsLast), 4, 2, "alpha_weights: gradient: its layout"),
+        (contiguous, 3, 2, "alpha_weights: score_weight: a tensor (1, 2, 1, 2, 2) takes 4"),
+        (contiguous, 4, 3, "alpha_weights: weights: a tensor (1, 2, 1, 2, 2) takes 2 (B·C)"),
+    ] {
+        let message = message(&gradient, score, weights);
+        assert!(message.starts_with(part), "{message}");
+    }
+}
