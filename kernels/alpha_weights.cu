@@ -164,27 +164,30 @@ struct M3dCam {
 
 }  // namespace
 
-#define KERNEL(name) \
-  extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 4) ENTRY(alpha_weights_##name)
-// The three entries of an op, of which `...` are the first parameters.
-#define ENTRIES(name, op, ...)                                                                     \
-  KERNEL(name##_short)(__VA_ARGS__, long long channels, long long voxels, long long rows,          \
-                       int lanes) {                                                                \
+#define KERNEL(name, blocks) \
+  extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, blocks) ENTRY(alpha_weights_##name)
+// The three entries of an op, of which `...` are the first parameters; of `columns`, so many blocks
+// fit a multiprocessor.
+#define ENTRIES(name, columns_blocks, op, ...)                                                     \
+  KERNEL(name##_short, 4)(__VA_ARGS__, long long channels, long long voxels, long long rows,       \
+                          int lanes) {                                                             \
     sum_short_rows(op, rows, channels, voxels, lanes);                                             \
   }                                                                                                \
-  KERNEL(name##_rows)(__VA_ARGS__, long long channels, long long voxels, long long segment,        \
-                      int segments, double* partials, unsigned* counters) {                        \
+  KERNEL(name##_rows, 4)(__VA_ARGS__, long long channels, long long voxels, long long segment,     \
+                         int segments, double* partials, unsigned* counters) {                     \
     sum_long_rows(op, channels, voxels, segment, segments, partials, counters);                    \
   }                                                                                                \
-  KERNEL(name##_columns)(__VA_ARGS__, long long channels, long long voxels, long long strip,       \
-                         int lanes, double* partials, unsigned* counters) {                        \
+  KERNEL(name##_columns, columns_blocks)(__VA_ARGS__, long long channels, long long voxels,        \
+                                         long long strip, int lanes, double* partials,             \
+                                         unsigned* counters) {                                     \
     sum_columns(op, channels, voxels, strip, lanes, partials, counters);                           \
   }
 
-ENTRIES(totals, (Totals{{activation}, totals}), const SCALAR* activation, float* totals)
-ENTRIES(paper, (Paper{{gradient}, score, totals, weights}), const SCALAR* gradient,
+ENTRIES(totals, 4, (Totals{{activation}, totals}), const SCALAR* activation, float* totals)
+// What is known of each of 8 channels takes 16 registers beside: 80 of them and no spills.
+ENTRIES(paper, 3, (Paper{{gradient}, score, totals, weights}), const SCALAR* gradient,
         const float* score, const float* totals, float* weights)
-ENTRIES(cubes, (Cubes{{activation, gradient}, scaled}), const SCALAR* activation,
+ENTRIES(cubes, 4, (Cubes{{activation, gradient}, scaled}), const SCALAR* activation,
         const SCALAR* gradient, Scaled* scaled)
-ENTRIES(m3d_cam, (M3dCam{{gradient}, score, scaled, weights}), const SCALAR* gradient,
+ENTRIES(m3d_cam, 3, (M3dCam{{gradient}, score, scaled, weights}), const SCALAR* gradient,
         const float* score, const Scaled* scaled, float* weights)

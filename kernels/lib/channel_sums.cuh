@@ -27,9 +27,6 @@ template <typename Op>
 constexpr int kPackReads = 4 / Op::kTensors;
 template <typename Op>
 constexpr int kValueReads = 8 / Op::kTensors;
-// Half as many beside what an op keeps of each of the channels of 16 bytes.
-template <typename Op>
-constexpr int kColumnReads = kPackReads<Op> / (sizeof(typename Op::Channel) > 1 ? 2 : 1);
 
 template <typename Op, int kWidth>
 __device__ __forceinline__ void add_values(const Op& op, typename Op::Partial (&sums)[Op::kSums],
@@ -194,7 +191,7 @@ template <int kWidth, typename Op>
 __device__ __forceinline__ void sum_columns(const Op& op, long long channels, long long voxels,
                                             long long strip, int lanes, double* partials,
                                             unsigned* counters) {
-  constexpr int kReads = kWidth == 1 ? kValueReads<Op> : kColumnReads<Op>;
+  constexpr int kReads = kWidth == 1 ? kValueReads<Op> : kPackReads<Op>;
   const unsigned groups = channels / kWidth;
   const unsigned parts = (groups + lanes - 1) / lanes;
   const unsigned strips = (voxels + strip - 1) / strip;
@@ -208,33 +205,49 @@ __device__ __forceinline__ void sum_columns(const Op& op, long long channels, lo
   const unsigned group = part * lanes + threadIdx.x % lanes;
   const bool active = row < rows && group < groups;
   const long long first_channel = static_cast<long long>(group) * kWidth;
-  const long long begin = index * strip;
-  const long long end = min(voxels, begin + strip);
+  const long long begin = b * voxels + index * strip;
+  const int count = min(voxels - index * strip, strip);
+  const SCALAR* tensors[Op::kTensors];
   bool aligned = true;
 #pragma unroll
-  for (int t = 0; t < Op::kTensors; ++t) aligned = aligned && is_pack_aligned(op.tensors[t]);
+  for (int t = 0; t < Op::kTensors; ++t) {
+    aligned = aligned && is_pack_aligned(op.tensors[t]);
+    tensors[t] = op.tensors[t] + (begin + row) * channels + first_channel;
+  }
 
   typename Op::Partial sums[kWidth][Op::kSums] = {};
   if (active) {
     typename Op::Channel channel[kWidth];
 #pragma unroll
     for (int j = 0; j < kWidth; ++j) channel[j] = op.channel(b * channels + first_channel + j);
-    for (long long from = begin + row; from < end; from += kReads * rows) {
-      const long long start = (b * voxels + from) * channels + first_channel;
+    for (int from = row; from < count; from += kReads * rows) {
       Read<kWidth> reads[kReads][Op::kTensors];
+      // Without a branch for each, so that all are under way at once.
+      if (aligned && from + (kReads - 1) * rows < count) {
 #pragma unroll
-      for (int i = 0; i < kReads; ++i) {
-        const long long n = from + i * rows;
+        for (int i = 0; i < kReads; ++i) {
 #pragma unroll
-        for (int t = 0; t < Op::kTensors; ++t) {
-          const SCALAR* values = op.tensors[t] + start + i * stride;
-          reads[i][t] = n < end ? Read<kWidth>::all(values, aligned) : Read<kWidth>::none();
+          for (int t = 0; t < Op::kTensors; ++t) {
+            reads[i][t] = Read<kWidth>::all(tensors[t] + i * stride, true);
+          }
+        }
+      } else {
+#pragma unroll
+        for (int i = 0; i < kReads; ++i) {
+#pragma unroll
+          for (int t = 0; t < Op::kTensors; ++t) {
+            reads[i][t] = from + i * rows < count
+                              ? Read<kWidth>::all(tensors[t] + i * stride, aligned)
+                              : Read<kWidth>::none();
+          }
         }
       }
 #pragma unroll
+      for (int t = 0; t < Op::kTensors; ++t) tensors[t] += kReads * stride;
+#pragma unroll
       for (int i = 0; i < kReads; ++i) {
-        const long long n = from + i * rows;
-        const float factor = n < end ? op.factor(b * voxels + n) : 0.0f;
+        const int n = from + i * rows;
+        const float factor = n < count ? op.factor(begin + n) : 0.0f;
         float values[Op::kTensors][kWidth];
 #pragma unroll
         for (int t = 0; t < Op::kTensors; ++t) reads[i][t].widened(values[t]);

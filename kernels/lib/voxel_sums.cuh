@@ -147,14 +147,26 @@ __device__ __forceinline__ void sum_rows(const Op& op, const MapOutput& to, long
       const long long row = b * channels + c;
       Read<kWidth> reads[kReads][Op::kTensors];
       float weights[kReads];
+      // Without a branch for each, so that all are under way at once.
+      if (aligned && c + kReads <= end) {
 #pragma unroll
-      for (int i = 0; i < kReads; ++i) {
-        const bool is_channel = c + i < end;
-        weights[i] = is_channel ? weight_of(op, row + i) : 0.0f;
+        for (int i = 0; i < kReads; ++i) {
+          weights[i] = weight_of(op, row + i);
 #pragma unroll
-        for (int t = 0; t < Op::kTensors; ++t) {
-          const SCALAR* values = op.tensors[t] + (row + i) * voxels + n;
-          reads[i][t] = is_channel ? Read<kWidth>::all(values, aligned) : Read<kWidth>::none();
+          for (int t = 0; t < Op::kTensors; ++t) {
+            reads[i][t] = Read<kWidth>::all(op.tensors[t] + (row + i) * voxels + n, true);
+          }
+        }
+      } else {
+#pragma unroll
+        for (int i = 0; i < kReads; ++i) {
+          const bool is_channel = c + i < end;
+          weights[i] = is_channel ? weight_of(op, row + i) : 0.0f;
+#pragma unroll
+          for (int t = 0; t < Op::kTensors; ++t) {
+            const SCALAR* values = op.tensors[t] + (row + i) * voxels + n;
+            reads[i][t] = is_channel ? Read<kWidth>::all(values, aligned) : Read<kWidth>::none();
+          }
         }
       }
 #pragma unroll
@@ -225,17 +237,34 @@ __device__ __forceinline__ void sum_voxels(const Op& op, const MapOutput& to, lo
     float sums[kVoxels] = {};
     for (int from = lane; from < groups; from += kPacks * lanes) {
       Read<kWidth> reads[kPacks][kVoxels][Op::kTensors];
+      const bool whole = from + (kPacks - 1) * lanes < groups &&
+                         first + static_cast<long long>(kVoxels - 1) * teams < voxels;
+      // Without a branch for each, so that all are under way at once.
+      if (aligned && whole) {
 #pragma unroll
-      for (int p = 0; p < kPacks; ++p) {
-        const int group = from + p * lanes;
+        for (int p = 0; p < kPacks; ++p) {
 #pragma unroll
-        for (int v = 0; v < kVoxels; ++v) {
-          const long long n = first + v * teams;
+          for (int v = 0; v < kVoxels; ++v) {
 #pragma unroll
-          for (int t = 0; t < Op::kTensors; ++t) {
-            const SCALAR* values = op.tensors[t] + (start + group * kWidth) + v * stride;
-            reads[p][v][t] = group < groups && n < voxels ? Read<kWidth>::all(values, aligned)
-                                                          : Read<kWidth>::none();
+            for (int t = 0; t < Op::kTensors; ++t) {
+              const SCALAR* values = op.tensors[t] + start + (from + p * lanes) * kWidth;
+              reads[p][v][t] = Read<kWidth>::all(values + v * stride, true);
+            }
+          }
+        }
+      } else {
+#pragma unroll
+        for (int p = 0; p < kPacks; ++p) {
+          const int group = from + p * lanes;
+#pragma unroll
+          for (int v = 0; v < kVoxels; ++v) {
+            const bool within = group < groups && first + v * teams < voxels;
+#pragma unroll
+            for (int t = 0; t < Op::kTensors; ++t) {
+              const SCALAR* values = op.tensors[t] + start + group * kWidth;
+              reads[p][v][t] =
+                  within ? Read<kWidth>::all(values + v * stride, aligned) : Read<kWidth>::none();
+            }
           }
         }
       }

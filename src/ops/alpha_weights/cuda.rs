@@ -19,13 +19,13 @@ pub static PROGRAM: Program = Program {
         KernelBudget { entry: "alpha_weights_totals_columns", registers: 64, shared_bytes: 20480 },
         KernelBudget { entry: "alpha_weights_paper_short", registers: 64, shared_bytes: 0 },
         KernelBudget { entry: "alpha_weights_paper_rows", registers: 64, shared_bytes: 256 },
-        KernelBudget { entry: "alpha_weights_paper_columns", registers: 64, shared_bytes: 20480 },
+        KernelBudget { entry: "alpha_weights_paper_columns", registers: 80, shared_bytes: 20480 },
         KernelBudget { entry: "alpha_weights_cubes_short", registers: 64, shared_bytes: 0 },
         KernelBudget { entry: "alpha_weights_cubes_rows", registers: 64, shared_bytes: 256 },
         KernelBudget { entry: "alpha_weights_cubes_columns", registers: 64, shared_bytes: 20480 },
         KernelBudget { entry: "alpha_weights_m3d_cam_short", registers: 64, shared_bytes: 0 },
         KernelBudget { entry: "alpha_weights_m3d_cam_rows", registers: 64, shared_bytes: 256 },
-        KernelBudget { entry: "alpha_weights_m3d_cam_columns", registers: 64, shared_bytes: 20480 },
+        KernelBudget { entry: "alpha_weights_m3d_cam_columns", registers: 80, shared_bytes: 20480 },
     ],
 };
 
