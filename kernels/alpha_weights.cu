@@ -85,10 +85,12 @@ struct Paper {
     const float gradient = values[0];
     const float rectified = positive(factor * gradient);
     const float denominator = gradient * channel.total + channel.two;
-    // Where it is 0, alpha = G^2, over the scale; one division for both.
-    const bool zero = denominator == 0.0f;
-    sums[0] += (zero ? rectified * gradient * gradient * 2.0f : rectified) /
-               (zero ? channel.two : denominator);
+    if (denominator == 0.0f) {
+      // alpha = G^2, over the scale.
+      sums[0] += rectified * gradient * (gradient * 2.0f / channel.two);
+    } else {
+      sums[0] += rectified / denominator;
+    }
   }
   __device__ __forceinline__ void finish(long long row, int, double total) const {
     weights[row] = static_cast<float>(total * scale(totals[row]));
@@ -166,28 +168,30 @@ struct M3dCam {
 
 #define KERNEL(name, blocks) \
   extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, blocks) ENTRY(alpha_weights_##name)
-// The three entries of an op, of which `...` are the first parameters; of `columns`, so many blocks
-// fit a multiprocessor.
-#define ENTRIES(name, columns_blocks, op, ...)                                                     \
-  KERNEL(name##_short, 4)(__VA_ARGS__, long long channels, long long voxels, long long rows,       \
-                          int lanes) {                                                             \
+// The three entries of an op, of which `...` are the first parameters; so many blocks fit a
+// multiprocessor.
+#define ENTRIES(name, blocks, op, ...)                                                             \
+  KERNEL(name##_short, blocks)(__VA_ARGS__, long long channels, long long voxels, long long rows,  \
+                               int lanes) {                                                        \
     sum_short_rows(op, rows, channels, voxels, lanes);                                             \
   }                                                                                                \
-  KERNEL(name##_rows, 4)(__VA_ARGS__, long long channels, long long voxels, long long segment,     \
-                         int segments, double* partials, unsigned* counters) {                     \
+  KERNEL(name##_rows, blocks)(__VA_ARGS__, long long channels, long long voxels,                   \
+                              long long segment, int segments, double* partials,                   \
+                              unsigned* counters) {                                                \
     sum_long_rows(op, channels, voxels, segment, segments, partials, counters);                    \
   }                                                                                                \
-  KERNEL(name##_columns, columns_blocks)(__VA_ARGS__, long long channels, long long voxels,        \
-                                         long long strip, int lanes, double* partials,             \
-                                         unsigned* counters) {                                     \
+  KERNEL(name##_columns, blocks)(__VA_ARGS__, long long channels, long long voxels,                \
+                                 long long strip, int lanes, double* partials,                     \
+                                 unsigned* counters) {                                             \
     sum_columns(op, channels, voxels, strip, lanes, partials, counters);                           \
   }
 
 ENTRIES(totals, 4, (Totals{{activation}, totals}), const SCALAR* activation, float* totals)
-// What is known of each of 8 channels takes 16 registers beside: 80 of them and no spills.
+// What is known of each of 8 channels, or the sums in double, take 16 registers beside: up to 80 of
+// them and no spills.
 ENTRIES(paper, 3, (Paper{{gradient}, score, totals, weights}), const SCALAR* gradient,
         const float* score, const float* totals, float* weights)
-ENTRIES(cubes, 4, (Cubes{{activation, gradient}, scaled}), const SCALAR* activation,
+ENTRIES(cubes, 3, (Cubes{{activation, gradient}, scaled}), const SCALAR* activation,
         const SCALAR* gradient, Scaled* scaled)
 ENTRIES(m3d_cam, 3, (M3dCam{{gradient}, score, scaled, weights}), const SCALAR* gradient,
         const float* score, const Scaled* scaled, float* weights)

@@ -144,19 +144,20 @@ fn huge_and_tiny_values_keep_their_digits() {
 fn weights_by_hand() {
     let Some(mut stream) = gpu() else { return };
     let s = [3.0, 1.0, -1.0, 1.0];
-    let cases: [(&[f32], &[f32], Option<&[f32]>, Denominator, f32); 6] = [
-        (&[1.0, 2.0, 3.0, 0.0], &[1.0, 5.0, -3.0, 0.0], None, Denominator::Paper, 0.28125),
-        (&[1.0, 2.0, 3.0, 0.0], &[1.0, 0.0, -1.0, 0.0], Some(&s), Denominator::Paper, 0.125),
-        (&[1.0, 2.0, 3.0, 0.0], &[1.0, 0.0, -1.0, 0.0], None, Denominator::M3dCam, 1.0),
-        (&[1.0, 0.5, 0.0], &[4.0, -4.0, 0.0], None, Denominator::M3dCam, 1.0),
+    let a = vec![1.0_f32, 2.0, 3.0, 0.0];
+    let cases = [
+        (a.clone(), vec![1.0, 5.0, -3.0, 0.0], None, Denominator::Paper, 0.28125),
+        (a.clone(), vec![1.0, 0.0, -1.0, 0.0], Some(&s[..]), Denominator::Paper, 0.125),
+        (a, vec![1.0, 0.0, -1.0, 0.0], None, Denominator::M3dCam, 1.0),
+        (vec![1.0, 0.5, 0.0], vec![4.0, -4.0, 0.0], None, Denominator::M3dCam, 1.0),
         // Denominators that are 0.
-        (&[-8.0, 0.0], &[0.25, 0.0], None, Denominator::Paper, 0.015_625),
-        (&[-2.0, 0.0], &[1.0, 0.0], None, Denominator::Paper, 1.0),
+        (vec![-8.0, 0.0], vec![0.25, 0.0], None, Denominator::Paper, 0.015_625),
+        (vec![-2.0, 0.0], vec![1.0, 0.0], None, Denominator::Paper, 1.0),
     ];
     for (a, g, s, denominator, expected) in cases {
         let shape = Shape::new(1, 1, [1, 1, a.len()]).unwrap();
         let settings = (shape, Layout::Contiguous, denominator);
-        assert_eq!(run(&mut stream, [a, g], s, settings, [0, 0]), [expected], "{a:?} {g:?}");
+        assert_eq!(run(&mut stream, [&a, &g], s, settings, [0, 0]), [expected], "{a:?} {g:?}");
     }
 }
 

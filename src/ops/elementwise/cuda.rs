@@ -18,7 +18,7 @@ pub static PROGRAM: Program = Program {
     scalars: &[Scalar::F32, Scalar::F16, Scalar::Bf16],
     defines: &[("BLOCK_THREADS", BLOCK_THREADS), ("VOXEL_READS", READS)],
     kernels: &[
-        KernelBudget { entry: "elementwise_rows", registers: 64, shared_bytes: 9472 },
+        KernelBudget { entry: "elementwise_rows", registers: 80, shared_bytes: 9472 },
         KernelBudget { entry: "elementwise_columns", registers: 64, shared_bytes: 256 },
         KernelBudget { entry: "elementwise_few", registers: 64, shared_bytes: 256 },
     ],
