@@ -95,7 +95,7 @@ __device__ __forceinline__ void store_floats(float* to, const float (&values)[kW
 #pragma unroll
     for (int j = 0; j + 3 < kWidth; j += 4) {
       const float four[4] = {values[j], values[j + 1], values[j + 2], values[j + 3]};
-      *reinterpret_cast<uint4*>(to + j) = pack<f32>(four);
+      store_pack(to + j, pack<f32>(four));
     }
   } else {
 #pragma unroll
