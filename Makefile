@@ -16,7 +16,6 @@ demo: ## set up, then explain a brain-extraction network on a real MRI, into dem
 test: ## set up, then lints and all tests
 	$(PYTHON) scripts/setup.py test
 	$(MAKE) --no-print-directory lint
-	$(CARGO) test --locked --no-default-features
 	$(CARGO) test --locked --no-default-features --features cuda
 	$(CARGO) test --locked --all-features
 
@@ -31,7 +30,6 @@ gpu-bundle: ## set up, then the folder that checks the kernels on a machine with
 check: ## set up, then formatting, lints and documentation, for each set of features
 	$(PYTHON) scripts/setup.py test
 	$(MAKE) --no-print-directory lint
-
 # The cheapest first, so that a slip shows within seconds.
 lint:
 	$(CARGO) fmt --check

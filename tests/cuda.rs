@@ -20,6 +20,8 @@ mod device;
 mod elementwise;
 #[path = "cuda/evaluation_sums.rs"]
 mod evaluation_sums;
+#[path = "cuda/fused.rs"]
+mod fused;
 #[path = "cuda/guided_activation.rs"]
 mod guided_activation;
 #[path = "cuda/guided_product.rs"]

@@ -4,6 +4,8 @@ use half::{bf16, f16};
 use tch::{Kind, Tensor};
 
 use super::bridge::extents;
+#[cfg(feature = "cuda")]
+use super::gpu::GpuMaps;
 use super::torch;
 use crate::element::Element;
 use crate::error::{Error, Result};
@@ -14,7 +16,10 @@ use crate::shape::{Layout, Shape};
 ///
 /// Kept from forward to forward, as the stream and the memory of the GPU are in it.
 #[derive(Debug, Default)]
-pub(crate) struct MapMaker {}
+pub(crate) struct MapMaker {
+    #[cfg(feature = "cuda")]
+    gpu: GpuMaps,
+}
 
 impl MapMaker {
     /// The maps of one layer: see [`ops::cam`].
@@ -37,6 +42,12 @@ impl MapMaker {
             } else {
                 torch("maps", || Ok((activation.f_contiguous()?, gradient.f_contiguous()?)))?
             };
+        #[cfg(feature = "cuda")]
+        if let tch::Device::Cuda(ordinal) = activation.device()
+            && let Some(maps) = self.gpu.maps(ordinal, recipe, &activation, &gradient)?
+        {
+            return Ok(maps);
+        }
         let on_host = |tensor: &Tensor| torch("maps", || tensor.f_to_device(tch::Device::Cpu));
         let (activation, gradient) = (on_host(&activation)?, on_host(&gradient)?);
         match activation.kind() {

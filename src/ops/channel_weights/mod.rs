@@ -78,16 +78,30 @@ pub fn cancel<T: Element>(gradient: &View<T>, weights: &[f32]) -> Vec<bool> {
     let Shape { batch, channels, .. } = gradient.shape();
     let voxels = gradient.shape().voxels();
     let step = voxels.div_ceil(4096);
-    let noise = NOISE.max(4.0 * f64::from(T::EPSILON) / (voxels as f64).sqrt());
     (0..batch)
         .zip(weights.chunks(channels))
         .map(|(b, weights)| {
-            let greatest = weights.iter().map(|weight| weight.abs()).enumerate();
-            greatest.max_by(|a, b| a.1.total_cmp(&b.1)).is_some_and(|(c, weight)| {
+            are_noise(weights, noise(T::EPSILON, voxels), |c| {
                 let magnitudes = (0..voxels).step_by(step).map(|n| gradient.value(b, c, n).abs());
-                let mean = magnitudes.sum::<f64>() / voxels.div_ceil(step) as f64;
-                f64::from(weight) < noise * mean
+                magnitudes.sum::<f64>() / voxels.div_ceil(step) as f64
             })
         })
         .collect()
+}
+
+/// The part of the mean magnitude below which a weight of `voxels` values is noise.
+pub(super) fn noise(epsilon: f32, voxels: usize) -> f64 {
+    NOISE.max(4.0 * f64::from(epsilon) / (voxels as f64).sqrt())
+}
+
+/// Whether the greatest of the weights of a sample is below `noise` times its channel's magnitude.
+pub(super) fn are_noise(
+    weights: &[f32],
+    noise: f64,
+    mean_magnitude: impl Fn(usize) -> f64,
+) -> bool {
+    let greatest = weights.iter().map(|weight| weight.abs()).enumerate();
+    greatest
+        .max_by(|a, b| a.1.total_cmp(&b.1))
+        .is_some_and(|(c, weight)| f64::from(weight) < noise * mean_magnitude(c))
 }

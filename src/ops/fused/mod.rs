@@ -1,6 +1,8 @@
 //! From the raw gradient to the finished map: the chain of ops behind each method, as one call.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 
 pub use cpu::{cam, guided_cam, reference};
 
