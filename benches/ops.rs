@@ -9,18 +9,26 @@
 //! `MEDCAM_BENCH_JSON=FILE` writes the figures to a file.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a program")]
 
+#[path = "ops/alpha_weights.rs"]
+mod alpha_weights;
 #[path = "ops/case.rs"]
 mod case;
 #[path = "ops/ceiling.rs"]
 mod ceiling;
 #[path = "ops/channel_weights.rs"]
 mod channel_weights;
+#[path = "ops/cuda.rs"]
+mod cuda;
+#[path = "ops/elementwise.rs"]
+mod elementwise;
 #[path = "ops/evaluation_sums.rs"]
 mod evaluation_sums;
 #[path = "ops/fused.rs"]
 mod fused;
 #[path = "ops/guided_activation.rs"]
 mod guided_activation;
+#[path = "ops/guided_product.rs"]
+mod guided_product;
 #[path = "ops/inputs.rs"]
 mod inputs;
 #[path = "ops/normalize.rs"]
@@ -41,11 +49,14 @@ use std::time::Duration;
 use criterion::Criterion;
 
 /// The cases of each op for one layer.
-const OPS: [fn(case::Layer) -> Vec<case::Case>; 7] = [
+const OPS: [fn(case::Layer) -> Vec<case::Case>; 10] = [
     channel_weights::cases,
+    alpha_weights::cases,
     project::cases,
+    elementwise::cases,
     resample::cases,
     normalize::cases,
+    guided_product::cases,
     guided_activation::cases,
     evaluation_sums::cases,
     fused::cases,
@@ -57,17 +68,19 @@ fn main() {
     let criterion = Criterion::default()
         .sample_size(10)
         .warm_up_time(Duration::from_millis(200))
-        .measurement_time(Duration::from_secs(1))
+        .measurement_time(Duration::from_millis(800))
         .nresamples(2000)
         .without_plots()
         .configure_from_args();
     // What `cargo bench -- --test` asks for: that everything runs.
     let trial = std::env::args().any(|argument| argument == "--test");
     let mut runner = runner::Runner::new(criterion, trial);
-    let layers = plan::layers(trial);
+    let layers = plan::layers();
     for op in OPS {
         for case in layers.iter().flat_map(|&layer| op(layer)) {
-            runner.run(case);
+            if runner.wants(&case) {
+                runner.run(case);
+            }
         }
     }
     let (rows, ceilings) = runner.finish();

@@ -1,11 +1,11 @@
 //! What one benchmark is: an op on one size, and the two arms that are timed against each other.
 
-use std::fmt;
-
 use medcam::element::Element;
 use medcam::ops::View;
 use medcam::tch::{self, Kind, Tensor};
 use medcam::{Layout, Shape};
+
+use super::cuda;
 
 /// Where an op runs.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -38,7 +38,7 @@ impl Place {
     pub fn device(self) -> tch::Device {
         match self {
             Self::Cpu | Self::CpuOneThread => tch::Device::Cpu,
-            Self::Cuda => tch::Device::Cuda(0),
+            Self::Cuda => cuda::device(),
         }
     }
 }
@@ -69,17 +69,23 @@ pub trait Scalar: Element + Stored {}
 
 impl<T: Element + Stored> Scalar for T {}
 
-/// The function for the type of a layer: `for_kind!(layer.kind, run)` is `run::<f32>` and so on.
-macro_rules! for_kind {
-    ($kind:expr, $function:ident) => {
-        match $kind {
-            medcam::tch::Kind::Half => $function::<half::f16>,
-            medcam::tch::Kind::BFloat16 => $function::<half::bf16>,
-            _ => $function::<f32>,
+/// Our own arm for the place and the type of a layer: `own_arm!(layer, on_cpu, on_cuda)` is
+/// `on_cpu::<f32>(layer)` and so on.
+macro_rules! own_arm {
+    ($layer:expr, $on_cpu:ident, $on_cuda:ident) => {{
+        use half::{bf16, f16};
+        use medcam::tch::Kind;
+        match ($layer.place, $layer.kind) {
+            (super::case::Place::Cuda, Kind::Half) => $on_cuda::<f16>($layer),
+            (super::case::Place::Cuda, Kind::BFloat16) => $on_cuda::<bf16>($layer),
+            (super::case::Place::Cuda, _) => $on_cuda::<f32>($layer),
+            (_, Kind::Half) => $on_cpu::<f16>($layer),
+            (_, Kind::BFloat16) => $on_cpu::<bf16>($layer),
+            (_, _) => $on_cpu::<f32>($layer),
         }
-    };
+    }};
 }
-pub(crate) use for_kind;
+pub(crate) use own_arm;
 
 /// A layer whose activation and gradient an op works on, and where.
 #[derive(Clone, Copy)]
@@ -216,12 +222,6 @@ impl Case {
     }
 }
 
-impl fmt::Display for Case {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.op, self.layer.id())
-    }
-}
-
 /// The memory of a tensor on the CPU.
 ///
 /// # Panics
@@ -256,7 +256,17 @@ pub fn values_mut<T: Stored>(tensor: &mut Tensor) -> &mut [T] {
 }
 
 fn check<T: Stored>(tensor: &Tensor) {
-    assert!(tensor.kind() == T::KIND && tensor.device() == tch::Device::Cpu);
+    assert_eq!(tensor.device(), tch::Device::Cpu);
+    check_memory::<T>(tensor);
+}
+
+/// Checks that a tensor has `numel` values of type `T`, in some order and without gaps.
+///
+/// # Panics
+///
+/// If it has not.
+pub fn check_memory<T: Stored>(tensor: &Tensor) {
+    assert_eq!(tensor.kind(), T::KIND);
     let mut steps: Vec<_> = tensor.stride().into_iter().zip(tensor.size()).collect();
     steps.sort_unstable();
     let mut expected = 1;

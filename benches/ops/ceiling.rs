@@ -3,10 +3,11 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use medcam::tch::{self, Kind, Tensor};
+use medcam::tch::{Kind, Tensor};
 use rayon::prelude::*;
 
 use super::case::Place;
+use super::cuda;
 
 /// Half of what a pass reads; a copy goes from one half to the other.
 const HALF_BYTES: usize = 512 << 20;
@@ -76,12 +77,12 @@ impl Ceiling {
             }
             Halves::Cuda(from, to) => {
                 const COPIES: u32 = 8;
-                tch::Cuda::synchronize(0);
+                cuda::synchronize();
                 let start = Instant::now();
                 for _ in 0..COPIES {
                     to.copy_(from);
                 }
-                tch::Cuda::synchronize(0);
+                cuda::synchronize();
                 self.copy.0.push(both * f64::from(COPIES) / start.elapsed().as_secs_f64());
             }
         }

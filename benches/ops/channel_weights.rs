@@ -1,27 +1,45 @@
-//! Channel weights: the gradient is read once.
+//! Channel weights: the gradient is read once. On CUDA the mean magnitudes come with them.
 
 use std::hint::black_box;
 
 use medcam::ops::channel_weights;
 use medcam::tch::{Kind, Tensor};
 
-use super::case::{Arm, Case, Layer, Scalar, Values, for_kind, view};
+use super::case::{Arm, Case, Layer, Scalar, Values, own_arm, view};
+use super::cuda;
 
 pub fn cases(layer: Layer) -> Vec<Case> {
     vec![Case {
         op: "channel_weights",
         layer,
         inputs: vec![layer.tensor(Values::Signed)],
-        written: layer.shape.batch * layer.shape.channels * 4,
-        medcam: for_kind!(layer.kind, cpu)(layer),
+        written: layer.weights().bytes(),
+        medcam: own_arm!(layer, on_cpu, on_cuda),
         libtorch: Box::new(|inputs| drop(composed(&inputs[0]))),
     }]
 }
 
-fn cpu<T: Scalar>(layer: Layer) -> Arm {
+fn on_cpu<T: Scalar>(layer: Layer) -> Arm {
     Box::new(move |inputs| {
         black_box(channel_weights(&view::<T>(&inputs[0], &layer)).unwrap());
     })
+}
+
+fn on_cuda<T: Scalar>(layer: Layer) -> Arm {
+    let length = layer.weights().shape.elements();
+    cuda::arm(
+        move |stream| [(); 2].map(|()| stream.allocate(length).unwrap()),
+        move |stream, [weights, magnitudes], inputs| {
+            let (gradient, weights) = (cuda::view::<T>(&inputs[0], &layer), weights.slice_mut());
+            channel_weights::cuda::channel_weights(
+                stream,
+                &gradient,
+                weights,
+                magnitudes.slice_mut(),
+            )
+            .unwrap();
+        },
+    )
 }
 
 /// `(B, C, 1...)`, as M3d-CAM, pytorch-grad-cam and MONAI write it.

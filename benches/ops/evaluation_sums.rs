@@ -5,7 +5,8 @@ use std::hint::black_box;
 use medcam::ops::evaluation_sums;
 use medcam::tch::{Kind, Tensor};
 
-use super::case::{Arm, Case, Layer, Values, values};
+use super::case::{Arm, Case, Layer, Place, Values, values};
+use super::cuda;
 
 pub fn cases(layer: Layer) -> Vec<Case> {
     if !layer.stands_for_its_map() || layer.shape.spatial != layer.input {
@@ -16,7 +17,7 @@ pub fn cases(layer: Layer) -> Vec<Case> {
         layer: layer.as_map(),
         inputs: vec![layer.map(layer.input, Values::Normalized), layer.mask(layer.input)],
         written: 0,
-        medcam: cpu(layer.shape.batch),
+        medcam: if layer.place == Place::Cuda { on_cuda(layer) } else { on_cpu(layer) },
         libtorch: Box::new(|inputs| {
             let [map, mask] = inputs else { unreachable!("two inputs") };
             black_box(composed(map, mask));
@@ -24,13 +25,26 @@ pub fn cases(layer: Layer) -> Vec<Case> {
     }]
 }
 
-fn cpu(batch: usize) -> Arm {
+fn on_cpu(layer: Layer) -> Arm {
+    let batch = layer.shape.batch;
     Box::new(move |inputs| {
         let (map, mask) = (values(&inputs[0]), values(&inputs[1]));
         let sums = evaluation_sums(map, Some(mask), batch, None).unwrap();
         let above: Vec<_> = sums.iter().map(|sums| sums.above(sums.otsu()).unwrap()).collect();
         black_box(above);
     })
+}
+
+fn on_cuda(layer: Layer) -> Arm {
+    let batch = layer.shape.batch;
+    cuda::arm(
+        move |stream| stream.allocate(batch * evaluation_sums::TABLE_LENGTH).unwrap(),
+        move |stream, tables, inputs| {
+            let (map, mask) = (cuda::slice(&inputs[0]), cuda::slice(&inputs[1]));
+            let (mask, tables) = (Some(mask), tables.slice_mut());
+            evaluation_sums::cuda::evaluation_sums(stream, map, mask, batch, None, tables).unwrap();
+        },
+    )
 }
 
 /// For one sample the voxels above Otsu's threshold and the sum of their values, all and those in

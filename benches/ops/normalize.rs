@@ -2,11 +2,13 @@
 
 use std::hint::black_box;
 
-use medcam::ops::normalize;
+use medcam::ops::extremes::DeviceExtremes;
+use medcam::ops::{Interpolation, normalize, resample};
 use medcam::tch::Tensor;
 
-use super::case::{Arm, Case, Layer, Values, values_mut};
+use super::case::{Arm, Case, Layer, Place, Values, values_mut};
 use super::channel_weights::spatial;
+use super::cuda;
 
 pub fn cases(layer: Layer) -> Vec<Case> {
     let Layer { shape, input, .. } = layer;
@@ -18,16 +20,31 @@ pub fn cases(layer: Layer) -> Vec<Case> {
         layer: layer.as_map(),
         inputs: vec![layer.map(input, Values::Rectified)],
         written: layer.map_bytes(input),
-        medcam: cpu(layer.shape.batch),
+        medcam: if layer.place == Place::Cuda { on_cuda(layer) } else { on_cpu(layer) },
         libtorch: Box::new(|inputs| drop(composed(&inputs[0]))),
     }]
 }
 
-fn cpu(batch: usize) -> Arm {
+fn on_cpu(layer: Layer) -> Arm {
+    let batch = layer.shape.batch;
     Box::new(move |inputs| {
         // From the second time on the values are normalised already: the same work.
         black_box(normalize(values_mut(&mut inputs[0]), batch).unwrap());
     })
+}
+
+/// With the range, which in a chain comes from the launch before.
+fn on_cuda(layer: Layer) -> Arm {
+    let grids = cuda::grids(layer);
+    cuda::arm(
+        move |stream| stream.allocate::<DeviceExtremes>(grids.batch).unwrap(),
+        move |stream, extremes, inputs| {
+            let (map, out) = (cuda::slice(&inputs[0]), extremes.slice_mut());
+            resample::cuda::extremes(stream, map, grids, Interpolation::Linear, None, out).unwrap();
+            let map = cuda::slice_mut(&mut inputs[0]);
+            normalize::cuda::normalize(stream, map, extremes.slice()).unwrap();
+        },
+    )
 }
 
 /// As M3d-CAM writes it, there with NumPy.

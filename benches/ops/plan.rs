@@ -5,6 +5,7 @@ use medcam::{Layout, Shape};
 use serde::Deserialize;
 
 use super::case::{Layer, Place};
+use super::cuda;
 
 /// The stages of a 2D and of a 3D classifier and of a 3D segmentation network, up to full
 /// resolution. A file, since Python's torch is measured on the same.
@@ -21,11 +22,8 @@ struct Size {
     all_types: bool,
 }
 
-/// The elements of a layer that is small enough for a trial run (`cargo bench -- --test`).
-const TRIAL_ELEMENTS: usize = 1 << 18;
-
-/// All layers; only small ones for a trial.
-pub fn layers(trial: bool) -> Vec<Layer> {
+/// All layers.
+pub fn layers() -> Vec<Layer> {
     let sizes: Vec<Size> = serde_json::from_str(SIZES).unwrap();
     let mut layers = on(Place::Cpu, &sizes);
     layers.extend(
@@ -34,11 +32,9 @@ pub fn layers(trial: bool) -> Vec<Layer> {
             .filter(|size| size.all_types)
             .map(|size| layer(size, Place::CpuOneThread, Kind::Float, Layout::Contiguous)),
     );
-    // Asking also loads libtorch's CUDA part.
-    if medcam::Device::Cuda(0).available().is_ok() {
+    if cuda::is_there() {
         layers.extend(on(Place::Cuda, &sizes));
     }
-    layers.retain(|layer| !trial || layer.shape.elements() <= TRIAL_ELEMENTS);
     layers
 }
 

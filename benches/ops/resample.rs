@@ -6,7 +6,8 @@ use medcam::Shape;
 use medcam::ops::{Interpolation, resample};
 use medcam::tch::Tensor;
 
-use super::case::{Arm, Case, Layer, Values, values};
+use super::case::{Arm, Case, Layer, Place, Values, values};
+use super::cuda;
 
 pub fn cases(layer: Layer) -> Vec<Case> {
     let Layer { shape, input, .. } = layer;
@@ -18,12 +19,12 @@ pub fn cases(layer: Layer) -> Vec<Case> {
         layer: layer.as_map(),
         inputs: vec![layer.map(shape.spatial, Values::Rectified)],
         written: layer.map_bytes(input),
-        medcam: cpu(layer),
-        libtorch: Box::new(move |inputs| drop(composed(&inputs[0], input))),
+        medcam: if layer.place == Place::Cuda { on_cuda(layer) } else { on_cpu(layer) },
+        libtorch: Box::new(move |inputs| drop(to_input(&inputs[0], layer))),
     }]
 }
 
-fn cpu(layer: Layer) -> Arm {
+fn on_cpu(layer: Layer) -> Arm {
     let Layer { shape: Shape { batch, spatial, .. }, input, .. } = layer;
     Box::new(move |inputs| {
         let map = values(&inputs[0]);
@@ -31,10 +32,23 @@ fn cpu(layer: Layer) -> Arm {
     })
 }
 
-/// Bilinear or trilinear with half-pixel centres, as M3d-CAM writes it.
-pub fn composed(map: &Tensor, to: [usize; 3]) -> Tensor {
-    let [d, h, w] = to.map(|extent| extent as i64);
-    if map.dim() == 4 {
+fn on_cuda(layer: Layer) -> Arm {
+    let voxels = layer.map_bytes(layer.input) / size_of::<f32>();
+    cuda::arm(
+        move |stream| stream.allocate::<f32>(voxels).unwrap(),
+        move |stream, out, inputs| {
+            let (map, grids, out) = (cuda::slice(&inputs[0]), cuda::grids(layer), out.slice_mut());
+            resample::cuda::resample(stream, map, grids, Interpolation::Linear, None, out).unwrap();
+        },
+    )
+}
+
+/// On the grid of the input, bilinear or trilinear with half-pixel centres, as M3d-CAM writes it.
+pub fn to_input(map: &Tensor, layer: Layer) -> Tensor {
+    let [d, h, w] = layer.input.map(|extent| extent as i64);
+    if layer.shape.spatial == layer.input {
+        map.shallow_clone()
+    } else if map.dim() == 4 {
         map.upsample_bilinear2d([h, w], false, None, None)
     } else {
         map.upsample_trilinear3d([d, h, w], false, None, None, None)

@@ -7,6 +7,7 @@ use medcam::tch::{self, Tensor};
 
 use super::case::{Case, Place};
 use super::ceiling::Ceiling;
+use super::cuda;
 use super::inputs;
 use super::report::Row;
 
@@ -19,6 +20,9 @@ const PAUSE: Duration = Duration::from_millis(8);
 
 /// Calls between two synchronisations with a GPU, which itself takes about as long as a small kernel.
 const BURST: u32 = 20;
+
+/// The most that a case moves if it is to be part of a trial.
+const TRIAL_BYTES: usize = 16 << 20;
 
 /// A figure of fewer rounds is none.
 const FEWEST_ROUNDS: usize = 5;
@@ -38,27 +42,30 @@ impl Runner {
         Self { criterion, one_thread, ceilings: Vec::new(), rows: Vec::new(), trial }
     }
 
-    /// Runs a case if criterion's filter lets it through.
+    /// Whether a case is to be run: in a trial, only if it is small.
+    pub fn wants(&self, case: &Case) -> bool {
+        !self.trial || case.read() + case.written <= TRIAL_BYTES
+    }
+
+    /// Runs a case if criterion's filter lets it through. Criterion is told of our own arm; libtorch's
+    /// is timed in the same rounds, for the table.
     pub fn run(&mut self, case: Case) {
-        let place = case.layer.place;
-        let mut group = self.criterion.benchmark_group(case.to_string());
-        let bytes = case.read() + case.written;
+        let (place, id, bytes) = (case.layer.place, case.layer.id(), case.read() + case.written);
+        let mut group = self.criterion.benchmark_group(case.op);
         group.throughput(Throughput::Bytes(bytes as u64)).sampling_mode(SamplingMode::Flat);
         let (mut waiting, mut rounds) = (Some(case), None);
-        for (arm, name) in ARMS.into_iter().enumerate() {
-            group.bench_function(name, |bencher| {
-                bencher.iter_custom(|iterations| {
-                    let rounds = rounds.get_or_insert_with(|| {
-                        if !self.trial {
-                            let ceiling = ceiling(&mut self.ceilings, place);
-                            on_threads_of(place, &self.one_thread, || ceiling.measure());
-                        }
-                        Rounds::new(waiting.take().unwrap(), self.trial)
-                    });
-                    on_threads_of(place, &self.one_thread, || rounds.take(iterations))[arm]
+        group.bench_function(id, |bencher| {
+            bencher.iter_custom(|iterations| {
+                let rounds = rounds.get_or_insert_with(|| {
+                    if !self.trial {
+                        let ceiling = ceiling(&mut self.ceilings, place);
+                        on_threads_of(place, &self.one_thread, || ceiling.measure());
+                    }
+                    Rounds::new(waiting.take().unwrap(), self.trial)
                 });
+                on_threads_of(place, &self.one_thread, || rounds.take(iterations))[0]
             });
-        }
+        });
         group.finish();
         if let Some(rounds) = rounds
             && rounds.seconds[0].len() >= FEWEST_ROUNDS
@@ -129,7 +136,7 @@ impl Rounds {
         let cuda = self.case.layer.place == Place::Cuda;
         let calls = if cuda { BURST } else { 1 };
         if cuda {
-            tch::Cuda::synchronize(0);
+            cuda::synchronize();
         } else {
             std::thread::sleep(PAUSE);
         }
@@ -140,7 +147,7 @@ impl Rounds {
             self.next = (self.next + 1) % self.sets.len();
         }
         if cuda {
-            tch::Cuda::synchronize(0);
+            cuda::synchronize();
         }
         start.elapsed() / calls
     }

@@ -1,0 +1,40 @@
+//! LayerCAM's map on the layer's grid: activation and gradient are read once, the map written once.
+//! HiResCAM's lacks one step and is measured as a chain alone.
+
+use std::hint::black_box;
+
+use medcam::ops::{Elementwise, elementwise};
+use medcam::tch::{Kind, Tensor};
+
+use super::case::{Arm, Case, Layer, Place, Scalar, Values, own_arm, view};
+
+pub fn cases(layer: Layer) -> Vec<Case> {
+    if layer.place == Place::Cuda {
+        return Vec::new();
+    }
+    vec![Case {
+        op: "elementwise",
+        layer,
+        inputs: vec![layer.tensor(Values::Rectified), layer.tensor(Values::Signed)],
+        written: layer.map_bytes(layer.shape.spatial),
+        medcam: own_arm!(layer, on_cpu, on_cpu),
+        libtorch: Box::new(|inputs| {
+            let [activation, gradient] = inputs else { unreachable!("two inputs") };
+            drop(composed(activation, &gradient.relu()));
+        }),
+    }]
+}
+
+fn on_cpu<T: Scalar>(layer: Layer) -> Arm {
+    Box::new(move |inputs| {
+        let [activation, gradient] = inputs else { unreachable!("two inputs") };
+        let (activation, gradient) = (view::<T>(activation, &layer), view(gradient, &layer));
+        black_box(elementwise(&activation, &gradient, Elementwise::LayerCam).unwrap());
+    })
+}
+
+/// `(B, 1, ...)`, as pytorch-grad-cam and TorchCAM write it: LayerCAM's with a gradient that is
+/// rectified already, HiResCAM's with one that is not.
+pub fn composed(activation: &Tensor, gradient: &Tensor) -> Tensor {
+    (gradient * activation).sum_dim_intlist(&[1_i64][..], true, None::<Kind>).relu()
+}
