@@ -32,7 +32,7 @@ __device__ __forceinline__ Rescale rescale_of(Extremes extremes) {
 }
 
 __device__ __forceinline__ void store_four(f32* out, const float (&values)[4]) {
-  *reinterpret_cast<float4*>(out) = float4{values[0], values[1], values[2], values[3]};
+  store_pack(out, pack<f32>(values));
 }
 
 __device__ __forceinline__ void store_four(f16* out, const float (&values)[4]) {
