@@ -2,10 +2,9 @@
 //
 // A block makes a tile of the new grid, up to TILE_ROWS rows of up to TILE_COLUMNS columns, in each
 // of its planes. The positions along W and H are worked out once for all of them, and kept in
-// shared memory. A plane is made in runs of rows: first the columns of the old grid that the run
+// shared memory. A plane is made in runs of rows: first the values of the old columns that the run
 // needs are mixed along D and H, for each row of the run, and kept in shared memory, then each
-// voxel is mixed from two of these. Where the old rows are longer than the new ones, each voxel
-// mixes the columns that it needs by itself.
+// voxel is mixed from two of these.
 //
 // The arithmetic of a voxel is the same in every kernel, with its fused products written out: a
 // range found by one kernel is made of the bits that another stores.
@@ -39,8 +38,8 @@ struct Resampling {
   int column_tiles;
   // Of a run; 1 if a tile has not whole rows, so that a run is always one stretch of memory.
   int run_rows;
-  // Whether columns are mixed into shared memory first.
-  int staged;
+  // Whether a row keeps all old columns from its first to its last, rather than two for each voxel.
+  int dense;
 };
 
 // The voxels of a sample on the old grid, and on the new one.
@@ -97,12 +96,13 @@ __device__ __forceinline__ Tap tap_at(const Axis& axis, int index) {
 }
 
 struct Tile {
-  // The taps along W and H.
+  // The taps along W and H, and along D of the plane to come.
   alignas(16) int low[TILE_COLUMNS];
   alignas(16) float weight[TILE_COLUMNS];
   Tap rows[TILE_ROWS];
-  // The columns of a run, row by row; what lies behind them is read too, and plays no part.
-  float columns[TILE_SOURCE + 1];
+  Tap plane;
+  // What a run keeps, row by row; what lies behind is read too, and plays no part.
+  float kept[TILE_SOURCE + 1];
 };
 
 // `low` where the weight is 0: infinity times 0 would be NaN. The first product alone is rounded
@@ -135,32 +135,23 @@ __device__ __forceinline__ float column(const Planes& planes, Tap row, int x) {
 
 // Some rows of a tile in one plane; their voxels are numbered row after row.
 struct Run {
-  Planes planes;
-  // The taps of the rows.
-  const Tap* rows;
   int columns;
   float inverse_columns;
   int voxels;
-  // Where the value of old column 0 of the first row would be in shared memory, and how far rows
-  // lie apart there.
-  int base;
+  // How many values a row keeps, and the first old column of a dense one.
   int span;
+  int first_source;
+  bool dense;
 };
 
-template <bool kStaged>
-__device__ __forceinline__ float voxel_of(const Tile& tile, const Run& run, int row, int low,
-                                          float weight) {
-  if (kStaged) {
-    const float* columns = tile.columns + (run.base + row * run.span + low);
-    return between(columns[0], columns[1], weight);
-  }
-  const float value = column(run.planes, run.rows[row], low);
-  if (weight == 0.0f) return value;
-  return between(value, column(run.planes, run.rows[row], low + 1), weight);
+// The voxel of a row's column `at`, whose tap is given.
+__device__ __forceinline__ float voxel_of(const Tile& tile, const Run& run, int row, int at,
+                                          int low, float weight) {
+  const float* kept = tile.kept + row * run.span + (run.dense ? low - run.first_source : 2 * at);
+  return between(kept[0], kept[1], weight);
 }
 
 // Voxels `first` to `first + 3` of a run, as far as they are in it.
-template <bool kStaged>
 __device__ __forceinline__ void four_voxels(const Tile& tile, const Run& run, int first,
                                             float (&values)[4]) {
   // The quotient lies half a column from any whole number at least: exact up to 2^22 voxels.
@@ -170,16 +161,16 @@ __device__ __forceinline__ void four_voxels(const Tile& tile, const Run& run, in
   if (first >= 0 && at % 4 == 0 && at + 4 <= run.columns) {
     const int4 low = *reinterpret_cast<const int4*>(tile.low + at);
     const float4 weight = *reinterpret_cast<const float4*>(tile.weight + at);
-    values[0] = voxel_of<kStaged>(tile, run, row, low.x, weight.x);
-    values[1] = voxel_of<kStaged>(tile, run, row, low.y, weight.y);
-    values[2] = voxel_of<kStaged>(tile, run, row, low.z, weight.z);
-    values[3] = voxel_of<kStaged>(tile, run, row, low.w, weight.w);
+    values[0] = voxel_of(tile, run, row, at, low.x, weight.x);
+    values[1] = voxel_of(tile, run, row, at + 1, low.y, weight.y);
+    values[2] = voxel_of(tile, run, row, at + 2, low.z, weight.z);
+    values[3] = voxel_of(tile, run, row, at + 3, low.w, weight.w);
     return;
   }
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     if (first + i < 0 || first + i >= run.voxels) continue;
-    values[i] = voxel_of<kStaged>(tile, run, row, tile.low[at], tile.weight[at]);
+    values[i] = voxel_of(tile, run, row, at, tile.low[at], tile.weight[at]);
     if (++at == run.columns) {
       at = 0;
       ++row;
@@ -208,51 +199,52 @@ __device__ __forceinline__ void resample_tile(const float* __restrict__ map,
     tile.low[i] = tap.low;
     tile.weight[i] = tap.weight;
   }
-  for (int i = threadIdx.x; i < rows; i += BLOCK_THREADS) {
+  // By the last threads, which have fewer columns.
+  for (int i = BLOCK_THREADS - 1 - threadIdx.x; i < rows; i += BLOCK_THREADS) {
     tile.rows[i] = tap_at(plan.height, first_row + i);
   }
+  if (threadIdx.x == BLOCK_THREADS / 2) tile.plane = tap_at(plan.depth, blockIdx.y);
   __syncthreads();
 
   Run run;
   run.columns = columns;
   run.inverse_columns = 1.0f / static_cast<float>(columns);
-  const int first_source = tile.low[0];
+  run.dense = plan.dense != 0;
+  run.first_source = tile.low[0];
   const int last_source = tile.low[columns - 1] + (tile.weight[columns - 1] != 0.0f);
-  run.span = last_source - first_source + 1;
-  run.base = -first_source;
-  run.planes.width = plan.width.from;
+  run.span = run.dense ? last_source - run.first_source + 1 : 2 * columns;
   const float inverse_span = 1.0f / static_cast<float>(run.span);
   const long long plane_voxels = static_cast<long long>(plan.height.from) * plan.width.from;
 
   for (int plane = blockIdx.y; plane < plan.depth.count; plane += gridDim.y) {
-    const Tap depth = tap_at(plan.depth, plane);
-    run.planes.weight = depth.weight;
-    run.planes.low = map + depth.low * plane_voxels;
-    run.planes.high = depth.weight == 0.0f ? run.planes.low : run.planes.low + plane_voxels;
+    const Tap depth = tile.plane;
+    Planes planes;
+    planes.weight = depth.weight;
+    planes.width = plan.width.from;
+    planes.low = map + depth.low * plane_voxels;
+    planes.high = depth.weight == 0.0f ? planes.low : planes.low + plane_voxels;
     for (int row = 0; row < rows; row += plan.run_rows) {
       const int run_rows = min(plan.run_rows, rows - row);
-      run.rows = tile.rows + row;
       run.voxels = run_rows * columns;
+      // Now all threads are done with the last run, and know this plane.
+      __syncthreads();
+      if (row == 0 && threadIdx.x == 0 && plane + gridDim.y < plan.depth.count) {
+        tile.plane = tap_at(plan.depth, plane + gridDim.y);
+      }
+      for (int i = threadIdx.x; i < run_rows * run.span; i += BLOCK_THREADS) {
+        const int of = static_cast<int>((static_cast<float>(i) + 0.5f) * inverse_span);
+        const int at = i - of * run.span;
+        const int x = run.dense ? run.first_source + at
+                                : tile.low[at / 2] + (at % 2 != 0 && tile.weight[at / 2] != 0.0f);
+        tile.kept[i] = column(planes, tile.rows[row + of], x);
+      }
+      __syncthreads();
       const long long line = static_cast<long long>(plane) * plan.height.count + first_row + row;
       const long long start = line * plan.width.count + first_column;
-      if (plan.staged) {
-        // Not before all threads are done with the last run.
-        __syncthreads();
-        for (int i = threadIdx.x; i < run_rows * run.span; i += BLOCK_THREADS) {
-          const int of = static_cast<int>((static_cast<float>(i) + 0.5f) * inverse_span);
-          const int x = first_source + i - of * run.span;
-          tile.columns[i] = column(run.planes, run.rows[of], x);
-        }
-        __syncthreads();
-      }
       const int before = take.shift(start);
       for (int first = 4 * threadIdx.x - before; first < run.voxels; first += 4 * BLOCK_THREADS) {
         float values[4] = {};
-        if (plan.staged) {
-          four_voxels<true>(tile, run, first, values);
-        } else {
-          four_voxels<false>(tile, run, first, values);
-        }
+        four_voxels(tile, run, first, values);
         take.four(start, first, run.voxels, values);
       }
     }

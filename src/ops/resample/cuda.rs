@@ -14,9 +14,8 @@ pub(in crate::ops) const BLOCK_THREADS: u32 = 256;
 /// Of a tile, at most: a group of four for each thread; and room for rows that are shorter.
 const TILE_COLUMNS: u32 = 1024;
 const TILE_ROWS: u32 = 64;
-/// Old values of a run: one for each voxel at least, where the new rows are the longer ones, and as
-/// many again for rows of which each needs a few more.
-const TILE_SOURCE: u32 = 2048;
+/// Values that a run keeps: two for each column of the widest tile.
+const TILE_SOURCE: u32 = 2 * TILE_COLUMNS;
 /// Voxels of a tile where there are enough of them: four groups for each thread, so that the taps of
 /// the tile pay.
 const TILE_VOXELS: usize = 16 * BLOCK_THREADS as usize;
@@ -34,7 +33,7 @@ pub(in crate::ops) const DEFINES: [(&str, u32); 4] = [
 ];
 /// Static shared memory of a block that makes tiles, at most.
 pub(in crate::ops) const SHARED_BYTES: u32 =
-    8 * TILE_COLUMNS + 8 * TILE_ROWS + 4 * TILE_SOURCE + 16 + 160;
+    8 * TILE_COLUMNS + 8 * (TILE_ROWS + 1) + 4 * (TILE_SOURCE + 1) + 160;
 
 /// `kernels/resample.cu`.
 pub static PROGRAM: Program = Program {
@@ -88,7 +87,7 @@ pub(in crate::ops) struct Resampling {
     tile_columns: i32,
     column_tiles: i32,
     run_rows: i32,
-    staged: i32,
+    dense: i32,
 }
 
 // SAFETY: the fields of the struct in the kernel, in its order.
@@ -133,14 +132,10 @@ impl Tiling {
         {
             rows = rows.div_ceil(2);
         }
-        // Old columns that a row of a tile needs, at most.
-        let span = from[2].min(columns + 2);
-        let staged = from[2] <= to[2];
-        let run_rows = match (column_tiles, staged) {
-            (1, true) => rows.min(TILE_SOURCE as usize / span),
-            (1, false) => rows,
-            _ => 1,
-        };
+        let dense = from[2] <= to[2];
+        // Values that a row keeps, at most.
+        let span = if dense { from[2].min(columns + 2) } else { 2 * columns };
+        let run_rows = if column_tiles == 1 { rows.min(TILE_SOURCE as usize / span) } else { 1 };
         let blocks = batch * planes * tiles(rows);
         let planes_per_block = blocks.div_ceil(BLOCKS_PER_MULTIPROCESSOR * multiprocessors);
         let groups = planes.div_ceil(planes_per_block).min(MOST_BLOCKS);
@@ -168,7 +163,7 @@ impl Tiling {
             tile_columns: int(columns)?,
             column_tiles: int(column_tiles)?,
             run_rows: int(run_rows)?,
-            staged: i32::from(staged),
+            dense: i32::from(dense),
         };
         let grid = [int(tiles(rows))?, int(groups)?, int(batch)?].map(i32::cast_unsigned);
         let launch = Launch { grid, block_threads: BLOCK_THREADS, shared_bytes: 0 };

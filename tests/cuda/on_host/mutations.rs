@@ -89,12 +89,12 @@ static MUTATIONS: [Mutation; 9] = [
         tests: "project::small_sums_of_any_shape",
         says: "ThreadSanitizer: data race",
     },
-    // A voxel is mixed from columns that other threads have not made yet.
+    // A voxel is mixed from values that other threads have not made yet.
     Mutation {
         stem: "resample",
         file: "lib/resample.cuh",
-        from: "run.rows[of], x);\n        }\n        __syncthreads();",
-        to: "run.rows[of], x);\n        }",
+        from: "tile.rows[row + of], x);\n      }\n      __syncthreads();",
+        to: "tile.rows[row + of], x);\n      }",
         flavour: Flavour::Thread,
         tests: "resample::small_up_down_and_in_place",
         says: "in void resample_tile<Store<float> >",
