@@ -5,19 +5,17 @@ use std::hint::black_box;
 use medcam::ops::{Denominator, alpha_weights};
 use medcam::tch::{Kind, Tensor};
 
-use super::case::{Arm, Case, Layer, Place, Scalar, Values, own_arm, view};
+use super::case::{Arm, Case, Layer, Scalar, Values, own_arm, view};
 use super::channel_weights::spatial;
+use super::cuda;
 
 pub fn cases(layer: Layer) -> Vec<Case> {
-    if layer.place == Place::Cuda {
-        return Vec::new();
-    }
     vec![Case {
         op: "alpha_weights",
         layer,
         inputs: vec![layer.tensor(Values::Rectified), layer.tensor(Values::Signed)],
         written: layer.weights().bytes(),
-        medcam: own_arm!(layer, on_cpu, on_cpu),
+        medcam: own_arm!(layer, on_cpu, on_cuda),
         libtorch: Box::new(|inputs| {
             let [activation, gradient] = inputs else { unreachable!("two inputs") };
             drop(composed(activation, gradient));
@@ -32,6 +30,18 @@ fn on_cpu<T: Scalar>(layer: Layer) -> Arm {
         let weights = alpha_weights(&activation, &gradient, None, Denominator::Paper);
         black_box(weights.unwrap());
     })
+}
+
+fn on_cuda<T: Scalar>(layer: Layer) -> Arm {
+    cuda::arm(
+        move |stream| stream.allocate(layer.weights().shape.elements()).unwrap(),
+        move |stream, weights, inputs| {
+            let [a, g] = inputs else { unreachable!("two inputs") };
+            let (a, g) = (cuda::view::<T>(a, &layer), cuda::view(g, &layer));
+            let (paper, weights) = (Denominator::Paper, weights.slice_mut());
+            alpha_weights::cuda::alpha_weights(stream, paper, &a, &g, None, weights).unwrap();
+        },
+    )
 }
 
 /// `(B, C, 1...)`, as pytorch-grad-cam writes it, there with NumPy.

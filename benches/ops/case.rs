@@ -69,19 +69,19 @@ pub trait Scalar: Element + Stored {}
 
 impl<T: Element + Stored> Scalar for T {}
 
-/// Our own arm for the place and the type of a layer: `own_arm!(layer, on_cpu, on_cuda)` is
-/// `on_cpu::<f32>(layer)` and so on.
+/// Our own arm for the place and the type of a layer: `own_arm!(layer, on_cpu, on_cuda, more)` is
+/// `on_cpu::<f32>(layer, more)` and so on.
 macro_rules! own_arm {
-    ($layer:expr, $on_cpu:ident, $on_cuda:ident) => {{
+    ($layer:expr, $on_cpu:ident, $on_cuda:ident $(, $more:expr)?) => {{
         use half::{bf16, f16};
         use medcam::tch::Kind;
         match ($layer.place, $layer.kind) {
-            (super::case::Place::Cuda, Kind::Half) => $on_cuda::<f16>($layer),
-            (super::case::Place::Cuda, Kind::BFloat16) => $on_cuda::<bf16>($layer),
-            (super::case::Place::Cuda, _) => $on_cuda::<f32>($layer),
-            (_, Kind::Half) => $on_cpu::<f16>($layer),
-            (_, Kind::BFloat16) => $on_cpu::<bf16>($layer),
-            (_, _) => $on_cpu::<f32>($layer),
+            (super::case::Place::Cuda, Kind::Half) => $on_cuda::<f16>($layer $(, $more)?),
+            (super::case::Place::Cuda, Kind::BFloat16) => $on_cuda::<bf16>($layer $(, $more)?),
+            (super::case::Place::Cuda, _) => $on_cuda::<f32>($layer $(, $more)?),
+            (_, Kind::Half) => $on_cpu::<f16>($layer $(, $more)?),
+            (_, Kind::BFloat16) => $on_cpu::<bf16>($layer $(, $more)?),
+            (_, _) => $on_cpu::<f32>($layer $(, $more)?),
         }
     }};
 }

@@ -3,27 +3,25 @@
 
 use std::hint::black_box;
 
-use medcam::ops::{Denominator, Maps, Method, Recipe, cam, guided_cam};
+use medcam::ops::{Denominator, Maps, Method, Recipe, cam, fused, guided_cam};
 use medcam::tch::{Kind, Tensor};
 
-use super::case::{Arm, Case, Layer, Place, Scalar, Values, own_arm, values, view};
+use super::case::{Arm, Case, Layer, Scalar, Values, own_arm, values, view};
 use super::{
-    alpha_weights, channel_weights, elementwise, guided_product, normalize, project, resample,
+    alpha_weights, channel_weights, cuda, elementwise, guided_product, normalize, project, resample,
 };
 
 pub fn cases(layer: Layer) -> Vec<Case> {
-    if layer.place == Place::Cuda {
-        return Vec::new();
-    }
+    let plus_plus = Method::GradCamPlusPlus(Denominator::Paper);
     vec![
-        case("grad_cam", layer, own_arm!(layer, grad_cam, grad_cam), |a, g| {
+        case("grad_cam", layer, arm(layer, Method::GradCam), |a, g| {
             project::composed(a, &channel_weights::composed(g))
         }),
-        case("grad_cam_plus_plus", layer, own_arm!(layer, plus_plus, plus_plus), |a, g| {
+        case("grad_cam_plus_plus", layer, arm(layer, plus_plus), |a, g| {
             project::composed(a, &alpha_weights::composed(a, g))
         }),
-        case("hires_cam", layer, own_arm!(layer, hires_cam, hires_cam), elementwise::composed),
-        case("layer_cam", layer, own_arm!(layer, layer_cam, layer_cam), |a, g| {
+        case("hires_cam", layer, arm(layer, Method::HiResCam), elementwise::composed),
+        case("layer_cam", layer, arm(layer, Method::LayerCam), |a, g| {
             elementwise::composed(a, &g.relu())
         }),
         guided(layer),
@@ -58,25 +56,14 @@ fn guided(layer: Layer) -> Case {
         layer,
         inputs: vec![layer.tensor(Values::Rectified), layer.tensor(Values::Signed), guided],
         written: guided.bytes(),
-        medcam: own_arm!(layer, guided_on_cpu, guided_on_cpu),
+        medcam: own_arm!(layer, guided_on_cpu, guided_on_cuda),
         libtorch,
     }
 }
 
-fn grad_cam<T: Scalar>(layer: Layer) -> Arm {
-    on_cpu::<T>(layer, Method::GradCam)
-}
-
-fn plus_plus<T: Scalar>(layer: Layer) -> Arm {
-    on_cpu::<T>(layer, Method::GradCamPlusPlus(Denominator::Paper))
-}
-
-fn hires_cam<T: Scalar>(layer: Layer) -> Arm {
-    on_cpu::<T>(layer, Method::HiResCam)
-}
-
-fn layer_cam<T: Scalar>(layer: Layer) -> Arm {
-    on_cpu::<T>(layer, Method::LayerCam)
+/// The arm of `method` on the layer's place.
+fn arm(layer: Layer, method: Method) -> Arm {
+    own_arm!(layer, on_cpu, on_cuda, method)
 }
 
 fn on_cpu<T: Scalar>(layer: Layer, method: Method) -> Arm {
@@ -89,6 +76,19 @@ fn on_cpu<T: Scalar>(layer: Layer, method: Method) -> Arm {
     })
 }
 
+/// What [`fused::cuda::Pending::finish`] would tell is left aside, as libtorch's arm tells nothing.
+fn on_cuda<T: Scalar>(layer: Layer, method: Method) -> Arm {
+    let recipe = recipe(layer, method);
+    cuda::arm(
+        move |stream| stream.allocate::<f32>(voxels(layer)).unwrap(),
+        move |stream, map, inputs| {
+            let [a, g] = inputs else { unreachable!("two inputs") };
+            let (a, g) = (cuda::view::<T>(a, &layer), cuda::view(g, &layer));
+            drop(fused::cuda::cam(stream, &a, &g, &recipe, map.slice_mut()).unwrap());
+        },
+    )
+}
+
 fn guided_on_cpu<T: Scalar>(layer: Layer) -> Arm {
     let recipe = recipe(layer, Method::GradCam);
     Box::new(move |inputs| {
@@ -97,6 +97,24 @@ fn guided_on_cpu<T: Scalar>(layer: Layer) -> Arm {
         let maps: Maps = guided_cam(&activation, &gradient, values(guided), &recipe).unwrap();
         black_box(maps);
     })
+}
+
+fn guided_on_cuda<T: Scalar>(layer: Layer) -> Arm {
+    let recipe = recipe(layer, Method::GradCam);
+    cuda::arm(
+        move |stream| stream.allocate::<f32>(voxels(layer)).unwrap(),
+        move |stream, map, inputs| {
+            let [a, g, guided] = inputs else { unreachable!("three inputs") };
+            let (a, g) = (cuda::view::<T>(a, &layer), cuda::view(g, &layer));
+            let (guided, map) = (cuda::slice(guided), map.slice_mut());
+            drop(fused::cuda::guided_cam(stream, &a, &g, guided, &recipe, map).unwrap());
+        },
+    )
+}
+
+/// Those of the finished map.
+fn voxels(layer: Layer) -> usize {
+    layer.map_bytes(layer.input) / size_of::<f32>()
 }
 
 fn recipe(layer: Layer, method: Method) -> Recipe {
