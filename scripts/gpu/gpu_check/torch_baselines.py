@@ -24,13 +24,20 @@ BURSTS = 9
 COMPILE_SECONDS = 25
 
 
-def grad_cam(activation, gradient, grid):
-    """ReLU(sum_c mean(G)·A), on the grid, normalised."""
+def grad_cam(activation, gradient, guided):
+    """ReLU(sum_c mean(G)·A), on the grid of the input, normalised."""
     weights = gradient.mean(dim=axes(gradient), keepdim=True)
-    return finished((activation * weights).sum(dim=1, keepdim=True).relu(), grid)
+    return finished((activation * weights).sum(dim=1, keepdim=True).relu(), guided)
 
 
-def grad_cam_plus_plus(activation, gradient, grid):
+def guided_grad_cam(activation, gradient, guided):
+    """Grad-CAM's map times the guided map, normalised."""
+    weights = gradient.mean(dim=axes(gradient), keepdim=True)
+    values = (activation * weights).sum(dim=1, keepdim=True).relu()
+    return normalized(on_grid_of(guided, values) * guided)
+
+
+def grad_cam_plus_plus(activation, gradient, guided):
     """Grad-CAM++ with the paper's denominator, as pytorch-grad-cam writes it."""
     squared = gradient.pow(2)
     cubed = squared * gradient
@@ -38,20 +45,21 @@ def grad_cam_plus_plus(activation, gradient, grid):
     alpha = squared / (2 * squared + total * cubed + 1e-6)
     alpha = torch.where(gradient != 0, alpha, torch.zeros_like(alpha))
     weights = (gradient.relu() * alpha).sum(dim=axes(gradient), keepdim=True)
-    return finished((activation * weights).sum(dim=1, keepdim=True).relu(), grid)
+    return finished((activation * weights).sum(dim=1, keepdim=True).relu(), guided)
 
 
-def hires_cam(activation, gradient, grid):
-    """ReLU(sum_c G·A), on the grid, normalised."""
-    return finished((gradient * activation).sum(dim=1, keepdim=True).relu(), grid)
+def hires_cam(activation, gradient, guided):
+    """ReLU(sum_c G·A), on the grid of the input, normalised."""
+    return finished((gradient * activation).sum(dim=1, keepdim=True).relu(), guided)
 
 
-def layer_cam(activation, gradient, grid):
-    """ReLU(sum_c ReLU(G)·A), on the grid, normalised."""
-    return finished((gradient.relu() * activation).sum(dim=1, keepdim=True).relu(), grid)
+def layer_cam(activation, gradient, guided):
+    """ReLU(sum_c ReLU(G)·A), on the grid of the input, normalised."""
+    return finished((gradient.relu() * activation).sum(dim=1, keepdim=True).relu(), guided)
 
 
-CHAINS = (grad_cam, grad_cam_plus_plus, hires_cam, layer_cam)
+# All take the same, though only Guided Grad-CAM reads the values of the guided map.
+CHAINS = (grad_cam, grad_cam_plus_plus, hires_cam, layer_cam, guided_grad_cam)
 
 
 def axes(tensor):
@@ -59,12 +67,22 @@ def axes(tensor):
     return tuple(range(2, tensor.dim()))
 
 
-def finished(values, grid):
-    """The map on the grid of the input, in f32, normalised."""
-    values = values.float()
-    if tuple(values.shape[2:]) != grid:
-        mode = "bilinear" if len(grid) == 2 else "trilinear"
-        values = F.interpolate(values, size=grid, mode=mode, align_corners=False)
+def finished(values, guided):
+    """The map on the grid of the guided map, normalised."""
+    return normalized(on_grid_of(guided, values))
+
+
+def on_grid_of(guided, values):
+    """The map in f32, resampled."""
+    values, grid = values.float(), guided.shape[2:]
+    if values.shape[2:] == grid:
+        return values
+    mode = "bilinear" if len(grid) == 2 else "trilinear"
+    return F.interpolate(values, size=grid, mode=mode, align_corners=False)
+
+
+def normalized(values):
+    """To [0, 1]."""
     minimum = values.amin(dim=axes(values), keepdim=True)
     maximum = values.amax(dim=axes(values), keepdim=True)
     return (values - minimum) / (maximum - minimum)
@@ -82,15 +100,16 @@ class Size:
         self.name = "x".join(str(extent) for extent in (1, entry["channels"], *entry["grid"]))
 
     def sets(self, dtype):
-        """Pairs of activation and gradient."""
+        """Activations, gradients and guided maps."""
         size = 2 * math.prod(self.shape) * dtype.itemsize
         count = min(-(-COLD_BYTES // size), MOST_SETS)
         generator = torch.Generator("cuda").manual_seed(0)
 
-        def tensor():
-            return torch.randn(self.shape, device="cuda", dtype=dtype, generator=generator)
+        def tensor(shape=self.shape, kind=dtype):
+            return torch.randn(shape, device="cuda", dtype=kind, generator=generator)
 
-        return [(tensor().relu(), tensor()) for _ in range(count)]
+        guided = (1, 1, *self.grid)
+        return [(tensor().relu(), tensor(), tensor(guided, torch.float32)) for _ in range(count)]
 
 
 def seconds_per_call(call, sets):
@@ -141,7 +160,7 @@ def measure(item, end):
     call = torch.compile(chain, dynamic=False, fullgraph=True) if compiled else chain
     with torch.no_grad():
         sets = size.sets(dtype)
-        seconds = seconds_per_call(lambda a, g: call(a, g, size.grid), sets)
+        seconds = seconds_per_call(call, sets)
     if compiled:
         torch.compiler.reset()
     return {
