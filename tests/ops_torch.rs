@@ -15,7 +15,7 @@ use half::{bf16, f16};
 use medcam::element::Element;
 use medcam::ops::{
     Denominator, Elementwise, Interpolation, View, alpha_weights, channel_mean, channel_weights,
-    elementwise, guided_activation, normalize, project, resample,
+    elementwise, guided_activation, guided_product, normalize, project, resample,
 };
 use medcam::tch::{Kind, Tensor};
 use medcam::{Layout, Shape};
@@ -238,6 +238,33 @@ fn resampling_is_upsample(
     }
 }
 
+/// Against libtorch in double, so that the op's own error alone counts.
+fn guided_products_are_products(batch: usize, from: [usize; 3], to: [usize; 3], seed: u64) {
+    let map = values::<f32>(batch * from.iter().product::<usize>(), 1.0, seed);
+    let guided = values::<f32>(batch * to.iter().product::<usize>(), 1.0, !seed);
+    let double = |values, grid| tensor(values, batch, 1, grid).to_kind(Kind::Double);
+    let upsampled = resampled(&double(&map, from), to, Interpolation::Linear);
+    let upsampled = upsampled.reshape(extents(&[batch, 1, to[0], to[1], to[2]]));
+    let expected = upsampled * double(&guided, to);
+
+    let mut product = vec![0.0_f32; guided.len()];
+    guided_product::guided_product_into(&map, &guided, batch, from, to, None, &mut product)
+        .unwrap();
+    let greatest = map.iter().fold(0.0_f32, |greatest, value| greatest.max(value.abs()));
+    let bound = |i: usize| guided_product::TOLERANCE * f64::from(greatest * guided[i].abs());
+    assert_close(&product, &numbers(&expected), bound);
+
+    let flat = expected.reshape(extents(&[batch, guided.len() / batch]));
+    let (minimum, maximum) = (flat.amin([1_i64], true), flat.amax([1_i64], true));
+    let width = numbers(&(&maximum - &minimum));
+    let unit = ((&flat - &minimum) / (maximum - minimum)).nan_to_num(0.0, None, None);
+    let (product, _) = guided_product::<f32>(&map, &guided, batch, from, to).unwrap();
+    assert_close(&product, &numbers(&unit), |i| {
+        let sample = i / (guided.len() / batch);
+        2.0 * guided_product::TOLERANCE * f64::from(greatest) / width[sample] + normalize::TOLERANCE
+    });
+}
+
 fn normalisation_is_min_max(batch: usize, voxels: usize, magnitude: f32, seed: u64) {
     let mut map = values::<f32>(batch * voxels, magnitude, seed);
     let theirs = Tensor::from_slice(&map).reshape(extents(&[batch, voxels]));
@@ -317,6 +344,18 @@ proptest! {
     ) {
         let keep = |[d, h, w]: [usize; 3]| if flat { [1, h, w] } else { [d, h, w] };
         resampling_is_upsample(batch, keep(from), keep(to), size, seed);
+    }
+
+    #[test]
+    fn guided_product_is_upsample_times_guided(
+        batch in prop::sample::select(vec![1_usize, 3]),
+        from in prop::array::uniform3(1..14_usize),
+        to in prop::array::uniform3(1..40_usize),
+        flat: bool,
+        seed: u64,
+    ) {
+        let keep = |[d, h, w]: [usize; 3]| if flat { [1, h, w] } else { [d, h, w] };
+        guided_products_are_products(batch, keep(from), keep(to), seed);
     }
 
     #[test]
