@@ -135,6 +135,40 @@ proptest! {
     }
 }
 
+/// Maps of so many corners that rows are passed over: with a peak, with one that is a single voxel,
+/// and of noise, where there is nothing to pass over.
+#[test]
+fn extremes_of_large_maps() {
+    let (from, to) = ([40, 40, 8], [120, 120, 180]);
+    let peak = |z: usize, y: usize, x: usize| {
+        let distance =
+            (z as f32 - 13.3).powi(2) + (y as f32 - 22.8).powi(2) + (x as f32 - 5.0).powi(2);
+        (-distance / 20.0).exp() - 0.01
+    };
+    let voxels = (0..40 * 40 * 8).map(|i| peak(i / 320, i / 8 % 40, i % 8));
+    let smooth: Vec<f32> = voxels.clone().collect();
+    let rectified: Vec<f32> = voxels.map(|value| value.max(0.0)).collect();
+    let mut single = vec![0.5; 40 * 40 * 8];
+    single[7 * 320 + 9 * 8 + 7] = 0.75;
+    let noise = values::<f32>(40 * 40 * 8, 1.0, 3);
+    let batch = [smooth, rectified, single, noise].concat();
+    let ranges = on_any_threads(|| extremes(&batch, 4, from, to, Linear).unwrap());
+    let resampled = resample(&batch, 4, from, to, Linear).unwrap();
+    for (b, range) in ranges.into_iter().enumerate() {
+        let sample = &resampled[b * 120 * 120 * 180..][..120 * 120 * 180];
+        let least = sample.iter().copied().fold(f32::INFINITY, f32::min);
+        let greatest = sample.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        assert!(sample.contains(&range.minimum) && sample.contains(&range.maximum));
+        assert!(f64::from(range.minimum - least) <= TOLERANCE, "{b}: {range:?}");
+        assert!(f64::from(greatest - range.maximum) <= TOLERANCE, "{b}: {range:?}");
+        let map = &batch[b * 40 * 40 * 8..][..40 * 40 * 8];
+        assert_eq!(range, extremes(map, 1, from, to, Linear).unwrap()[0]);
+    }
+    let mut spoilt = vec![0.5; 40 * 40 * 8];
+    spoilt[5000] = f32::NAN;
+    assert!(extremes(&spoilt, 1, from, to, Linear).unwrap_err().is_input());
+}
+
 fn narrowed<O: MapElement + PartialEq>(
     map: &[f32],
     batch: usize,

@@ -7,6 +7,7 @@ use crate::ops::elementwise::cpu as elementwise_cpu;
 use crate::ops::normalize::cpu::Extremes;
 use crate::ops::project::cpu::{self as project_cpu, Projection};
 use crate::ops::resample::cpu as resample_cpu;
+use crate::ops::resample::extremes::extremes as resampled_extremes;
 use crate::ops::resample::rows::Plan;
 use crate::ops::{
     Elementwise, Interpolation, Range, View, alpha_weights, channel_weights, elementwise,
@@ -61,7 +62,8 @@ pub fn cam<T: Element, O: MapElement>(
     let to = check(recipe, O::UNIT_RANGE, shape, gradient.shape())?;
     let (map, layer, weights_cancel) = layer_map(activation, gradient, recipe.method)?;
     let plan = Plan::new(shape.spatial, to, Interpolation::Linear);
-    let extremes = if to == shape.spatial { layer } else { resample_cpu::extremes(&plan, &map) };
+    let source = plan.source(&map);
+    let extremes = if to == shape.spatial { layer } else { resampled_extremes(&source) };
     let voxels = to.iter().product::<usize>();
     for (b, extremes) in extremes.iter().enumerate() {
         // Finite values mix to finite ones, but for a rounding beyond the greatest f32.
@@ -70,7 +72,7 @@ pub fn cam<T: Element, O: MapElement>(
     }
     let ranges: Vec<Range> = extremes.iter().map(|extremes| extremes.range).collect();
     let mut values = O::zeros(shape.batch * voxels);
-    resample_cpu::resample(&plan, &map, recipe.normalized.then_some(&ranges[..]), &mut values);
+    resample_cpu::resample(&source, recipe.normalized.then_some(&ranges[..]), &mut values);
     Ok(Maps { values, batch: shape.batch, spatial: to, ranges, weights_cancel })
 }
 

@@ -3,7 +3,7 @@
 use crate::element::MapElement;
 use crate::ops::normalize::cpu::Extremes;
 use crate::ops::resample::cpu::{Store, Tally};
-use crate::ops::resample::rows::{Plan, Take};
+use crate::ops::resample::rows::{Source, Take};
 use crate::ops::{Interpolation, Range, normalize, resample};
 
 /// The written truth of [`guided_product`](super::guided_product()): the same, in f64, of finite
@@ -43,20 +43,19 @@ impl<T: Take> Take for Multiply<'_, T> {
 }
 
 /// The extremes of each product.
-pub(in crate::ops) fn extremes(plan: &Plan, map: &[f32], guided: &[f32]) -> Vec<Extremes> {
-    let takers = plan.parts(guided).map(|guided| Multiply { guided, then: Tally::NONE });
-    let tallies = plan.run(map, takers).into_iter().map(|taker| taker.then).collect::<Vec<_>>();
-    Tally::per_sample(&tallies, plan.blocks_per_sample())
+pub(in crate::ops) fn extremes(source: &Source, guided: &[f32]) -> Vec<Extremes> {
+    let takers = source.parts(guided).map(|guided| Multiply { guided, then: Tally::NONE });
+    let tallies = source.run(takers).into_iter().map(|taker| taker.then).collect::<Vec<_>>();
+    tallies.chunks(source.blocks_per_sample()).map(Tally::merge).collect()
 }
 
 /// Writes the products into `out`, each from its range to `[0, 1]` if there are ranges.
 pub(in crate::ops) fn guided_product<O: MapElement>(
-    plan: &Plan,
-    map: &[f32],
+    source: &Source,
     guided: &[f32],
     ranges: Option<&[Range]>,
     out: &mut [O],
 ) {
-    let stores = Store::blocks(plan, ranges, out).zip(plan.parts(guided));
-    plan.run(map, stores.map(|(then, guided)| Multiply { guided, then }));
+    let stores = Store::blocks(source, ranges, out).zip(source.parts(guided));
+    source.run(stores.map(|(then, guided)| Multiply { guided, then }));
 }

@@ -9,7 +9,7 @@ pub use cpu::reference;
 use crate::element::MapElement;
 use crate::error::{Error, Result};
 use crate::ops::resample::check::{check, check_grids, check_map, check_out};
-use crate::ops::resample::rows::Plan;
+use crate::ops::resample::rows::{Plan, Source};
 use crate::ops::{Interpolation, Range, resample};
 
 /// How far a voxel that is not normalised may lie from its [`reference()`], relative to
@@ -64,9 +64,12 @@ pub fn guided_product<O: MapElement>(
     to: [usize; 3],
 ) -> Result<(Vec<O>, Vec<Range>)> {
     check("guided_product", batch, from, to)?;
-    let ranges = extremes(map, guided, batch, from, to)?;
+    check_inputs(map, guided, batch, from, to)?;
+    let plan = Plan::new(from, to, Interpolation::Linear);
+    let source = plan.source(map);
+    let ranges = ranges(&source, map, guided)?;
     let mut product = O::zeros(guided.len());
-    guided_product_into(map, guided, batch, from, to, Some(&ranges), &mut product)?;
+    cpu::guided_product(&source, guided, Some(&ranges), &mut product);
     Ok((product, ranges))
 }
 
@@ -84,7 +87,13 @@ pub fn extremes(
     to: [usize; 3],
 ) -> Result<Vec<Range>> {
     check_inputs(map, guided, batch, from, to)?;
-    let extremes = cpu::extremes(&Plan::new(from, to, Interpolation::Linear), map, guided);
+    ranges(&Plan::new(from, to, Interpolation::Linear).source(map), map, guided)
+}
+
+/// The ranges of the products, or which of them is not finite.
+fn ranges(source: &Source, map: &[f32], guided: &[f32]) -> Result<Vec<Range>> {
+    let extremes = cpu::extremes(source, guided);
+    let batch = extremes.len();
     if let Some(b) = extremes.iter().position(|extremes| !extremes.all_finite()) {
         let not_finite = |values: &[f32]| {
             let sample = &values[b * (values.len() / batch)..][..values.len() / batch];
@@ -123,7 +132,7 @@ pub fn guided_product_into<O: MapElement>(
     check_inputs(map, guided, batch, from, to)?;
     check_out::<O>("guided_product", out.len(), batch, to, ranges.map(<[Range]>::len))?;
     let plan = Plan::new(from, to, Interpolation::Linear);
-    cpu::guided_product(&plan, map, guided, ranges, out);
+    cpu::guided_product(&plan.source(map), guided, ranges, out);
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! Resampling on the CPU: the reference, and what is done with the rows of the fast version.
 
 use super::Interpolation;
-use super::rows::{Plan, Take};
+use super::rows::{Source, Take};
 use crate::element::MapElement;
 use crate::ops::Range;
 use crate::ops::normalize::cpu::{Extremes, Lanes, Rescale};
@@ -76,13 +76,11 @@ impl Tally {
     /// Of no rows yet.
     pub(in crate::ops) const NONE: Self = Self { lanes: Lanes::NONE, line: Vec::new() };
 
-    /// The extremes of each sample, from those of its blocks.
-    pub(in crate::ops) fn per_sample(tallies: &[Self], blocks_per_sample: usize) -> Vec<Extremes> {
-        // Merged in order: of 0 and -0, which one wins depends on it.
-        let merge = |tallies: &[Self]| {
-            tallies.iter().fold(Extremes::NONE, |all, tally| all.and(tally.lanes.total()))
-        };
-        tallies.chunks(blocks_per_sample).map(merge).collect()
+    /// The extremes of all rows of the tallies, in their order: of 0 and -0, which one wins depends
+    /// on it.
+    pub(in crate::ops) fn merge<'a>(tallies: impl IntoIterator<Item = &'a Self>) -> Extremes {
+        let tallies = tallies.into_iter();
+        tallies.fold(Extremes::NONE, |all, tally| all.and(tally.lanes.total()))
     }
 }
 
@@ -96,14 +94,14 @@ pub(in crate::ops) struct Store<'a, O> {
 impl<'a, O> Store<'a, O> {
     /// For each block of `out`, a map of many blocks for each range.
     pub(in crate::ops) fn blocks(
-        plan: &Plan,
+        source: &Source,
         ranges: Option<&[Range]>,
         out: &'a mut [O],
     ) -> impl Iterator<Item = Self> {
-        let blocks = plan.blocks_per_sample();
+        let blocks = source.blocks_per_sample();
         let rescales: Option<Vec<_>> =
             ranges.map(|ranges| ranges.iter().copied().map(Rescale::new).collect());
-        plan.parts_mut(out).enumerate().map(move |(block, out)| {
+        source.parts_mut(out).enumerate().map(move |(block, out)| {
             let rescale = rescales.as_ref().map(|rescales| rescales[block / blocks]);
             Self { out, rescale, line: Vec::new() }
         })
@@ -122,19 +120,11 @@ impl<O: MapElement> Take for Store<'_, O> {
     }
 }
 
-/// The extremes of each resampled map, from those voxels alone that can be one.
-pub(in crate::ops) fn extremes(plan: &Plan, map: &[f32]) -> Vec<Extremes> {
-    let corners = plan.corners();
-    let tallies = corners.run(map, std::iter::repeat_with(|| Tally::NONE));
-    Tally::per_sample(&tallies, corners.blocks_per_sample())
-}
-
 /// Writes the maps on the new grid into `out`, each from its range to `[0, 1]` if there are ranges.
 pub(in crate::ops) fn resample<O: MapElement>(
-    plan: &Plan,
-    map: &[f32],
+    source: &Source,
     ranges: Option<&[Range]>,
     out: &mut [O],
 ) {
-    plan.run(map, Store::blocks(plan, ranges, out));
+    source.run(Store::blocks(source, ranges, out));
 }

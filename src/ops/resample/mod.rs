@@ -4,12 +4,13 @@ pub(super) mod check;
 pub(super) mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
+pub(super) mod extremes;
 pub(super) mod rows;
 mod taps;
 
 use check::{check, check_grids, check_map, check_out};
 pub use cpu::reference;
-use rows::Plan;
+use rows::{Plan, Source};
 
 use crate::element::MapElement;
 use crate::error::{Error, Result};
@@ -112,9 +113,14 @@ pub fn extremes(
 ) -> Result<Vec<Range>> {
     check_grids("resample", batch, from, to)?;
     check_map("resample", "map", map.len(), batch, from)?;
-    let extremes = cpu::extremes(&Plan::new(from, to, interpolation), map);
+    ranges(&Plan::new(from, to, interpolation).source(map), map)
+}
+
+/// The ranges of the maps, or which of them is not finite.
+fn ranges(source: &Source, map: &[f32]) -> Result<Vec<Range>> {
+    let extremes = extremes::extremes(source);
     if let Some(b) = extremes.iter().position(|extremes| !extremes.all_finite()) {
-        let sample = &map[b * (map.len() / batch)..][..map.len() / batch];
+        let sample = &map[b * (map.len() / extremes.len())..][..map.len() / extremes.len()];
         let count = sample.iter().filter(|value| !value.is_finite()).count();
         let voxels = sample.len();
         return Err(Error::input(
@@ -160,9 +166,12 @@ pub fn resample_normalized<O: MapElement>(
     interpolation: Interpolation,
 ) -> Result<(Vec<O>, Vec<Range>)> {
     check("resample", batch, from, to)?;
-    let ranges = extremes(map, batch, from, to, interpolation)?;
+    check_map("resample", "map", map.len(), batch, from)?;
+    let plan = Plan::new(from, to, interpolation);
+    let source = plan.source(map);
+    let ranges = ranges(&source, map)?;
     let mut resampled = O::zeros(batch * to.iter().product::<usize>());
-    resample_into(map, batch, from, to, interpolation, Some(&ranges), &mut resampled)?;
+    cpu::resample(&source, Some(&ranges), &mut resampled);
     Ok((resampled, ranges))
 }
 
@@ -195,6 +204,6 @@ pub fn resample_into<O: MapElement>(
     check_grids("resample", batch, from, to)?;
     check_map("resample", "map", map.len(), batch, from)?;
     check_out::<O>("resample", out.len(), batch, to, ranges.map(<[Range]>::len))?;
-    cpu::resample(&Plan::new(from, to, interpolation), map, ranges, out);
+    cpu::resample(&Plan::new(from, to, interpolation).source(map), ranges, out);
     Ok(())
 }

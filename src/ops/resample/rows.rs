@@ -20,18 +20,26 @@ const BLOCK: usize = 1 << 13;
 /// How maps get from one grid to another.
 #[derive(Debug)]
 pub(in crate::ops) struct Plan {
-    from: [usize; 3],
-    along: [Vec<Tap>; 3],
+    pub(super) from: [usize; 3],
+    pub(super) along: [Vec<Tap>; 3],
     /// Whether W comes before D and H.
-    pick_first: bool,
+    pub(super) pick_first: bool,
+}
+
+/// Maps on their way to another grid: what a plan makes rows of.
+pub(in crate::ops) struct Source<'a> {
+    pub(super) plan: &'a Plan,
+    /// The maps, their rows already as long as on the new grid if W comes first.
+    values: Cow<'a, [f32]>,
+    batch: usize,
 }
 
 /// Some rows of one plane of one sample.
 #[derive(Debug)]
-pub(in crate::ops) struct Block {
-    sample: usize,
-    plane: usize,
-    rows: Range<usize>,
+pub(super) struct Block {
+    pub(super) sample: usize,
+    pub(super) plane: usize,
+    pub(super) rows: Range<usize>,
 }
 
 /// What is done with the finished rows of a block.
@@ -51,26 +59,39 @@ impl Plan {
         Self { from, along, pick_first: to[0] * to[1] > from[0] * from[1] }
     }
 
-    /// The same for those voxels alone among which are the extremes of each map.
-    pub(in crate::ops) fn corners(&self) -> Self {
-        let along = self.along.each_ref().map(|taps| taps::corners(taps));
+    /// The same for those voxels alone among which are the extremes of each map, from the same
+    /// source.
+    pub(super) fn corners(&self) -> Self {
+        let [along_d, along_h, along_w] = &self.along;
+        let along_w = if self.pick_first { along_w.clone() } else { taps::corners(along_w) };
+        let along = [taps::corners(along_d), taps::corners(along_h), along_w];
         Self { along, ..*self }
     }
 
+    /// The maps, prepared.
+    pub(in crate::ops) fn source<'a>(&'a self, map: &'a [f32]) -> Source<'a> {
+        let batch = map.len() / self.from.iter().product::<usize>();
+        let mut source = Source { plan: self, values: Cow::Borrowed(map), batch };
+        if self.pick_first {
+            // Where the rest is shared among threads, this is too.
+            source.values = self.widened(map, source.voxels());
+        }
+        source
+    }
+
     /// The extents of the new grid.
-    pub(in crate::ops) fn to(&self) -> [usize; 3] {
+    pub(super) fn to(&self) -> [usize; 3] {
         self.along.each_ref().map(Vec::len)
     }
 
-    /// The parts that a task makes each, in the order in which they lie in memory.
-    fn blocks(&self, batch: usize) -> impl Iterator<Item = Block> {
+    /// The parts of a sample that a task makes each, in the order in which they lie in memory.
+    pub(super) fn blocks(&self, sample: usize) -> impl Iterator<Item = Block> {
         let [depth, height, _] = self.to();
         let rows_per_block = self.rows_per_block();
-        (0..batch * depth).flat_map(move |plane| {
-            (0..height).step_by(rows_per_block).map(move |first| Block {
-                sample: plane / depth,
-                plane: plane % depth,
-                rows: first..height.min(first + rows_per_block),
+        (0..depth).flat_map(move |plane| {
+            (0..height).step_by(rows_per_block).map(move |first| {
+                let rows = first..height.min(first + rows_per_block);
+                Block { sample, plane, rows }
             })
         })
     }
@@ -80,16 +101,49 @@ impl Plan {
         BLOCK.div_ceil(width).min(height)
     }
 
+    /// All rows of the map, resampled along their length.
+    fn widened<'a>(&self, map: &'a [f32], work: usize) -> Cow<'a, [f32]> {
+        let [_, _, width] = self.from;
+        let taps = &self.along[2];
+        if taps.len() == width {
+            return Cow::Borrowed(map);
+        }
+        let mut widened = vec![0.0_f32; map.len() / width * taps.len()];
+        let rows = BLOCK.div_ceil(taps.len());
+        let blocks = widened.chunks_mut(rows * taps.len()).zip(map.chunks(rows * width));
+        tasks::map(work, blocks, |(out, rows)| pick_rows(out, rows, width, taps));
+        Cow::Owned(widened)
+    }
+}
+
+impl Source<'_> {
+    /// The rows of one sample on the old grid, plane by plane: all that is made of it is made of
+    /// them by mixing, and along W by picking if that comes last.
+    pub(super) fn rows(&self, sample: usize) -> impl Iterator<Item = &[f32]> {
+        let [depth, height, _] = self.plan.from;
+        let voxels = self.values.len() / self.batch;
+        self.values[sample * voxels..][..voxels].chunks(voxels / (depth * height))
+    }
+
+    pub(super) fn batch(&self) -> usize {
+        self.batch
+    }
+
+    /// The voxels of all new maps.
+    pub(super) fn voxels(&self) -> usize {
+        self.batch * self.plan.to().iter().product::<usize>()
+    }
+
     /// How many blocks a sample has.
     pub(in crate::ops) fn blocks_per_sample(&self) -> usize {
-        let [depth, height, _] = self.to();
-        depth * height.div_ceil(self.rows_per_block())
+        let [depth, height, _] = self.plan.to();
+        depth * height.div_ceil(self.plan.rows_per_block())
     }
 
     /// The parts of values on the new grid, `(B, D', H', W')`, that belong to each block.
     pub(in crate::ops) fn parts<'a, T>(&self, values: &'a [T]) -> impl Iterator<Item = &'a [T]> {
-        let [_, height, width] = self.to();
-        let length = self.rows_per_block() * width;
+        let [_, height, width] = self.plan.to();
+        let length = self.plan.rows_per_block() * width;
         values.chunks(height * width).flat_map(move |plane| plane.chunks(length))
     }
 
@@ -98,41 +152,24 @@ impl Plan {
         &self,
         values: &'a mut [T],
     ) -> impl Iterator<Item = &'a mut [T]> {
-        let [_, height, width] = self.to();
-        let length = self.rows_per_block() * width;
+        let [_, height, width] = self.plan.to();
+        let length = self.plan.rows_per_block() * width;
         values.chunks_mut(height * width).flat_map(move |plane| plane.chunks_mut(length))
     }
 
     /// Hands each row of the maps on the new grid to the taker of its block; returns the takers.
-    pub(in crate::ops) fn run<T: Take>(
-        &self,
-        map: &[f32],
-        takers: impl Iterator<Item = T>,
-    ) -> Vec<T> {
-        let voxels: usize = self.from.iter().product();
-        let batch = map.len() / voxels;
-        let work = batch * self.to().iter().product::<usize>();
-        let source = if self.pick_first { self.widened(map) } else { Cow::Borrowed(map) };
-        let voxels = source.len() / batch;
-        tasks::map(work, self.blocks(batch).zip(takers), |(block, mut taker)| {
-            let volume = &source[block.sample * voxels..][..voxels];
-            make_rows(self, volume, &block, &mut taker);
+    pub(in crate::ops) fn run<T: Take>(&self, takers: impl Iterator<Item = T>) -> Vec<T> {
+        let blocks = (0..self.batch).flat_map(|sample| self.plan.blocks(sample));
+        tasks::map(self.voxels(), blocks.zip(takers), |(block, mut taker)| {
+            self.make(self.plan, &block, &mut taker);
             taker
         })
     }
 
-    /// All rows of the map, resampled along their length.
-    fn widened<'a>(&self, map: &'a [f32]) -> Cow<'a, [f32]> {
-        let [_, _, width] = self.from;
-        let taps = &self.along[2];
-        if taps.len() == width {
-            return Cow::Borrowed(map);
-        }
-        let mut widened = vec![0.0_f32; map.len() / width * taps.len()];
-        let (work, rows) = (widened.len(), BLOCK.div_ceil(taps.len()));
-        let blocks = widened.chunks_mut(rows * taps.len()).zip(map.chunks(rows * width));
-        tasks::map(work, blocks, |(out, rows)| pick_rows(out, rows, width, taps));
-        Cow::Owned(widened)
+    /// Hands the rows of a block to the taker, by a plan for this source.
+    pub(super) fn make<T: Take>(&self, plan: &Plan, block: &Block, taker: &mut T) {
+        let voxels = self.values.len() / self.batch;
+        make_rows(plan, &self.values[block.sample * voxels..][..voxels], block, taker);
     }
 }
 
@@ -215,6 +252,6 @@ fn pick(out: &mut [f32], row: &[f32], taps: &[Tap]) {
 /// `(1 - weight)·low + weight·high`, the first product alone rounded before the sum: so a value
 /// between two equal ones is that value, and a constant map stays constant to the last bit.
 #[inline(always)]
-fn between(low: f32, high: f32, weight: f32) -> f32 {
+pub(super) fn between(low: f32, high: f32, weight: f32) -> f32 {
     weight.mul_add(high, (1.0 - weight) * low)
 }
