@@ -17,7 +17,7 @@ fn a_size_beyond_memory_is_an_error() {
     }
     let most = "18446744073709551615";
     let ran = bench.map(&model, &input, &format!("--size {most},{most},{most}"));
-    ran.failed(1, &["too many elements"]);
+    ran.failed(1, &["the limit is 2147483647"]);
     bench.map(&model, &input, "--size 40000,1,1").failed(1, &["NIfTI cannot hold", "40000"]);
     let ran = bench.map(&network("plain2d.traced.pt"), &[bench.picture("p.png")], "--size 3,9,9");
     ran.failed(1, &["p.png", "depth of 3 for a 2D network"]);
