@@ -11,7 +11,7 @@ import argparse
 import os
 import sys
 
-from setup_parts import cargo_config, data, networks, preflight
+from setup_parts import cargo_config, data, m3dcam, networks, preflight
 from setup_parts.common import SetupError, cache_root, locked
 from setup_parts.environment import Environment
 
@@ -60,6 +60,7 @@ def prepare(job):
             entries["MEDCAM_PYTHON"] = environment.python
         if job == "test":
             entries["MEDCAM_NETWORKS"] = networks.make(environment, "networks")
+            entries["MEDCAM_M3DCAM"] = m3dcam.make(environment)
         if job == "bench":
             entries["MEDCAM_BENCH"] = networks.make(environment, "bench")
         cargo_config.write(entries)

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import shutil
 import subprocess
@@ -134,3 +135,34 @@ def pip(python, arguments, root, lock):
         raise SetupError(f"the disk is full: free some space under {root} and run again:\n{tail}")
     command = " ".join(arguments[:1] + [word for word in arguments if "==" in word or ".txt" in word])
     raise SetupError(f"pip {command} failed (python {sys.version.split()[0]}). pip said:\n{tail}")
+
+
+def digest_of(paths):
+    """Of the names and contents of files, for the name of a folder that is made from them."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def generate(environment, script, final, **variables):
+    """Have a script of this checkout fill the folder `final`, unless that is there already."""
+    if final.exists():
+        return
+    place = script.relative_to(CHECKOUT)
+    say(f"making {final} with {place}")
+    with working_folder(environment.root, final.name) as work:
+        unfinished = work / "unfinished"
+        unfinished.mkdir()
+        done = subprocess.run(
+            [str(environment.python), str(script), str(unfinished)],
+            env=clean_environment(**variables),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        if done.returncode != 0:
+            raise SetupError(f"{place} failed:\n{done.stdout.strip()}")
+        publish(environment.root, unfinished, final)
