@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use medcam::tch::Kind;
-use medcam::volumes::{self, Caption, Card, MapType};
+use medcam::volumes::{self, Caption, Card, MapType, Style};
 use medcam::{Device, LayerChoice, MapSize, Options, Target};
 use ndarray::Axis;
 
@@ -50,7 +50,7 @@ fn main() -> medcam::Result<()> {
         let on_grid = prepared.grid.restore(sample.index_axis(Axis(0), 0));
         let title = format!("class {BRAIN} (brain) · layer {} · Grad-CAM", map.layer());
         let lines = vec![title, "deepbet bbox_model over a T1-weighted head MRI".to_owned()];
-        let overlay = volumes::overlay(&image, &on_grid, &Caption { lines })?;
+        let overlay = volumes::overlay(&image, &on_grid, &Caption { lines }, Style::Heat)?;
         volumes::write_png(&picture, &overlay.into())?;
 
         println!("layer {}:", map.layer());

@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::inject::{AttentionMap, Injected, MapSize, Options, inject};
 use crate::methods::{Backend, Target};
 use crate::torch::{Model, Network, to_array};
-use crate::volumes::{self, Caption, Input, MapType, Prepared};
+use crate::volumes::{self, Caption, Input, MapType, Prepared, Style};
 
 pub fn run(arguments: &MapArguments) -> Result<ExitCode> {
     let start = Instant::now();
@@ -192,7 +192,7 @@ impl<'a> Job<'a> {
             let caption = self.caption(loaded, &stem, map);
             let sample = map.values().index_axis(Axis(0), 0);
             let on_grid = prepared.grid.restore(sample.index_axis(Axis(0), 0));
-            let image = volumes::overlay(&input, &on_grid, &caption)?;
+            let image = volumes::overlay(&input, &on_grid, &caption, Style::Heat)?;
             volumes::write_png(&picture, &image.into())?;
             outputs.push(picture);
         }

@@ -26,7 +26,7 @@ pub use affine::Orientation;
 pub use card::{AxisOrder, Card, Color, InputCard, Nan, PerChannel, Sampling, Step, Voxels};
 pub use grid::Grid;
 pub use npy::{read_npy, write_npy};
-pub use picture::{Caption, overlay};
+pub use picture::{Caption, Style, overlay};
 pub use prepare::Prepared;
 pub use raster::{Image, write_png};
 pub use volume::Volume;

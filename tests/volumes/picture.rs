@@ -1,7 +1,7 @@
 //! Pictures: the attention is shown on the side where it is.
 
 use image::RgbImage;
-use medcam::volumes::{Caption, Card, Image, Input, Volume, overlay};
+use medcam::volumes::{Caption, Card, Image, Input, Style, Volume, overlay};
 use ndarray::{Array3, ArrayD};
 use nifti::NiftiHeader;
 
@@ -64,9 +64,10 @@ fn red_centre(picture: &RgbImage, from: u32, to: u32) -> [f64; 2] {
 fn attention_is_shown_on_its_side() {
     let volume = turned_cube();
     let input = Input::Volume(volume.clone());
-    let middle = overlay(&input, &ball(&volume, [0.0; 3]), &caption()).unwrap();
+    let middle = overlay(&input, &ball(&volume, [0.0; 3]), &caption(), Style::Heat).unwrap();
     // 25 mm to the left, 30 to the front, 15 up.
-    let moved = overlay(&input, &ball(&volume, [-25.0, 30.0, 15.0]), &caption()).unwrap();
+    let moved =
+        overlay(&input, &ball(&volume, [-25.0, 30.0, 15.0]), &caption(), Style::Heat).unwrap();
     assert_eq!(middle.dimensions(), moved.dimensions());
 
     // Three equal squares, then the colour bar.
@@ -90,13 +91,64 @@ fn attention_is_shown_on_its_side() {
 fn a_map_of_zeros_colours_nothing_but_the_bar() {
     let volume = turned_cube();
     let zeros = Array3::zeros((48, 96, 24));
-    let picture = overlay(&Input::Volume(volume), &zeros, &caption()).unwrap();
+    let picture = overlay(&Input::Volume(volume), &zeros, &caption(), Style::Heat).unwrap();
     let slices = picture.width() - 36 - 120;
     let coloured = picture
         .enumerate_pixels()
         .filter(|(x, _, p)| *x < slices && (i32::from(p[0]) - i32::from(p[2])).abs() > 20)
         .count();
     assert_eq!(coloured, 0);
+}
+
+#[test]
+fn a_signed_map_is_gray_with_its_zero_in_the_middle() {
+    // Most voxels 0.3, which is then where the gradient is 0; ten above, and ten below as far.
+    let mut map = Array3::from_elem((1, 20, 30), 0.3);
+    map.slice_mut(ndarray::s![0, 4..6, 5..10]).fill(0.5);
+    map.slice_mut(ndarray::s![0, 14..16, 20..25]).fill(0.1);
+    let image = Input::Image(Image { data: Array3::from_elem((1, 20, 30), 0.9) });
+    let picture = overlay(&image, &map, &Caption::default(), Style::Gray).unwrap();
+    assert!(picture.pixels().all(|p| p[0].abs_diff(p[1]) < 8 && p[1].abs_diff(p[2]) < 8));
+
+    // Two slices, each 20 pixels from its marks' room, at one scale; the second is the map.
+    let place = |value: u8| {
+        let bar = picture.width() - 36 - 120;
+        let places = picture.enumerate_pixels().filter(|(x, y, pixel)| {
+            (picture.width() / 2..bar - 20).contains(x) && *y > 100 && pixel[0] == value
+        });
+        let (mut sum, mut count) = ([0.0; 2], 0.0);
+        for (x, y, _) in places {
+            sum = [sum[0] + f64::from(x), sum[1] + f64::from(y)];
+            count += 1.0;
+        }
+        assert!(count > 100.0, "{value}: {count}");
+        (sum.map(|s| s / count), count)
+    };
+    let ([middle, white, black], gray) = {
+        let (middle, gray) = place(128);
+        ([middle, place(255).0, place(0).0], gray)
+    };
+    assert!(white[0] < middle[0] && white[1] < middle[1]);
+    assert!(black[0] > middle[0] && black[1] > middle[1]);
+    assert!(gray > 10_000.0);
+}
+
+#[test]
+fn the_planes_go_through_what_matters_whatever_its_sign() {
+    let volume = turned_cube();
+    let input = Input::Volume(volume.clone());
+    let signed = |place: [f64; 3], sign: f32| ball(&volume, place).mapv(|v| 0.5 + sign * v * 0.5);
+    let picture = |map| overlay(&input, &map, &Caption::default(), Style::Gray).unwrap();
+    let [bright, dark] = [1.0, -1.0].map(|sign| picture(signed([-25.0, 30.0, 15.0], sign)));
+    let middle = picture(signed([0.0; 3], 1.0));
+    assert_eq!(bright.dimensions(), dark.dimensions());
+    // The upper half, the image with its titles and marks, is the same for both signs.
+    let upper = |picture: &RgbImage| {
+        let half = picture.height() / 2;
+        image::imageops::crop_imm(picture, 0, 0, picture.width() - 150, half).to_image()
+    };
+    assert_eq!(upper(&bright), upper(&dark));
+    assert_ne!(upper(&bright), upper(&middle));
 }
 
 #[test]
@@ -121,14 +173,11 @@ fn every_kind_of_input_has_a_picture() {
     for (input, map) in cases {
         let long =
             Caption { lines: vec!["long ".repeat(100), String::new(), "ü€ \u{1f9e0}".into()] };
-        for caption in [&Caption::default(), &long] {
-            let picture = overlay(&input, &map, caption).unwrap();
-            assert!(picture.width() >= 900 && picture.width() < 2500, "{:?}", picture.dimensions());
-            assert!(
-                picture.height() > 300 && picture.height() < 1000,
-                "{:?}",
-                picture.dimensions()
-            );
+        for style in [Style::Heat, Style::Gray] {
+            for caption in [&Caption::default(), &long] {
+                let (width, height) = overlay(&input, &map, caption, style).unwrap().dimensions();
+                assert!((900..2500).contains(&width) && (300..1100).contains(&height));
+            }
         }
     }
     for (input, map) in [
@@ -139,7 +188,7 @@ fn every_kind_of_input_has_a_picture() {
         (image(0), Array3::ones((1, 20, 30))),
         (array(&[1, 1, 0, 9]), Array3::ones((1, 0, 9))),
     ] {
-        assert!(overlay(&input, &map, &caption()).unwrap_err().is_input());
+        assert!(overlay(&input, &map, &caption(), Style::Heat).unwrap_err().is_input());
         if let Input::Image(Image { data }) = &input {
             let prepared = Card::default().prepare(&input, Some(2));
             assert_eq!(prepared.is_err(), data.is_empty());

@@ -2,7 +2,8 @@
 
 use ndarray::{ArrayView3, Axis};
 
-use super::panel::{self, Panel, Plane, Window};
+use super::panel::{Layer, Panel, Plane};
+use super::{Style, layers};
 use crate::volumes::affine::{self, Orientation};
 use crate::volumes::{Volume, grid};
 
@@ -16,19 +17,21 @@ const PLANES: [(&str, usize, usize, usize, [char; 4]); 3] = [
     ("sagittal", 0, 1, 2, ['P', 'A', 'S', 'I']),
 ];
 
-/// The panels of `image` and `map`, both in the volume's voxel order.
+/// The rows of panels of `image` and `map`, both in the volume's voxel order.
 ///
 /// A volume of one slice gives that slice, first without and then with the map.
 pub(super) fn panels(
     volume: &Volume,
     image: ArrayView3<'_, f32>,
     map: ArrayView3<'_, f32>,
-) -> Vec<Panel> {
+    style: Style,
+) -> Vec<Vec<Panel>> {
     let axes = Orientation::RAS.axes_from(&Orientation::of(&volume.affine));
     let turned = |voxels| grid::to_model(ArrayView3::insert_axis(voxels, Axis(0)), &axes);
     let (image, map) = (turned(image), turned(map));
     let (image, map) = (image.index_axis(Axis(0), 0), map.index_axis(Axis(0), 0));
-    let centre = panel::centre_of_attention(map);
+    let single: Vec<_> = PLANES.iter().filter(|plane| image.shape()[plane.1] == 1).collect();
+    let (layers, centre) = layers(image, map, style, single.len() == 1);
     let spacing_mm = axes.map(|(axis, _)| volume.spacing_mm[axis]);
 
     // The same voxel in the file's own index, and where it lies in the scanner.
@@ -40,9 +43,8 @@ pub(super) fn panels(
     let place = affine::apply(&volume.affine, index.map(|i| i as f64));
     let place_mm = place.map(|x| x * volume.unit_mm());
 
-    let window = Window::of(image);
     let draw = |(name, through, right, up, sides): (&str, usize, usize, usize, [char; 4]),
-                with_map: bool| {
+                layer: &Layer<'_>| {
         let plane = Plane { through, right, down: up, up: true };
         let (axis, _) = axes[through];
         let title = format!(
@@ -52,18 +54,19 @@ pub(super) fn panels(
             ["i", "j", "k"][axis],
             index[axis],
         );
-        let map = with_map.then_some(map);
-        let mut panel = plane.panel(&title, image, map, &window, centre, spacing_mm);
+        let mut panel = plane.panel(&title, layer, centre, spacing_mm);
         panel.sides = Some(sides);
         panel
     };
-    let single = |plane: &&(&str, usize, usize, usize, [char; 4])| image.shape()[plane.1] == 1;
-    match PLANES.iter().filter(single).collect::<Vec<_>>()[..] {
+    match single[..] {
         [&plane] => {
-            let mut plain = draw(plane, false);
-            plain.cross = None;
-            vec![plain, draw(plane, true)]
+            let mut row: Vec<_> = layers.iter().map(|layer| draw(plane, layer)).collect();
+            row[0].cross = None;
+            vec![row]
         }
-        _ => PLANES.iter().map(|&plane| draw(plane, true)).collect(),
+        _ => layers
+            .iter()
+            .map(|layer| PLANES.iter().map(|&plane| draw(plane, layer)).collect())
+            .collect(),
     }
 }

@@ -1,15 +1,17 @@
-//! Panels in a row, caption above, colour bar beside.
+//! Panels in rows, caption above, colour bar beside.
 
 use image::RgbImage;
 use image::imageops::{FilterType, resize};
 
-use super::Caption;
 use super::canvas::{Align, BACKGROUND, Canvas, FAINT, MARK, TEXT, over};
 use super::panel::Panel;
+use super::{Caption, Style};
 use crate::error::Result;
 
-/// The slices together are at most this wide and high, in pixels.
+/// The slices of a row together are at most this wide and high, in pixels.
 const ROOM: [f64; 2] = [1200.0, 620.0];
+/// As high are the slices at most where there are several rows.
+const ROOM_OF_ROWS: f64 = 340.0;
 const MARGIN: i64 = 36;
 /// Around every slice, for its letters and marks.
 const FRAME: i64 = 30;
@@ -25,25 +27,33 @@ const BAR_CELL: i64 = 120;
 const LEAST_WIDTH: i64 = 900;
 
 /// Draws everything.
-pub(super) fn compose(panels: &[Panel], caption: &Caption, footer: &str) -> Result<RgbImage> {
+pub(super) fn compose(
+    rows: &[Vec<Panel>],
+    caption: &Caption,
+    footer: &str,
+    style: Style,
+) -> Result<RgbImage> {
     let measure = Canvas::new(1, 1)?;
-    let sizes = pixel_sizes(panels);
-    let cells: Vec<i64> = panels
-        .iter()
-        .zip(&sizes)
-        .map(|(panel, size)| {
-            let title = whole(measure.width(&panel.title, TITLE));
-            (i64::from(size[0]) + 2 * FRAME).max(title) + GAP
-        })
-        .collect();
-    let row_height = sizes.iter().map(|size| i64::from(size[1])).max().unwrap_or(0).max(BAR[1]);
-    let width = (2 * MARGIN + cells.iter().sum::<i64>() + BAR_CELL).max(LEAST_WIDTH);
+    let rows = sized(rows);
+    let cell = |panel: &Panel, size: [u32; 2]| {
+        let title = whole(measure.width(&panel.title, TITLE));
+        (i64::from(size[0]) + 2 * FRAME).max(title) + GAP
+    };
+    let row_width = |row: &Row<'_>| row.iter().map(|&(panel, size)| cell(panel, size)).sum::<i64>();
+    let row_height = |row: &Row<'_>| {
+        let slice = row.iter().map(|(_, size)| i64::from(size[1])).max().unwrap_or(0);
+        slice.max(BAR[1] / rows.len() as i64)
+    };
+    let widest = rows.iter().map(row_width).max().unwrap_or(0);
+    let heights: Vec<i64> = rows.iter().map(row_height).collect();
+    let width = (2 * MARGIN + widest + BAR_CELL).max(LEAST_WIDTH);
     let extra = caption.lines.len().saturating_sub(1);
     let caption_height = whole(HEAD * 1.5) + whole(LINE * 1.45) * extra as i64 + 8;
     let top = MARGIN + if caption.lines.is_empty() { 0 } else { caption_height };
-    let row = top + whole(TITLE * 1.6) + FRAME;
+    let title_height = whole(TITLE * 1.6) + FRAME;
+    let rows_height = heights.iter().map(|height| title_height + height + FRAME).sum::<i64>();
     let footer_height = if footer.is_empty() { 0 } else { whole(SMALL * 1.6) };
-    let height = row + row_height + FRAME + footer_height + MARGIN - 12;
+    let height = top + rows_height + footer_height + MARGIN - 12;
     let mut canvas = Canvas::new(pixels(width), pixels(height))?;
 
     let mut y = MARGIN - 8;
@@ -52,35 +62,43 @@ pub(super) fn compose(panels: &[Panel], caption: &Caption, footer: &str) -> Resu
         canvas.write_within(line, size, [MARGIN, y], (width - 2 * MARGIN) as f32, colour);
         y += whole(size * 1.45);
     }
-    let spare = width - 2 * MARGIN - BAR_CELL - cells.iter().sum::<i64>();
-    let mut x = MARGIN + spare / 2;
-    for ((panel, size), cell) in panels.iter().zip(sizes).zip(cells) {
-        let centre = x + cell / 2;
-        canvas.write(&panel.title, TITLE, [centre, top], Align::Centre, TEXT);
-        let [w, h] = size.map(i64::from);
-        draw_panel(&mut canvas, panel, size, [centre - w / 2, row + (row_height - h) / 2]);
-        x += cell;
+    let spare = width - 2 * MARGIN - BAR_CELL - widest;
+    let mut row_top = top;
+    for (row, row_height) in rows.iter().zip(heights) {
+        let mut x = MARGIN + spare / 2;
+        for &(panel, size) in row {
+            let centre = x + cell(panel, size) / 2;
+            canvas.write(&panel.title, TITLE, [centre, row_top], Align::Centre, TEXT);
+            let [w, h] = size.map(i64::from);
+            let slice_top = row_top + title_height + (row_height - h) / 2;
+            draw_panel(&mut canvas, panel, size, [centre - w / 2, slice_top]);
+            x += cell(panel, size);
+        }
+        row_top += title_height + row_height + FRAME;
     }
-    let bar_top = row + (row_height - BAR[1]) / 2;
-    draw_bar(&mut canvas, [width - MARGIN - spare / 2 - BAR_CELL + 30, bar_top]);
+    let bar_top = top + title_height + (rows_height - title_height - FRAME - BAR[1]) / 2;
+    draw_bar(&mut canvas, [width - MARGIN - spare / 2 - BAR_CELL + 30, bar_top], style);
     canvas.write(footer, SMALL, [MARGIN, height - MARGIN - 6], Align::Left, FAINT);
     Ok(canvas.picture)
 }
 
-/// Width and height of each slice on the picture, all at the same scale.
+/// Slices with their width and height on the picture.
+type Row<'a> = Vec<(&'a Panel, [u32; 2])>;
+
+/// All slices at the same scale.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within ROOM")]
-fn pixel_sizes(panels: &[Panel]) -> Vec<[u32; 2]> {
-    let millimetres: Vec<[f64; 2]> = panels
-        .iter()
-        .map(|panel| {
-            let [dx, dy] = panel.pixel_mm;
-            [f64::from(panel.base.width()) * dx, f64::from(panel.base.height()) * dy]
-        })
-        .collect();
-    let total: f64 = millimetres.iter().map(|size| size[0]).sum();
-    let highest = millimetres.iter().map(|size| size[1]).fold(0.0, f64::max);
-    let scale = (ROOM[0] / total).min(ROOM[1] / highest);
-    millimetres.iter().map(|size| size.map(|mm| (mm * scale).round().max(1.0) as u32)).collect()
+fn sized(rows: &[Vec<Panel>]) -> Vec<Row<'_>> {
+    let millimetres = |panel: &Panel| {
+        let [dx, dy] = panel.pixel_mm;
+        [f64::from(panel.base.width()) * dx, f64::from(panel.base.height()) * dy]
+    };
+    let width = |row: &Vec<Panel>| row.iter().map(|panel| millimetres(panel)[0]).sum::<f64>();
+    let widest = rows.iter().map(width).fold(0.0, f64::max);
+    let highest = rows.iter().flatten().map(|panel| millimetres(panel)[1]).fold(0.0, f64::max);
+    let room = if rows.len() == 1 { ROOM[1] } else { ROOM_OF_ROWS };
+    let scale = (ROOM[0] / widest).min(room / highest);
+    let size = |panel| millimetres(panel).map(|mm| (mm * scale).round().max(1.0) as u32);
+    rows.iter().map(|row| row.iter().map(|panel| (panel, size(panel))).collect()).collect()
 }
 
 fn draw_panel(canvas: &mut Canvas, panel: &Panel, [width, height]: [u32; 2], [x, y]: [i64; 2]) {
@@ -120,15 +138,23 @@ fn draw_panel(canvas: &mut Canvas, panel: &Panel, [width, height]: [u32; 2], [x,
     }
 }
 
-/// The colours from 0 to 1 as they look over middle gray.
-fn draw_bar(canvas: &mut Canvas, [x, y]: [i64; 2]) {
+/// The colours from 0 to 1 as they look over middle gray, or the grays.
+fn draw_bar(canvas: &mut Canvas, [x, y]: [i64; 2], style: Style) {
     let [width, height] = BAR;
+    let labels: &[&str] = match style {
+        Style::Heat => &["1", "0.75", "0.5", "0.25", "0"],
+        Style::Gray => &["+", "0", "\u{2212}"],
+    };
     for row in 0..height {
         let value = 1.0 - row as f32 / (height - 1) as f32;
-        canvas.fill([x, y + row], [width, 1], over([0.5; 3], value));
+        let colour = match style {
+            Style::Heat => over([0.5; 3], value),
+            Style::Gray => over([value; 3], 0.0),
+        };
+        canvas.fill([x, y + row], [width, 1], colour);
     }
-    for (tick, label) in ["1", "0.75", "0.5", "0.25", "0"].into_iter().enumerate() {
-        let at = y + tick as i64 * (height - 1) / 4;
+    for (tick, label) in labels.iter().enumerate() {
+        let at = y + tick as i64 * (height - 1) / (labels.len() as i64 - 1);
         canvas.fill([x + width, at - 1], [6, 2], TEXT);
         canvas.write(label, SMALL, [x + width + 12, at - 9], Align::Left, TEXT);
     }

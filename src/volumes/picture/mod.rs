@@ -8,7 +8,7 @@ mod panel;
 use image::RgbImage;
 use ndarray::{Array3, ArrayView3, Axis, Ix3, Ix4};
 
-use self::panel::{Panel, Plane, Window};
+use self::panel::{Layer, Panel, Plane, Window};
 use super::{Image, Input};
 use crate::error::{Error, Result};
 use crate::ops::{Interpolation, resample};
@@ -21,12 +21,25 @@ pub struct Caption {
     pub lines: Vec<String>,
 }
 
-/// A picture of `map`, in colour, over the image it explains, in gray.
+/// How a picture shows a map.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Style {
+    /// In colour over the image: for maps that say where and how much, such as Grad-CAM's.
+    #[default]
+    Heat,
+    /// In gray apart from the image: for maps as fine as the image and with a sign, such as Guided
+    /// Backpropagation's. Where the map is as its median it is middle gray: there the image does not
+    /// matter. Where it is bright, a brighter voxel speaks for what is explained; where it is dark, a
+    /// darker one. The 0.5 % of all other values that are farthest from the median are black or white.
+    Gray,
+}
+
+/// A picture of `map` with the image that it explains, in gray.
 ///
 /// | input | picture |
 /// |---|---|
-/// | volume | axial, coronal and sagittal slice through the centre of attention |
-/// | volume of one slice, image | the slice or image, beside it the same with the map |
+/// | volume | axial, coronal and sagittal slice through the centre of attention; [`Style::Gray`]: below them the same of the map |
+/// | volume of one slice, image | the slice or image, beside it the same with the map, or the map |
 /// | array | the same, without anatomical labels; it must hold one sample |
 ///
 /// Volumes are shown in RAS axes, with anterior and superior up, in neurological convention: the
@@ -35,9 +48,9 @@ pub struct Caption {
 /// scanner's coordinate of the centre of attention, the index beside them is the file's own.
 /// Lengths are true in millimetres.
 /// The centre of attention is the mean position, weighted by the map, of the values above half
-/// the map's maximum; without any, the centre of the image. The gray image is windowed to its 1st
-/// and 99th percentile. The map's colour (Turbo, up to its bright red) and its opacity grow with its value, which should
-/// lie within `0..=1`.
+/// the map's maximum (of a gray map, of its distances from middle gray); without any, the centre of
+/// the image. The gray image is windowed to its 1st and 99th percentile. A heat map's colour (Turbo,
+/// up to its bright red) and its opacity grow with its value, which should lie within `0..=1`.
 ///
 /// `map` is in the image's voxel order, as [`Grid::restore`](super::Grid::restore) gives it
 /// (`(1, H, W)` for a 2D image); of another size, it is resampled linearly.
@@ -50,15 +63,20 @@ pub struct Caption {
 /// # Example
 ///
 /// ```
-/// use medcam::volumes::{Caption, Image, Input, overlay};
+/// use medcam::volumes::{Caption, Image, Input, Style, overlay};
 ///
 /// let image = Input::Image(Image { data: ndarray::Array3::from_elem((1, 40, 60), 0.5) });
 /// let map = ndarray::Array3::from_shape_fn((1, 40, 60), |(_, _, x)| x as f32 / 59.0);
 /// let caption = Caption { lines: vec!["class 1 · layer4".to_owned()] };
-/// let picture = overlay(&image, &map, &caption).unwrap();
+/// let picture = overlay(&image, &map, &caption, Style::Heat).unwrap();
 /// assert!(picture.width() >= 900);
 /// ```
-pub fn overlay(input: &Input, map: &Array3<f32>, caption: &Caption) -> Result<RgbImage> {
+pub fn overlay(
+    input: &Input,
+    map: &Array3<f32>,
+    caption: &Caption,
+    style: Style,
+) -> Result<RgbImage> {
     let shape = match input {
         Input::Volume(volume) => volume.data.shape(),
         Input::Image(image) => image.data.shape(),
@@ -67,13 +85,13 @@ pub fn overlay(input: &Input, map: &Array3<f32>, caption: &Caption) -> Result<Rg
     if shape.contains(&0) {
         return Err(Error::input("overlay", format!("the image is empty, with shape {shape:?}")));
     }
-    let (panels, footer) = match input {
+    let (rows, footer) = match input {
         Input::Volume(volume) => {
             let map = on_grid(map, volume.shape())?;
             let image = volume.data.index_axis(Axis(0), 0);
-            (anatomy::panels(volume, image, map.view()), anatomy::CONVENTION)
+            (anatomy::panels(volume, image, map.view(), style), anatomy::CONVENTION)
         }
-        Input::Image(image) => (picture_panels(image, map)?, ""),
+        Input::Image(image) => (vec![picture_panels(image, map, style)?], ""),
         Input::Array(array) => {
             let refuse = || {
                 let shape = array.shape();
@@ -94,7 +112,7 @@ pub fn overlay(input: &Input, map: &Array3<f32>, caption: &Caption) -> Result<Rg
                         let window = Window::of(channel.view().insert_axis(Axis(0)));
                         channel.mapv_inplace(|v| window.apply(v));
                     }
-                    (picture_panels(&Image { data }, map)?, "")
+                    (vec![picture_panels(&Image { data }, map, style)?], "")
                 }
                 (true, 5) => {
                     let sample = sample.index_axis_move(Axis(0), 0);
@@ -102,17 +120,40 @@ pub fn overlay(input: &Input, map: &Array3<f32>, caption: &Caption) -> Result<Rg
                     let image = sample.index_axis_move(Axis(0), 0);
                     let (d, h, w) = image.dim();
                     let map = on_grid(map, [d, h, w])?;
-                    (array_panels(image, map.view()), "")
+                    (array_panels(image, map.view(), style), "")
                 }
                 _ => return Err(refuse()),
             }
         }
     };
-    layout::compose(&panels, caption, footer)
+    layout::compose(&rows, caption, footer, style)
 }
 
-/// The image, and the image with its map.
-fn picture_panels(image: &Image, map: &Array3<f32>) -> Result<Vec<Panel>> {
+/// What one row of slices after the other shows, and the centre of attention.
+fn layers<'a>(
+    image: ArrayView3<'a, f32>,
+    map: ArrayView3<'a, f32>,
+    style: Style,
+    image_first: bool,
+) -> (Vec<Layer<'a>>, [usize; 3]) {
+    let layer = |map| Layer { values: image, window: Window::of(image), map };
+    match style {
+        Style::Heat => {
+            let first = image_first.then(|| layer(None));
+            let layers = first.into_iter().chain([layer(Some(map))]).collect();
+            (layers, panel::centre_of_attention(map))
+        }
+        Style::Gray => {
+            let window = Window::about_zero(map);
+            let strength = map.mapv(|value| window.strength(value));
+            let centre = panel::centre_of_attention(strength.view());
+            (vec![layer(None), Layer { values: map, window, map: None }], centre)
+        }
+    }
+}
+
+/// The image, and the image with its map or the map.
+fn picture_panels(image: &Image, map: &Array3<f32>, style: Style) -> Result<Vec<Panel>> {
     let (channels, height, width) = image.data.dim();
     if map.dim().0 != 1 {
         let shape = map.shape();
@@ -127,22 +168,35 @@ fn picture_panels(image: &Image, map: &Array3<f32>) -> Result<Vec<Panel>> {
         }
     };
     let base = Panel::new("image", shown.clone(), [1.0; 2]);
-    let over = Panel::new("attention", shown, [1.0; 2]);
-    Ok(vec![base, over.with_map(panel::from_plane(map.index_axis(Axis(0), 0)))])
+    let plane = map.index_axis(Axis(0), 0);
+    let attention = match style {
+        Style::Heat => Panel::new("attention", shown, [1.0; 2]).with_map(panel::from_plane(plane)),
+        Style::Gray => {
+            let gray = panel::from_gray(plane, &Window::about_zero(map.view()));
+            Panel::new("attention", gray, [1.0; 2])
+        }
+    };
+    Ok(vec![base, attention])
 }
 
 /// The three planes of `(D, H, W)` through the centre of attention; the last axis runs right.
-fn array_panels(image: ArrayView3<'_, f32>, map: ArrayView3<'_, f32>) -> Vec<Panel> {
-    let window = Window::of(image);
-    let centre = panel::centre_of_attention(map);
+fn array_panels(
+    image: ArrayView3<'_, f32>,
+    map: ArrayView3<'_, f32>,
+    style: Style,
+) -> Vec<Vec<Panel>> {
+    let (layers, centre) = layers(image, map, style, false);
     let names = ["D", "H", "W"];
     let planes = [(0, 2, 1), (1, 2, 0), (2, 1, 0)];
-    let slices = planes.map(|(through, right, down)| {
-        let plane = Plane { through, right, down, up: false };
-        let title = format!("{} = {}", names[through], centre[through]);
-        plane.panel(&title, image, Some(map), &window, centre, [1.0; 3])
-    });
-    slices.into()
+    let row = |layer: &Layer<'_>| {
+        let slices = planes.map(|(through, right, down)| {
+            let plane = Plane { through, right, down, up: false };
+            let title = format!("{} = {}", names[through], centre[through]);
+            plane.panel(&title, layer, centre, [1.0; 3])
+        });
+        slices.into()
+    };
+    layers.iter().map(row).collect()
 }
 
 fn on_grid(map: &Array3<f32>, size: [usize; 3]) -> Result<Array3<f32>> {

@@ -9,6 +9,13 @@ use crate::volumes::intensity::percentile;
 pub(super) type Gray = ImageBuffer<Luma<f32>, Vec<f32>>;
 pub(super) type Colour = ImageBuffer<Rgb<f32>, Vec<f32>>;
 
+/// What is shown slice by slice: gray values, and a map over them.
+pub(super) struct Layer<'a> {
+    pub(super) values: ArrayView3<'a, f32>,
+    pub(super) window: Window,
+    pub(super) map: Option<ArrayView3<'a, f32>>,
+}
+
 /// A slice with what is drawn around it.
 pub(super) struct Panel {
     pub(super) title: String,
@@ -46,21 +53,19 @@ pub(super) struct Plane {
 }
 
 impl Plane {
-    /// The slice of `image` at `centre`, with the map if one is given.
+    /// The slice at `centre`.
     pub(super) fn panel(
         self,
         title: &str,
-        image: ArrayView3<'_, f32>,
-        map: Option<ArrayView3<'_, f32>>,
-        window: &Window,
+        layer: &Layer<'_>,
         centre: [usize; 3],
         spacing_mm: [f64; 3],
     ) -> Panel {
-        let slice = self.slice(image, centre);
+        let slice = self.slice(layer.values, centre);
         let row = if self.up { slice.dim().0 - 1 - centre[self.down] } else { centre[self.down] };
         let pixel_mm = [spacing_mm[self.right], spacing_mm[self.down]];
-        let mut panel = Panel::new(title, from_gray(slice, window), pixel_mm);
-        panel.map = map.map(|map| from_plane(self.slice(map, centre)));
+        let mut panel = Panel::new(title, from_gray(slice, &layer.window), pixel_mm);
+        panel.map = layer.map.map(|map| from_plane(self.slice(map, centre)));
         panel.cross = Some([centre[self.right] as f64 + 0.5, row as f64 + 0.5]);
         panel
     }
@@ -76,24 +81,38 @@ impl Plane {
     }
 }
 
-/// The gray values between black and white: the 1st and the 99th percentile of at most a million
-/// voxels, evenly spread.
+/// The gray values between black and white.
 pub(super) struct Window {
     low: f32,
     range: f32,
 }
 
 impl Window {
+    /// From the 1st to the 99th percentile.
     pub(super) fn of(values: ArrayView3<'_, f32>) -> Self {
-        let step = values.len().div_ceil(1_000_000).max(1);
-        let spread = values.iter().copied().step_by(step);
-        let mut finite: Vec<f32> = spread.filter(|v| v.is_finite()).collect();
+        let mut finite = spread(values);
         let [mut low, mut high] = [1.0, 99.0].map(|p| percentile(&mut finite, p));
         if high <= low {
             // Hardly any of the image differs from its background: all of the range.
             (low, high) = finite.iter().fold((low, high), |(l, h), &v| (l.min(v), h.max(v)));
         }
         Self { low, range: high - low }
+    }
+
+    /// For a signed map that was brought to another range: its zero, which is the median since most
+    /// voxels hardly matter, is middle gray; one in 200 of the others is black or white.
+    pub(super) fn about_zero(map: ArrayView3<'_, f32>) -> Self {
+        let mut values = spread(map);
+        let zero = percentile(&mut values, 50.0);
+        let mut others: Vec<f32> =
+            values.iter().map(|v| (v - zero).abs()).filter(|&v| v > 0.0).collect();
+        let reach = percentile(&mut others, 99.5);
+        Self { low: zero - reach, range: 2.0 * reach }
+    }
+
+    /// How far from the middle of the window, within `0..=1`.
+    pub(super) fn strength(&self, value: f32) -> f32 {
+        (2.0 * self.apply(value) - 1.0).abs()
     }
 
     /// A constant image is middle gray.
@@ -104,6 +123,12 @@ impl Window {
             false => 0.0,
         }
     }
+}
+
+/// The finite ones of at most a million values, evenly spread.
+fn spread(values: ArrayView3<'_, f32>) -> Vec<f32> {
+    let step = values.len().div_ceil(1_000_000).max(1);
+    values.iter().copied().step_by(step).filter(|v| v.is_finite()).collect()
 }
 
 /// The mean position of the values above half the maximum, weighted by them.
