@@ -19,12 +19,13 @@
 //! | `load`, `inject`, `Options` | TorchScript models, and which layers and targets to explain |
 //! | `Network`, `Tape` | the same for networks written in Rust |
 //! | [`volumes`] | NIfTI, PNG and npy in; model cards; maps back onto the image's grid; pictures |
+//! | [`evaluation`] | maps scored against masks: overlap, pointing game, relevance mass and rank |
 //! | [`ops`] | the numerics alone, on slices, without libtorch |
 //! | `device` | CUDA devices, for the same numerics on device memory |
 //!
 //! Features, all on by default: `torch` (everything that runs a network), `cuda` (kernels for NVIDIA
 //! devices; building takes no toolkit, and programs run where no driver is) and `cli` (the `medcam`
-//! program). Without them [`ops`] and [`volumes`] remain, and nothing links libtorch.
+//! program). Without them [`ops`], [`volumes`] and [`evaluation`] remain, and nothing links libtorch.
 //!
 //! How it works, and why so: `docs/DESIGN.md` in the repository.
 
@@ -34,6 +35,7 @@ pub mod cli;
 pub mod device;
 pub mod element;
 mod error;
+pub mod evaluation;
 #[cfg(feature = "torch")]
 mod inject;
 #[cfg(feature = "torch")]

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Rooms, and the rooms that each may use (itself aside).
-const ROOMS: [(&str, &[&str]); 11] = [
+const ROOMS: [(&str, &[&str]); 12] = [
     ("error", &[]),
     ("vectors", &[]),
     ("shape", &["error"]),
@@ -15,10 +15,11 @@ const ROOMS: [(&str, &[&str]); 11] = [
     ("element", &["device", "vectors"]),
     ("ops", &["error", "vectors", "element", "shape", "device"]),
     ("volumes", &["error", "ops"]),
+    ("evaluation", &["error", "ops", "volumes"]),
     ("torch", &["error", "element", "shape", "device", "ops"]),
     ("methods", &["error", "device", "ops", "torch"]),
-    ("inject", &["error", "device", "ops", "torch", "methods", "volumes"]),
-    ("cli", &["error", "device", "ops", "torch", "methods", "volumes", "inject"]),
+    ("inject", &["error", "device", "ops", "torch", "methods", "volumes", "evaluation"]),
+    ("cli", &["error", "device", "ops", "torch", "methods", "volumes", "evaluation", "inject"]),
 ];
 
 /// Rooms that may use libtorch's tensors.

@@ -53,7 +53,6 @@ impl Error {
     }
 
     /// An option, flag or combination of them that makes no sense.
-    #[cfg(feature = "torch")]
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self::new(Kind::Usage, message)
     }

@@ -1,0 +1,197 @@
+//! The scores of a study, and their means.
+
+use ndarray::ArrayView3;
+
+use super::masks::Masks;
+use super::metric::{Metric, Threshold};
+use super::prepared::Prepared;
+use crate::error::Result;
+
+/// Scores maps against masks and keeps the scores.
+///
+/// # Example
+///
+/// One mask with a label per class:
+///
+/// ```
+/// use medcam::evaluation::{Evaluator, Metric, Threshold};
+/// use ndarray::array;
+///
+/// let labels = array![[[0.0, 2.0], [1.0, 2.0]]];
+/// let map = array![[[0.1, 1.0], [0.2, 0.9]]];
+/// let mut evaluator = Evaluator::new(vec![Metric::Iou], Threshold::Value(0.5));
+/// assert_eq!(evaluator.add(map.view(), labels.view(), "up2", Some(2), "scan-1")?, [1.0]);
+/// assert_eq!(evaluator.add(map.view(), labels.view(), "up2", Some(1), "scan-1")?, [0.0]);
+/// assert_eq!(evaluator.means().len(), 2);
+/// # Ok::<(), medcam::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Evaluator {
+    pub(super) metrics: Vec<Metric>,
+    threshold: Threshold,
+    masks: Masks,
+    layer_order: Vec<String>,
+    scores: Vec<Score>,
+}
+
+/// One score of one map.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Score {
+    /// The metric's name.
+    pub metric: String,
+    /// The score; NaN where it is not defined.
+    pub score: f64,
+    /// The layer whose map it was.
+    pub layer: String,
+    /// The class that was explained.
+    pub class: Option<usize>,
+    /// What was evaluated, such as the stem of a file.
+    pub name: String,
+}
+
+/// The mean over all names of one metric, layer and class.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct MeanScore {
+    /// The metric's name.
+    pub metric: String,
+    /// The mean of the scores that are defined; NaN if none is.
+    pub mean: f64,
+    /// The layer.
+    pub layer: String,
+    /// The class.
+    pub class: Option<usize>,
+    /// How many scores the mean is of.
+    pub count: usize,
+    /// How many more were NaN, and so no part of it.
+    pub undefined: usize,
+}
+
+impl Evaluator {
+    /// For these metrics, at this threshold.
+    pub fn new(metrics: Vec<Metric>, threshold: Threshold) -> Self {
+        let (masks, layer_order, scores) = (Masks::default(), Vec::new(), Vec::new());
+        Self { metrics, threshold, masks, layer_order, scores }
+    }
+
+    /// How masks are read, if their values shall not tell.
+    #[must_use]
+    pub fn masks(mut self, masks: Masks) -> Self {
+        self.masks = masks;
+        self
+    }
+
+    /// The order of layers in the means and their plot, such as that of the model. Layers that are not
+    /// among `names` come last, in the order in which they were added, as all do without this.
+    #[must_use]
+    pub fn layer_order(mut self, names: Vec<String>) -> Self {
+        self.layer_order = names;
+        self
+    }
+
+    /// The scores of one map against a 0/1 mask, one per metric. Nothing is kept.
+    ///
+    /// | argument | shape | |
+    /// |---|---|---|
+    /// | `map` | `(D, H, W)` | any finite values; 2D has `D = 1` |
+    /// | `mask` | `(D', H', W')` | the map is resampled to it, as one of the same field of view |
+    ///
+    /// # Errors
+    ///
+    /// If map or mask has no voxels or a value that is not finite, the mask a value other than 0 and
+    /// 1, one is 2D and the other 3D, or the threshold is not in `[0, 1]`.
+    pub fn compute(&self, map: ArrayView3<'_, f32>, mask: ArrayView3<'_, f32>) -> Result<Vec<f64>> {
+        self.of_class(map, mask, None)
+    }
+
+    /// The scores of one map, one per metric; they are kept too.
+    ///
+    /// `class` is the one that the map explains; where the mask has a label for each class, its
+    /// voxels are chosen: see [`Masks`]. `name` tells which image this is.
+    ///
+    /// # Errors
+    ///
+    /// As [`Evaluator::compute`]; also if the mask does not fit the class. Nothing is kept then.
+    pub fn add(
+        &mut self,
+        map: ArrayView3<'_, f32>,
+        mask: ArrayView3<'_, f32>,
+        layer: &str,
+        class: Option<usize>,
+        name: &str,
+    ) -> Result<Vec<f64>> {
+        let scores = self.of_class(map, mask, class)?;
+        self.scores.extend(self.metrics.iter().zip(&scores).map(|(metric, &score)| Score {
+            metric: metric.to_string(),
+            score,
+            layer: layer.to_owned(),
+            class,
+            name: name.to_owned(),
+        }));
+        Ok(scores)
+    }
+
+    fn of_class(
+        &self,
+        map: ArrayView3<'_, f32>,
+        mask: ArrayView3<'_, f32>,
+        class: Option<usize>,
+    ) -> Result<Vec<f64>> {
+        let selected = self.masks.select(mask, class)?;
+        let prepared = Prepared::new(map, selected, mask.dim().into(), self.threshold)?;
+        self.metrics.iter().map(|metric| prepared.score(metric)).collect()
+    }
+
+    /// All scores, in the order in which they were added.
+    pub fn scores(&self) -> &[Score] {
+        &self.scores
+    }
+
+    /// The mean of each layer, class and metric over all names: layers by
+    /// [`Evaluator::layer_order`], classes and metrics in the order in which they were added.
+    pub fn means(&self) -> Vec<MeanScore> {
+        // In order of appearance; a study has few layers and classes.
+        let mut layers: Vec<&str> = Vec::new();
+        let mut means: Vec<MeanScore> = Vec::new();
+        for score in &self.scores {
+            if !layers.contains(&score.layer.as_str()) {
+                layers.push(&score.layer);
+            }
+            let same = |mean: &MeanScore| {
+                mean.layer == score.layer
+                    && mean.class == score.class
+                    && mean.metric == score.metric
+            };
+            let place = means.iter().position(same).unwrap_or_else(|| {
+                means.push(MeanScore {
+                    metric: score.metric.clone(),
+                    mean: 0.0,
+                    layer: score.layer.clone(),
+                    class: score.class,
+                    count: 0,
+                    undefined: 0,
+                });
+                means.len() - 1
+            });
+            let mean = &mut means[place];
+            if score.score.is_nan() {
+                mean.undefined += 1;
+            } else {
+                // A sum, until all are there.
+                mean.mean += score.score;
+                mean.count += 1;
+            }
+        }
+        for mean in &mut means {
+            mean.mean /= mean.count as f64;
+        }
+        let place = |name: &str| {
+            let known = self.layer_order.iter().position(|layer| layer == name);
+            (known.unwrap_or(usize::MAX), layers.iter().position(|&layer| layer == name))
+        };
+        // Stable: classes and metrics stay as they came.
+        means.sort_by_cached_key(|mean| place(&mean.layer));
+        means
+    }
+}

@@ -1,0 +1,178 @@
+//! What is measured, and what counts as attention.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use ndarray::ArrayView3;
+
+use crate::error::{Error, Result};
+
+/// What is measured; the table of [`evaluation`](crate::evaluation) has the formulas.
+///
+/// # Example
+///
+/// ```
+/// use medcam::evaluation::Metric;
+///
+/// assert_eq!("wioa".parse::<Metric>()?.to_string(), "wioa");
+/// let greatest = Metric::function("greatest_in_mask", |map, mask| {
+///     let inside = map.iter().zip(mask).filter(|(_, inside)| **inside != 0);
+///     inside.map(|(&value, _)| f64::from(value)).fold(0.0, f64::max)
+/// });
+/// assert_eq!(greatest.to_string(), "greatest_in_mask");
+/// # Ok::<(), medcam::Error>(())
+/// ```
+#[derive(Clone)]
+#[non_exhaustive]
+pub enum Metric {
+    /// `ioa`, intersection over attention: how much of the attention lies in the mask.
+    Ioa,
+    /// `wioa`, the same, each voxel weighted by its value. M3d-CAM's default.
+    WeightedIoa,
+    /// `iou`, intersection over union.
+    Iou,
+    /// `wiou`, the same of fuzzy sets, each voxel of attention a member by its value.
+    WeightedIou,
+    /// `pointing_game`: whether the greatest value lies in the mask. Of several greatest voxels, the
+    /// part in the mask. No margin round the mask is given, as in the paper.
+    PointingGame,
+    /// `relevance_mass`: how much of the map's total lies in the mask; no threshold.
+    ///
+    /// Of the map as it was, before min-max normalisation, which would take its least value off
+    /// everywhere; negative values count by their size.
+    RelevanceMass,
+    /// `relevance_rank`: of the `K` greatest voxels, where `K` is the size of the mask, how many lie
+    /// in the mask; no threshold. Where the `K`-th value is that of several voxels, those that would
+    /// still have a place share it: the mean over all ways to choose.
+    RelevanceRank,
+    /// A user's own, by [`Metric::function`].
+    Function(Function),
+}
+
+/// A user's metric with its name.
+#[derive(Clone)]
+pub struct Function {
+    name: String,
+    score: Arc<Score>,
+}
+
+type Score = dyn Fn(ArrayView3<'_, f32>, ArrayView3<'_, u8>) -> f64 + Send + Sync;
+
+impl Function {
+    pub(super) fn score(&self, map: ArrayView3<'_, f32>, mask: ArrayView3<'_, u8>) -> f64 {
+        (self.score)(map, mask)
+    }
+}
+
+impl fmt::Debug for Function {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Function").field(&self.name).finish()
+    }
+}
+
+impl Metric {
+    /// Those with a name of their own, in the order of the table.
+    pub const NAMED: [Self; 7] = [
+        Self::Ioa,
+        Self::WeightedIoa,
+        Self::Iou,
+        Self::WeightedIou,
+        Self::PointingGame,
+        Self::RelevanceMass,
+        Self::RelevanceRank,
+    ];
+
+    /// A metric of your own: from the map, on the mask's grid and within `[0, 1]`, and the mask, 0 or
+    /// 1, to a score. NaN says that there is none.
+    pub fn function(
+        name: impl Into<String>,
+        score: impl Fn(ArrayView3<'_, f32>, ArrayView3<'_, u8>) -> f64 + Send + Sync + 'static,
+    ) -> Self {
+        Self::Function(Function { name: name.into(), score: Arc::new(score) })
+    }
+
+    /// The name, as it is parsed and as it stands in tables.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Ioa => "ioa",
+            Self::WeightedIoa => "wioa",
+            Self::Iou => "iou",
+            Self::WeightedIou => "wiou",
+            Self::PointingGame => "pointing_game",
+            Self::RelevanceMass => "relevance_mass",
+            Self::RelevanceRank => "relevance_rank",
+            Self::Function(function) => &function.name,
+        }
+    }
+}
+
+impl fmt::Display for Metric {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl fmt::Debug for Metric {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Metric({})", self.name())
+    }
+}
+
+impl FromStr for Metric {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Self::NAMED.into_iter().find(|metric| metric.name() == text).ok_or_else(|| {
+            let names = Self::NAMED.map(|metric| metric.to_string()).join(", ");
+            Error::usage(format!("metric \"{text}\": expected one of {names}"))
+        })
+    }
+}
+
+/// From which value on a voxel of a normalised map counts as attention.
+///
+/// A constant map has no attention, whatever the threshold.
+///
+/// # Example
+///
+/// ```
+/// use medcam::evaluation::Threshold;
+///
+/// assert_eq!("otsu".parse::<Threshold>()?, Threshold::Otsu);
+/// assert_eq!("0.3".parse::<Threshold>()?, Threshold::Value(0.3));
+/// assert!("1.5".parse::<Threshold>().is_err());
+/// # Ok::<(), medcam::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub enum Threshold {
+    /// The value that parts the map into two classes with the greatest variance between them, of 256
+    /// bins, as in scikit-image: see [`EvaluationSums::otsu`](crate::ops::EvaluationSums::otsu).
+    #[default]
+    Otsu,
+    /// A value within `[0, 1]`.
+    Value(f32),
+}
+
+impl fmt::Display for Threshold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Otsu => f.write_str("otsu"),
+            Self::Value(value) => value.fmt(f),
+        }
+    }
+}
+
+impl FromStr for Threshold {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text.parse() {
+            _ if text == "otsu" => Ok(Self::Otsu),
+            Ok(value) if (0.0..=1.0).contains(&value) => Ok(Self::Value(value)),
+            _ => Err(Error::usage(format!(
+                "threshold \"{text}\": expected otsu or a number from 0 to 1"
+            ))),
+        }
+    }
+}

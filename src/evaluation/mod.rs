@@ -1,0 +1,53 @@
+//! How well an attention map agrees with a mask: M3d-CAM's metrics and those of the literature,
+//! collected over a study, without libtorch.
+//!
+//! A map `a` is made ready as M3d-CAM does it: `|a|`, resampled linearly to the mask's grid,
+//! normalised to `[0, 1]`. Below, `a` is that map, `m` the mask, 0 or 1, and `b = (a >= t)` the
+//! attention: what lies at or above the [`Threshold`]. All sums run over the voxels.
+//!
+//! | metric | score | source |
+//! |---|---|---|
+//! | [`Ioa`](Metric::Ioa) | `Σ b·m / Σ b` | M3d-CAM, arXiv 2007.00453 |
+//! | [`WeightedIoa`](Metric::WeightedIoa) | `Σ a·b·m / Σ a·b` | M3d-CAM |
+//! | [`Iou`](Metric::Iou) | `Σ b·m / Σ max(b, m)` | M3d-CAM; Jaccard 1912 |
+//! | [`WeightedIou`](Metric::WeightedIou) | `Σ min(a·b, m) / Σ max(a·b, m)` | M3d-CAM; Ruzicka 1958 |
+//! | [`PointingGame`](Metric::PointingGame) | 1 if the greatest `a` lies in the mask, else 0 | Zhang et al. 2016, arXiv 1608.00507 |
+//! | [`RelevanceMass`](Metric::RelevanceMass) | `Σ r·m / Σ r`, `r` before normalisation | Arras et al. 2022, CLEVR-XAI, arXiv 2003.07258 |
+//! | [`RelevanceRank`](Metric::RelevanceRank) | of the `Σ m` voxels of greatest `a`, the part in the mask | Arras et al. 2022 |
+//!
+//! The numbers of the first four are those of M3d-CAM 0.1.22, so there is no mode for compatibility.
+//! Its source calls its `wiou` "bad and wrong". It is neither: as `0 <= a·b <= 1`, its
+//! `Σ a·b·m / Σ (a·b·(1 - m) + m)` is the weighted Jaccard (Ruzicka) similarity above, which is 1 only
+//! where the attention is the mask.
+//!
+//! What is not a number is said so, not made up: a score of 0/0 is NaN, and no part of a mean.
+//!
+//! | | `ioa`, `wioa` | `iou`, `wiou` | pointing game | relevance mass | relevance rank |
+//! |---|---|---|---|---|---|
+//! | constant map: no attention | NaN | 0 | NaN | NaN | NaN |
+//! | empty mask | 0 | 0 | NaN | NaN | NaN |
+//! | both | NaN | NaN | NaN | NaN | NaN |
+//!
+//! # Example
+//!
+//! ```
+//! use medcam::evaluation::{Evaluator, Metric, Threshold};
+//! use ndarray::array;
+//!
+//! let map = array![[[0.1, 0.2, 0.9, 1.0]]];
+//! let mask = array![[[0.0, 0.0, 0.0, 1.0]]];
+//! let mut evaluator = Evaluator::new(vec![Metric::Ioa, Metric::PointingGame], Threshold::Otsu);
+//! let scores = evaluator.add(map.view(), mask.view(), "conv4", None, "scan-1")?;
+//! assert_eq!(scores, [0.5, 1.0]);
+//! assert_eq!(evaluator.means()[0].mean, 0.5);
+//! # Ok::<(), medcam::Error>(())
+//! ```
+
+mod evaluator;
+mod masks;
+mod metric;
+mod prepared;
+
+pub use evaluator::{Evaluator, MeanScore, Score};
+pub use masks::Masks;
+pub use metric::{Metric, Threshold};

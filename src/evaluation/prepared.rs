@@ -1,0 +1,121 @@
+//! One map made ready for its mask, and the metrics of the two.
+
+use ndarray::ArrayView3;
+
+use super::metric::{Metric, Threshold};
+use crate::error::{Error, Result};
+use crate::ops::{EvaluationSums, Interpolation, Range, evaluation_sums, normalize, resample};
+
+/// A map on the grid of its mask, and what one pass over both tells.
+pub(super) struct Prepared {
+    shape: [usize; 3],
+    /// Within `[0, 1]`.
+    map: Vec<f32>,
+    /// Of the map before it was normalised.
+    range: Range,
+    /// 0 or 1.
+    mask: Vec<u8>,
+    sums: EvaluationSums,
+    threshold: f32,
+}
+
+impl Prepared {
+    pub(super) fn new(
+        map: ArrayView3<'_, f32>,
+        mask: Vec<u8>,
+        shape: [usize; 3],
+        threshold: Threshold,
+    ) -> Result<Self> {
+        let from: [usize; 3] = map.dim().into();
+        check(map, shape)?;
+        let mut map: Vec<f32> = map.iter().map(|value| value.abs()).collect();
+        if from != shape {
+            map = resample(&map, 1, from, shape, Interpolation::Linear)?;
+        }
+        let range = normalize(&mut map, 1)?[0];
+        let given = match threshold {
+            Threshold::Otsu => None,
+            Threshold::Value(value) => Some(value),
+        };
+        let sums = evaluation_sums(&map, Some(&mask), 1, given)?.swap_remove(0);
+        // A constant map is 0 now, and has no attention.
+        let constant = range.minimum == range.maximum;
+        let threshold = if constant { 1.0 } else { given.unwrap_or_else(|| sums.otsu()) };
+        Ok(Self { shape, map, range, mask, sums, threshold })
+    }
+
+    /// The score by one metric.
+    pub(super) fn score(&self, metric: &Metric) -> Result<f64> {
+        let attention = self.sums.above(self.threshold)?;
+        let all = self.sums.above(0.0)?;
+        let outside = (attention.count - attention.in_mask) as f64;
+        let outside_sum = attention.sum - attention.sum_in_mask;
+        let in_mask = attention.in_mask as f64;
+        let defined = self.range.minimum < self.range.maximum && all.in_mask > 0;
+        let or_nan = |score: f64| if defined { score } else { f64::NAN };
+        Ok(match metric {
+            Metric::Ioa => in_mask / attention.count as f64,
+            Metric::WeightedIoa => attention.sum_in_mask / attention.sum,
+            Metric::Iou => in_mask / (outside + all.in_mask as f64),
+            Metric::WeightedIou => attention.sum_in_mask / (outside_sum + all.in_mask as f64),
+            Metric::PointingGame => {
+                let greatest = self.sums.above(1.0)?;
+                or_nan(greatest.in_mask as f64 / greatest.count as f64)
+            }
+            Metric::RelevanceMass => {
+                let minimum = f64::from(self.range.minimum);
+                let width = f64::from(self.range.maximum) - minimum;
+                let mass = |count: u64, sum: f64| count as f64 * minimum + width * sum;
+                or_nan(mass(all.in_mask, all.sum_in_mask) / mass(all.count, all.sum))
+            }
+            Metric::RelevanceRank if defined => self.rank(all.in_mask),
+            Metric::RelevanceRank => f64::NAN,
+            Metric::Function(function) => {
+                let refuse = |error| Error::input("evaluate", error);
+                let map = ArrayView3::from_shape(self.shape, &self.map).map_err(refuse)?;
+                let mask = ArrayView3::from_shape(self.shape, &self.mask).map_err(refuse)?;
+                function.score(map, mask)
+            }
+        })
+    }
+
+    /// Of the `count` greatest voxels, the part in the mask, which has `count` voxels, not 0.
+    fn rank(&self, count: u64) -> f64 {
+        let mut values = self.map.clone();
+        let place = self.mask.iter().map(|&inside| usize::from(inside)).sum::<usize>() - 1;
+        let (_, &mut last, _) = values.select_nth_unstable_by(place, |a, b| b.total_cmp(a));
+        let tally = |chosen: &dyn Fn(f32) -> bool| {
+            let chosen = self.map.iter().zip(&self.mask).filter(|&(&value, _)| chosen(value));
+            chosen.fold((0_u64, 0_u64), |(all, inside), (_, &mask)| {
+                (all + 1, inside + u64::from(mask))
+            })
+        };
+        let (above, above_in_mask) = tally(&|value| value > last);
+        let (equal, equal_in_mask) = tally(&|value| value == last);
+        let chance = (count - above) as f64 / equal as f64;
+        (above_in_mask as f64 + equal_in_mask as f64 * chance) / count as f64
+    }
+}
+
+/// Refuses a map that cannot be laid over a mask of the given shape.
+fn check(map: ArrayView3<'_, f32>, mask: [usize; 3]) -> Result<()> {
+    let refuse = |what: String| Err(Error::input("evaluate", what));
+    let (shape, all) = (map.shape(), map.len());
+    if map.is_empty() {
+        return refuse(format!("map: shape {shape:?} has no voxels"));
+    }
+    if (shape[0] == 1) != (mask[0] == 1) {
+        let rank = |depth| if depth == 1 { "2D" } else { "3D" };
+        return refuse(format!(
+            "map: {} with shape {shape:?}, the mask is {} with shape {mask:?}; bring both to one \
+             space",
+            rank(shape[0]),
+            rank(mask[0])
+        ));
+    }
+    let bad = map.iter().filter(|value| !value.is_finite()).count();
+    if bad > 0 {
+        return refuse(format!("map: {bad} of the {all} voxels are not finite"));
+    }
+    Ok(())
+}
