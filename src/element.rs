@@ -188,17 +188,22 @@ pub trait MapElement: sealed::Sealed + Copy + Send + Sync + std::fmt::Debug + 's
     /// Whether the type holds `[0, 1]` and nothing else.
     const UNIT_RANGE: bool;
 
+    /// The greatest value: 65504 for `f16`.
+    const GREATEST: f32;
+
     /// The type that kernels are built with for it.
     #[cfg(feature = "cuda")]
     const SCALAR: crate::device::Scalar;
 
     /// `length` zeros, straight from the system where they are many: nothing is written yet.
+    #[doc(hidden)]
     fn zeros(length: usize) -> Vec<Self>;
 
     /// Writes `value(i)`, rounded to this type, to each place `i`; for `u8` they are in `[0, 1]`.
     ///
     /// To be inlined, so that it becomes one loop of vector code with the arithmetic of `value`.
     /// `line` is room that types may use, overwritten and resized.
+    #[doc(hidden)]
     fn fill(out: &mut [Self], line: &mut Vec<f32>, value: impl Fn(usize) -> f32);
 
     /// The value as f32; exact, and in 255ths for `u8`.
@@ -208,6 +213,7 @@ pub trait MapElement: sealed::Sealed + Copy + Send + Sync + std::fmt::Debug + 's
 impl MapElement for f32 {
     const NAME: &'static str = "f32";
     const UNIT_RANGE: bool = false;
+    const GREATEST: f32 = f32::MAX;
     #[cfg(feature = "cuda")]
     const SCALAR: crate::device::Scalar = crate::device::Scalar::F32;
 
@@ -230,6 +236,7 @@ impl MapElement for f32 {
 impl MapElement for f16 {
     const NAME: &'static str = "f16";
     const UNIT_RANGE: bool = false;
+    const GREATEST: f32 = f16::MAX.to_f32_const();
     #[cfg(feature = "cuda")]
     const SCALAR: crate::device::Scalar = crate::device::Scalar::F16;
 
@@ -253,6 +260,7 @@ impl MapElement for f16 {
 impl MapElement for u8 {
     const NAME: &'static str = "u8";
     const UNIT_RANGE: bool = true;
+    const GREATEST: f32 = 1.0;
     #[cfg(feature = "cuda")]
     const SCALAR: crate::device::Scalar = crate::device::Scalar::U8;
 

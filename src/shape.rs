@@ -55,19 +55,26 @@ impl Shape {
             .filter(|&n| isize::try_from(n).is_ok());
         match elements {
             Some(n) if n > 0 => Ok(shape),
-            Some(_) => Err(Error::input("shape", format!("{shape} has an extent of 0"))),
-            None => Err(Error::input("shape", format!("{shape} has too many elements"))),
+            Some(_) => Err(Error::input(
+                "shape",
+                format!("{shape} has an extent of 0; each takes at least 1"),
+            )),
+            None => Err(Error::input(
+                "shape",
+                format!("{shape} has too many elements to count; part the tensor"),
+            )),
         }
     }
 
-    /// `N = D·H·W`, the voxels of one channel of one sample.
+    /// `N = D·H·W`, the voxels of one channel of one sample; of a shape that [`new`](Self::new)
+    /// would refuse, `usize::MAX` where that is exceeded.
     pub fn voxels(&self) -> usize {
-        self.spatial.iter().product()
+        self.spatial.iter().copied().fold(1, usize::saturating_mul)
     }
 
-    /// `B·C·N`, all elements.
+    /// `B·C·N`, all elements; `usize::MAX` as for [`voxels`](Self::voxels).
     pub fn elements(&self) -> usize {
-        self.batch * self.channels * self.voxels()
+        self.batch.saturating_mul(self.channels).saturating_mul(self.voxels())
     }
 }
 

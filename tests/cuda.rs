@@ -16,6 +16,8 @@ mod channel_weights;
 mod common;
 #[path = "cuda/device.rs"]
 mod device;
+#[path = "cuda/devices.rs"]
+mod devices;
 #[path = "cuda/elementwise.rs"]
 mod elementwise;
 #[path = "cuda/evaluation_sums.rs"]

@@ -187,7 +187,10 @@ impl Stream {
     pub fn counters(&self, len: usize) -> Result<SliceMut<'_, u32>> {
         let mut counters = self.counters.borrow_mut();
         if counters.last().is_none_or(|last| last.len() < len) {
-            let new = self.zeros(len.next_power_of_two().max(1024))?;
+            let room = len.checked_next_power_of_two().ok_or_else(|| {
+                Error::input("counters", format!("len: {len} are more than memory can be"))
+            })?;
+            let new = self.zeros(room.max(1024))?;
             counters.push(new);
         }
         let pointer = counters.last().map_or(0, |last| last.slice().pointer());

@@ -2,9 +2,10 @@
 //!
 //! By the shape of one sample alone: a batch gives the bits of its samples, on any device.
 
+use super::launch::{PACK_BYTES, blocks_of, is_columns, launch_of};
 use crate::device::{Argument, Launch, SliceMut, Stream};
 use crate::element::Element;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::shape::{Layout, Shape};
 
 /// Eight such blocks fill a multiprocessor as far as registers let them.
@@ -16,7 +17,6 @@ const SHORT_ROW: usize = 1024;
 const VALUE_READS: usize = 8;
 /// Loads of 16 bytes that a thread has under way.
 const PACK_READS: usize = 4;
-const PACK_BYTES: usize = 16;
 /// Blocks of a sample from which on each has more to do: about four for each multiprocessor of an
 /// H100. Fewer, and there is not enough under way; more, and the partial sums count.
 const ENOUGH_BLOCKS: usize = 512;
@@ -58,43 +58,39 @@ impl<'a> ChannelSums<'a> {
         let per_pack = PACK_BYTES / size_of::<T>();
         let threads = BLOCK_THREADS as usize;
         let rounds = |all: usize| (all / ENOUGH_BLOCKS).clamp(1, MOST_ROUNDS);
-        // One channel lies as a row, whatever the layout; one voxel as a column.
-        let (suffix, blocks, extent, split, parts) =
-            if channels > 1 && (layout == Layout::ChannelsLast || voxels == 1) {
-                let (width, reads, lanes) = if channels.is_multiple_of(per_pack) {
-                    (per_pack, PACK_READS, PACK_LANES)
-                } else {
-                    (1, VALUE_READS, VALUE_LANES)
-                };
-                let groups = channels / width;
-                let lanes = groups.div_ceil(groups.div_ceil(lanes));
-                let parts = groups.div_ceil(lanes);
-                let strip =
-                    threads / lanes * reads * rounds((voxels * groups).div_ceil(threads * reads));
-                let strips = voxels.div_ceil(strip);
-                let memory = (strips > 1).then_some((strips, batch * parts));
-                ("columns", batch * strips * parts, strip, lanes, memory)
-            } else if voxels <= SHORT_ROW {
-                let lanes = voxels.div_ceil(VALUE_READS).next_power_of_two().min(32);
-                ("short", rows.div_ceil(threads / lanes), rows, lanes, None)
+        let (suffix, blocks, extent, split, parts) = if is_columns(shape, layout) {
+            let (width, reads, lanes) = if channels.is_multiple_of(per_pack) {
+                (per_pack, PACK_READS, PACK_LANES)
             } else {
-                let round = threads * PACK_READS * per_pack;
-                let segment = round * rounds((channels * voxels).div_ceil(round));
-                let segments = voxels.div_ceil(segment);
-                let memory = (segments > 1).then_some((segments, rows));
-                ("rows", rows * segments, segment, segments, memory)
+                (1, VALUE_READS, VALUE_LANES)
             };
-        let too_many = || {
-            Error::input(operation, format!("gradient: {shape} takes more blocks than a grid has"))
+            let groups = channels / width;
+            let lanes = groups.div_ceil(groups.div_ceil(lanes));
+            let parts = groups.div_ceil(lanes);
+            let strip =
+                threads / lanes * reads * rounds((voxels * groups).div_ceil(threads * reads));
+            let strips = voxels.div_ceil(strip);
+            let memory = (strips > 1).then_some((strips, batch * parts));
+            ("columns", batch * strips * parts, strip, lanes, memory)
+        } else if voxels <= SHORT_ROW {
+            let lanes = voxels.div_ceil(VALUE_READS).next_power_of_two().min(32);
+            ("short", rows.div_ceil(threads / lanes), rows, lanes, None)
+        } else {
+            let round = threads * PACK_READS * per_pack;
+            let segment = round * rounds((channels * voxels).div_ceil(round));
+            let segments = voxels.div_ceil(segment);
+            let memory = (segments > 1).then_some((segments, rows));
+            ("rows", rows * segments, segment, segments, memory)
         };
-        let blocks = u32::try_from(blocks).map_err(|_| too_many())?;
+        let int = |blocks| blocks_of(operation, "gradient", shape, blocks);
+        let launch = launch_of(int(blocks)?, BLOCK_THREADS);
         let (parts, counters) = parts.unwrap_or_default();
         let parts = (stream.scratch(parts * rows * sums)?, stream.counters(counters)?);
         Ok(Self {
             suffix,
-            launch: Launch { grid: [blocks, 1, 1], block_threads: BLOCK_THREADS, shared_bytes: 0 },
+            launch,
             extents: [channels as i64, voxels as i64, extent as i64],
-            split: i32::try_from(split).map_err(|_| too_many())?,
+            split: int(split)?,
             parts: (suffix != "short").then_some(parts),
         })
     }
@@ -112,22 +108,4 @@ impl<'a> ChannelSums<'a> {
         }
         all
     }
-}
-
-/// Refuses an argument whose length is not what the shape says.
-pub(super) fn check_length(
-    operation: &str,
-    argument: &str,
-    shape: Shape,
-    expected: (usize, &str),
-    given: usize,
-) -> Result<()> {
-    let (expected, axes) = expected;
-    if given == expected {
-        return Ok(());
-    }
-    Err(Error::input(
-        operation,
-        format!("{argument}: a tensor {shape} takes {expected} ({axes}) values, it has {given}"),
-    ))
 }

@@ -36,6 +36,8 @@ pub mod fused;
 pub mod guided_activation;
 pub mod guided_product;
 mod lanes;
+#[cfg(feature = "cuda")]
+mod launch;
 pub mod normalize;
 pub mod project;
 pub mod resample;

@@ -136,9 +136,15 @@ impl<'a, T: Element> View<'a, T> {
     ///
     /// # Panics
     ///
-    /// If the voxel lies behind the end of the data.
+    /// If `sample`, `channel` or `voxel` is not below its extent.
     pub fn value(&self, sample: usize, channel: usize, voxel: usize) -> f64 {
-        let (channels, voxels) = (self.shape.channels, self.shape.voxels());
+        let Shape { batch, channels, .. } = self.shape;
+        let voxels = self.shape.voxels();
+        assert!(
+            sample < batch && channel < channels && voxel < voxels,
+            "view: no value at sample {sample}, channel {channel}, voxel {voxel} of {}",
+            self.shape
+        );
         let index = match self.layout {
             Layout::Contiguous => (sample * channels + channel) * voxels + voxel,
             Layout::ChannelsLast => (sample * voxels + voxel) * channels + channel,

@@ -2,18 +2,17 @@
 //!
 //! By the shape of one sample alone: a batch gives the bits of its samples, on any device.
 
-use super::channel_sums::check_length;
 use super::extremes::DeviceExtremes;
+use super::launch::{PACK_BYTES, blocks_of, check_length, is_columns, launch_of};
 use crate::device::{Argument, Launch, SliceMut, Stream};
 use crate::element::Element;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::shape::{Layout, Shape};
 
 /// Four such blocks, at up to 64 registers, have 64 KiB under way on each multiprocessor.
 pub(super) const BLOCK_THREADS: u32 = 256;
 /// Loads of 16 bytes, or single values, that a thread has under way in channels-last tensors.
 pub(super) const VOXEL_READS: u32 = 4;
-const PACK_BYTES: usize = 16;
 /// Blocks of a sample up to which its channels are split, or its voxels taken one by one: two for
 /// each multiprocessor of an H100.
 const ENOUGH_BLOCKS: usize = 264;
@@ -63,40 +62,33 @@ impl<'a> VoxelSums<'a> {
         check_length(operation, "extremes", shape, (batch, "B"), extremes.len())?;
         let per_pack = PACK_BYTES / size_of::<T>();
         let block = BLOCK_THREADS as usize;
-        // One channel lies as a row, whatever the layout; one voxel as a column.
-        let (suffix, tiles, splits, parting) =
-            if channels > 1 && (layout == Layout::ChannelsLast || voxels == 1) {
-                let packed = channels.is_multiple_of(per_pack);
-                let groups = if packed { channels / per_pack } else { channels };
-                let lanes = groups.next_power_of_two().min(32);
-                let teams = block / lanes;
-                let several = teams * reads as usize;
-                if packed && voxels.div_ceil(several) < ENOUGH_BLOCKS {
-                    ("few", voxels.div_ceil(teams), 1, [lanes, 1])
-                } else {
-                    let steps = (voxels.div_ceil(several) / MANY_TILES).clamp(1, MOST_STEPS);
-                    ("columns", voxels.div_ceil(several * steps), 1, [lanes, steps])
-                }
+        let (suffix, tiles, splits, parting) = if is_columns(shape, layout) {
+            let packed = channels.is_multiple_of(per_pack);
+            let groups = if packed { channels / per_pack } else { channels };
+            let lanes = groups.next_power_of_two().min(32);
+            let teams = block / lanes;
+            let several = teams * reads as usize;
+            if packed && voxels.div_ceil(several) < ENOUGH_BLOCKS {
+                ("few", voxels.div_ceil(teams), 1, [lanes, 1])
             } else {
-                let width = if voxels.is_multiple_of(per_pack) { per_pack } else { 1 };
-                let threads = (voxels / width).next_power_of_two().clamp(32, block);
-                let tiles = voxels.div_ceil(threads * width);
-                let most = (channels / (LEAST_CHANNELS * (block / threads))).max(1);
-                let splits = ENOUGH_BLOCKS.div_ceil(tiles).min(most);
-                ("rows", tiles, splits, [threads, splits])
-            };
-        let too_many =
-            || Error::input(operation, format!("map: {shape} takes more blocks than a grid has"));
-        let blocks = u32::try_from(batch * tiles * splits).map_err(|_| too_many())?;
+                let steps = (voxels.div_ceil(several) / MANY_TILES).clamp(1, MOST_STEPS);
+                ("columns", voxels.div_ceil(several * steps), 1, [lanes, steps])
+            }
+        } else {
+            let width = if voxels.is_multiple_of(per_pack) { per_pack } else { 1 };
+            let threads = (voxels / width).next_power_of_two().clamp(32, block);
+            let tiles = voxels.div_ceil(threads * width);
+            let most = (channels / (LEAST_CHANNELS * (block / threads))).max(1);
+            let splits = ENOUGH_BLOCKS.div_ceil(tiles).min(most);
+            ("rows", tiles, splits, [threads, splits])
+        };
+        let int = |blocks| blocks_of(operation, "map", shape, blocks);
+        let launch = launch_of(int(batch * tiles * splits)?, BLOCK_THREADS);
         let split = splits > 1;
-        let [first, second] = parting;
-        let parting = [
-            i32::try_from(first).map_err(|_| too_many())?,
-            i32::try_from(second).map_err(|_| too_many())?,
-        ];
+        let parting = [int(parting[0])?, int(parting[1])?];
         Ok(Self {
             suffix,
-            launch: Launch { grid: [blocks, 1, 1], block_threads: BLOCK_THREADS, shared_bytes: 0 },
+            launch,
             extents: [channels as i64, voxels as i64],
             parting,
             map,

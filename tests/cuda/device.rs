@@ -173,6 +173,11 @@ fn small_counters_are_zero_between_kernels() {
     }
     assert_eq!(stream.download(lasts.slice()).unwrap(), [2]);
     assert_eq!(stream.counters(3).unwrap().pointer(), first);
+    let error = stream.counters(usize::MAX).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!("counters: len: {} are more than memory can be", usize::MAX)
+    );
     let many = stream.counters(5000).unwrap();
     assert_eq!(stream.download(many.as_slice()).unwrap(), [0; 5000]);
     let many = many.pointer();

@@ -195,3 +195,23 @@ fn bad_shapes_and_devices_are_errors() {
         cuda::cam(&mut stream, &view, &view, &normalized_only, bytes.slice_mut()).unwrap_err();
     assert!(error.to_string().contains("u8 holds [0, 1] alone"), "{error}");
 }
+
+/// As in `tests/ops/fused.rs`.
+#[test]
+fn a_map_that_its_type_does_not_hold_is_an_error() {
+    let Some(mut stream) = gpu() else { return };
+    let shape = Shape::new(2, 1, [1, 1, 2]).unwrap();
+    let view = |data| View::new(data, shape, Layout::Contiguous).unwrap();
+    let both = (&view(&[1.0_f32, 2.0, 1e3, 2e3]), &view(&[64.0; 4]));
+    let recipe = Recipe { normalized: false, ..Recipe::new(Method::GradCam) };
+    for guided in [None, Some(&[1.0; 4][..])] {
+        let error = on_device::<f32, f16>(&mut stream, both, guided, &recipe).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "grad_cam: the map of sample 1 goes from 64000 to 128000, and its type up to 65504; ask \
+             for a normalised map, or for f32"
+        );
+    }
+    let (map, _) = on_device::<f32, f32>(&mut stream, both, None, &recipe).unwrap();
+    assert_eq!(map, [64.0, 128.0, 64e3, 128e3]);
+}

@@ -354,6 +354,7 @@ fn bad_input_is_an_error_that_names_it() {
     let error = resample(&stream, elsewhere, good, Linear, Some(known.slice()), bytes.slice_mut());
     assert_eq!(
         error.unwrap_err().to_string(),
-        "resample: map: on device 1, and the stream is on device 0"
+        "resample: map: on device 1, and the stream is on device 0; take a stream of that device, or \
+         copy it over"
     );
 }

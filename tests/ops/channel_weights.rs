@@ -1,6 +1,6 @@
 use half::{bf16, f16};
 use medcam::element::Element;
-use medcam::ops::channel_weights::{TOLERANCE, reference};
+use medcam::ops::channel_weights::{TOLERANCE, cancel, reference};
 use medcam::ops::{View, channel_weights};
 use medcam::{Layout, Shape};
 use proptest::prelude::*;
@@ -74,5 +74,27 @@ fn a_view_must_have_the_values_of_its_shape() {
     let empty = Shape { batch: 1, channels: 0, spatial: [1, 1, 3] };
     let error = View::<f32>::new(&[], empty, Layout::Contiguous).unwrap_err();
     assert!(error.is_input());
-    assert_eq!(error.to_string(), "view: shape: (1, 0, 1, 1, 3) has an extent of 0");
+    assert_eq!(
+        error.to_string(),
+        "view: shape: (1, 0, 1, 1, 3) has an extent of 0; each takes at least 1"
+    );
+}
+
+#[test]
+fn weights_that_cancel_are_those_of_the_gradient() {
+    let shape = Shape::new(2, 1, [1, 1, 2]).unwrap();
+    let view = View::new(&[1.0_f32, -1.0, 1.0, 1.0], shape, Layout::Contiguous).unwrap();
+    assert_eq!(cancel(&view, &[0.0, 1.0]).unwrap(), [true, false]);
+    for weights in [&[0.0][..], &[0.0; 3]] {
+        let error = cancel(&view, weights).unwrap_err();
+        assert!(error.is_input());
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "channel_weights::cancel: weights: gradient (2, 1, 1, 1, 2) takes 2 (B·C) of them, \
+                 got {}",
+                weights.len()
+            )
+        );
+    }
 }

@@ -252,7 +252,15 @@ fn bad_arguments_are_named() {
             message(evaluation_sums(&map, None, 1, Some(bad))),
             format!("evaluation_sums: threshold: {bad} is not in [0, 1], the range of the map")
         );
+        assert_eq!(
+            message(EvaluationSums::from_tables(&[0; TABLE_LENGTH], Some(bad))),
+            format!("evaluation_sums: threshold: {bad} is not in [0, 1], the range of the map")
+        );
     }
+    assert!(
+        message(EvaluationSums::from_tables(&[u64::MAX; TABLE_LENGTH], None))
+            .starts_with("evaluation_sums: tables: that of sample 0 counts ")
+    );
     assert_eq!(
         message(EvaluationSums::from_tables(&[0; TABLE_LENGTH + 3], None)),
         "evaluation_sums: tables: 3 words are left behind the last whole table"

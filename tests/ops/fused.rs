@@ -245,3 +245,25 @@ fn bad_shapes_are_errors() {
     let error = guided_cam::<_, f32>(&activation, &activation, &[1.0; 3], &recipe).unwrap_err();
     assert!(error.to_string().contains("guided"), "{error}");
 }
+
+/// `f16` holds up to 65504.
+#[test]
+fn a_map_that_its_type_does_not_hold_is_an_error() {
+    let shape = Shape::new(2, 1, [1, 1, 2]).unwrap();
+    let activation = View::new(&[1.0_f32, 2.0, 1e3, 2e3], shape, Layout::Contiguous).unwrap();
+    let gradient = View::new(&[64.0_f32; 4], shape, Layout::Contiguous).unwrap();
+    let recipe = Recipe { normalized: false, ..Recipe::new(Method::GradCam) };
+    let expected = "grad_cam: the map of sample 1 goes from 64000 to 128000, and its type up to \
+                    65504; ask for a normalised map, or for f32";
+    let error = cam::<_, f16>(&activation, &gradient, &recipe).unwrap_err();
+    assert!(error.is_input());
+    assert_eq!(error.to_string(), expected);
+    let error = guided_cam::<_, f16>(&activation, &gradient, &[1.0; 4], &recipe).unwrap_err();
+    assert_eq!(error.to_string(), expected);
+    // Products below 0 reach as far.
+    assert!(guided_cam::<_, f16>(&activation, &gradient, &[-1.0; 4], &recipe).is_err());
+    let maps: Maps<f32> = cam(&activation, &gradient, &recipe).unwrap();
+    assert_eq!(maps.values, [64.0, 128.0, 64e3, 128e3]);
+    let maps: Maps<f16> = cam(&activation, &gradient, &Recipe::new(Method::GradCam)).unwrap();
+    assert_eq!(maps.values, [0.0, 1.0, 0.0, 1.0].map(f16::from_f32));
+}

@@ -117,4 +117,8 @@ fn bad_input_is_an_error_that_names_it() {
     let mut bytes = [0_u8; 3];
     let error = guided_product_into(&[1.0; 2], &[1.0; 3], 1, from, to, None, &mut bytes);
     assert!(error.unwrap_err().to_string().starts_with("guided_product: out: u8 holds"));
+    let upside_down = [Range { minimum: 1.0, maximum: 0.0 }];
+    let ranges = Some(&upside_down[..]);
+    let error = guided_product_into(&[1.0; 2], &[1.0; 3], 1, from, to, ranges, &mut bytes);
+    assert!(error.unwrap_err().to_string().starts_with("guided_product: ranges: that of sample 0"));
 }

@@ -272,6 +272,17 @@ fn into_is_the_same_and_needs_what_it_says() {
     let error =
         resample_into(&map, 2, from, to, Linear, Some(&ranges[1..]), &mut bytes).unwrap_err();
     assert_eq!(error.to_string(), "resample: ranges: 2 samples take as many, got 1");
+    for (minimum, maximum) in [(3.0, 1.0), (f32::NAN, 1.0), (0.0, f32::INFINITY)] {
+        let bad = [ranges[0], Range { minimum, maximum }];
+        let error = resample_into(&map, 2, from, to, Linear, Some(&bad), &mut bytes).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "resample: ranges: that of sample 1 goes from {minimum} to {maximum}; give those \
+                 that extremes() finds"
+            )
+        );
+    }
     let error =
         resample_into(&map, 2, from, to, Linear, Some(&ranges), &mut bytes[1..]).unwrap_err();
     assert_eq!(error.to_string(), "resample: out: (2, 3, 4, 2) takes 48 values, got 47");
@@ -335,4 +346,21 @@ fn bad_sizes_are_errors_that_name_the_argument() {
         message(&[0.0; 6], 1, [1, 2, 3], [1, 1, (1 << 30) + 1]),
         "resample: to: an extent of 1073741825 is above the limit of 1073741824"
     );
+}
+
+/// What it takes on the way, too: weights, rows in hand, and the lists of what threads do.
+#[test]
+fn what_memory_does_not_hold_is_an_error() {
+    let (map, longest) = ([1.0, 2.0], 1 << 30);
+    for to in [[longest, longest, 1], [1, longest, longest], [longest, 1 << 18, 1 << 14]] {
+        let says = format!("resample: to: no memory for a grid of (1, {}, ", to[0]);
+        for error in [
+            resample(&map, 1, [1, 1, 2], to, Linear).unwrap_err(),
+            extremes(&map, 1, [1, 1, 2], to, Linear).unwrap_err(),
+            resample_normalized::<u8>(&map, 1, [2, 1, 1], to, Nearest).unwrap_err(),
+        ] {
+            assert!(error.is_input());
+            assert!(error.to_string().starts_with(&says), "{error}");
+        }
+    }
 }

@@ -83,7 +83,7 @@ fn arrays_of_another_shape_are_refused() {
     View::from_array(volume.view().insert_axis(Axis(0)).insert_axis(Axis(0))).unwrap();
     assert_eq!(
         message(Array4::<f32>::zeros((1, 0, 4, 5)).view()),
-        "view: array: shape: (1, 0, 1, 4, 5) has an extent of 0"
+        "view: array: shape: (1, 0, 1, 4, 5) has an extent of 0; each takes at least 1"
     );
 }
 
@@ -113,6 +113,23 @@ fn an_extent_past_32_bits_is_refused_by_its_axis() {
     let error = Shape::new(longest, longest, [longest, 1, 1]).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "shape: (2147483647, 2147483647, 2147483647, 1, 1) has too many elements"
+        "shape: (2147483647, 2147483647, 2147483647, 1, 1) has too many elements to count; part \
+         the tensor"
     );
+}
+
+#[test]
+fn what_lies_outside_of_a_shape_is_not_read() {
+    let shape = Shape::new(1, 2, [1, 1, 1]).unwrap();
+    let view = View::new(&[1.0_f32, 2.0], shape, Layout::Contiguous).unwrap();
+    for (b, c, n) in [(1, 0, 0), (0, 2, 0), (0, 0, 1), (usize::MAX, usize::MAX, usize::MAX)] {
+        assert!(std::panic::catch_unwind(|| view.value(b, c, n)).is_err(), "{b} {c} {n}");
+    }
+}
+
+#[test]
+fn a_shape_that_nobody_checked_is_counted_as_far_as_counting_goes() {
+    let shape = Shape { batch: usize::MAX, channels: 3, spatial: [1 << 40, 1 << 40, 1] };
+    assert_eq!((shape.voxels(), shape.elements()), (usize::MAX, usize::MAX));
+    assert_eq!(Shape { batch: 0, ..shape }.elements(), 0);
 }

@@ -5,7 +5,8 @@ use crate::device::{Argument, KernelBudget, Program, Scalar, Slice, SliceMut, St
 use crate::element::Element;
 use crate::error::Result;
 use crate::ops::DeviceView;
-use crate::ops::channel_sums::{BLOCK_THREADS, ChannelSums, check_length};
+use crate::ops::channel_sums::{BLOCK_THREADS, ChannelSums};
+use crate::ops::launch::{check_devices, check_length};
 
 /// `kernels/alpha_weights.cu`.
 pub static PROGRAM: Program = Program {
@@ -64,6 +65,13 @@ pub fn alpha_weights<T: Element>(
     // SAFETY: no memory at all; null says that there is no score.
     let no_score = unsafe { Slice::from_raw(gradient.ordinal(), 0, 0) };
     let score = score_weight.unwrap_or(no_score);
+    let memory = [
+        ("activation", activation.ordinal()),
+        ("gradient", gradient.ordinal()),
+        ("score_weight", score.ordinal()),
+        ("weights", weights.ordinal()),
+    ];
+    check_devices(NAME, stream, &memory)?;
     let of_channel = match denominator {
         Denominator::Paper => stream.scratch::<f32>(rows)?,
         // A scale and a value.

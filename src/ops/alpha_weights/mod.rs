@@ -50,8 +50,9 @@ pub enum Denominator {
 /// below 1.2e-38, f32's least normal value, may count as 0. Nothing else leaves the range of f32 on
 /// the way: no power of `G` is taken in f32 but that of its ratio to `sqrt(D)`.
 ///
-/// A value of `A` or `G` that is not finite makes the weight of its channel not finite, and so do
-/// magnitudes of `A` above `f32::MAX / 1024 = 3e35`, or whose sum is above `f32::MAX`.
+/// A value of `A`, `G` or `s` that is not finite makes the weight of its channel not finite, and so do
+/// products `s·G` above `f32::MAX`, and magnitudes of `A` above `f32::MAX / 1024 = 3e35`, or whose sum
+/// is above `f32::MAX`.
 ///
 /// The denominator can pass through 0 where activations are negative. How far a weight may then lie
 /// from its [`reference()`], [`bound()`] says for each.

@@ -4,7 +4,8 @@ use crate::device::{KernelBudget, Program, Scalar, SliceMut, Stream};
 use crate::element::Element;
 use crate::error::Result;
 use crate::ops::DeviceView;
-use crate::ops::channel_sums::{BLOCK_THREADS, ChannelSums, check_length};
+use crate::ops::channel_sums::{BLOCK_THREADS, ChannelSums};
+use crate::ops::launch::{check_devices, check_length};
 use crate::shape::Shape;
 
 /// `kernels/channel_weights.cu`.
@@ -46,6 +47,12 @@ pub fn channel_weights<T: Element>(
     for (argument, given) in [("weights", weights.len()), ("magnitudes", magnitudes.len())] {
         check_length(NAME, argument, shape, (batch * channels, "B·C"), given)?;
     }
+    let memory = [
+        ("gradient", gradient.slice().ordinal()),
+        ("weights", weights.ordinal()),
+        ("magnitudes", magnitudes.ordinal()),
+    ];
+    check_devices(NAME, stream, &memory)?;
     let sums = ChannelSums::new::<T>(NAME, stream, shape, gradient.layout(), 2)?;
     let entry = format!("{NAME}_{}", sums.suffix);
     let kernel = stream.gpu().kernel(&PROGRAM, T::SCALAR, &entry)?;

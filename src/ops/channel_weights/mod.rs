@@ -7,7 +7,7 @@ pub mod cuda;
 pub use cpu::reference;
 
 use crate::element::Element;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ops::View;
 use crate::shape::Shape;
 
@@ -62,6 +62,10 @@ const NOISE: f64 = 1e-4;
 ///
 /// `weights`: `(B, C)`, those of `gradient`. The mean magnitude is taken over at most 4096 voxels.
 ///
+/// # Errors
+///
+/// If `weights` does not have `B·C` values.
+///
 /// # Example
 ///
 /// ```
@@ -71,14 +75,15 @@ const NOISE: f64 = 1e-4;
 /// let gradient = [1.0_f32, -1.0 + 1e-7, /* sample 1 */ 1.0, -0.5];
 /// let view = View::new(&gradient, Shape::new(2, 1, [1, 1, 2])?, Layout::Contiguous)?;
 /// let weights = channel_weights(&view)?;
-/// assert_eq!(channel_weights::cancel(&view, &weights), [true, false]);
+/// assert_eq!(channel_weights::cancel(&view, &weights)?, [true, false]);
 /// # Ok::<(), medcam::Error>(())
 /// ```
-pub fn cancel<T: Element>(gradient: &View<T>, weights: &[f32]) -> Vec<bool> {
+pub fn cancel<T: Element>(gradient: &View<T>, weights: &[f32]) -> Result<Vec<bool>> {
     let Shape { batch, channels, .. } = gradient.shape();
+    check_weights("channel_weights::cancel", "gradient", gradient.shape(), weights.len())?;
     let voxels = gradient.shape().voxels();
     let step = voxels.div_ceil(4096);
-    (0..batch)
+    let cancel = (0..batch)
         .zip(weights.chunks(channels))
         .map(|(b, weights)| {
             are_noise(weights, noise(T::EPSILON, voxels), |c| {
@@ -86,7 +91,25 @@ pub fn cancel<T: Element>(gradient: &View<T>, weights: &[f32]) -> Vec<bool> {
                 magnitudes.sum::<f64>() / voxels.div_ceil(step) as f64
             })
         })
-        .collect()
+        .collect();
+    Ok(cancel)
+}
+
+/// Refuses weights that are not one for each channel of `tensor`, of `shape`.
+pub(super) fn check_weights(
+    operation: &str,
+    tensor: &str,
+    shape: Shape,
+    given: usize,
+) -> Result<()> {
+    let expected = shape.batch * shape.channels;
+    if given == expected {
+        return Ok(());
+    }
+    Err(Error::input(
+        operation,
+        format!("weights: {tensor} {shape} takes {expected} (B·C) of them, got {given}"),
+    ))
 }
 
 /// The part of the mean magnitude below which a weight of `voxels` values is noise.

@@ -5,6 +5,7 @@ use crate::device::{KernelBudget, Program, Scalar, SliceMut, Stream};
 use crate::element::Element;
 use crate::error::Result;
 use crate::ops::extremes::DeviceExtremes;
+use crate::ops::launch::check_devices;
 use crate::ops::voxel_sums::{BLOCK_THREADS, VOXEL_READS, VoxelSums};
 use crate::ops::{DeviceView, alpha_weights};
 
@@ -48,6 +49,13 @@ pub fn elementwise<T: Element>(
     const NAME: &str = "elementwise";
     let (shape, layout) = (activation.shape(), activation.layout());
     alpha_weights::check(NAME, (shape, layout), (gradient.shape(), gradient.layout()))?;
+    let memory = [
+        ("activation", activation.slice().ordinal()),
+        ("gradient", gradient.slice().ordinal()),
+        ("map", map.ordinal()),
+        ("extremes", extremes.ordinal()),
+    ];
+    check_devices(NAME, stream, &memory)?;
     let sums = VoxelSums::new::<T>(NAME, stream, shape, layout, READS, map, extremes)?;
     let entry = format!("{NAME}_{}", sums.suffix);
     let kernel = stream.gpu().kernel(&PROGRAM, T::SCALAR, &entry)?;

@@ -2,6 +2,7 @@
 
 use super::Sums;
 use super::table::{BIN_WIDTH, HALF_BINS, INVALID, TABLE_LENGTH};
+use crate::error::{Error, Result};
 use crate::ops::tasks;
 use crate::vectors::for_each_instruction_set;
 
@@ -39,6 +40,25 @@ pub fn reference(map: &[f32], mask: Option<&[u8]>, threshold: f64) -> Sums {
     sums
 }
 
+/// Refuses a batch for whose tables there is no memory: an allocation that fails ends the process.
+pub(super) fn check_memory(voxels: usize, batch: usize) -> Result<()> {
+    // Those of all parts, their sums, which grow by doubling, and what they are copied to.
+    let tables = batch.saturating_mul(voxels.div_ceil(segment(voxels)) + 4);
+    let words = tables.saturating_mul(TABLE_LENGTH);
+    match Vec::<u64>::new().try_reserve_exact(words) {
+        Ok(()) => Ok(()),
+        Err(_) => Err(Error::input(
+            "evaluation_sums",
+            format!("batch: no memory for the counts of {batch} samples; part the batch"),
+        )),
+    }
+}
+
+/// Values that a task counts, of a sample of so many.
+fn segment(voxels: usize) -> usize {
+    voxels.div_ceil(TASKS).next_multiple_of(BLOCK)
+}
+
 /// The tables of all samples, one after the other.
 pub(super) fn tables(
     map: &[f32],
@@ -47,7 +67,7 @@ pub(super) fn tables(
     threshold: Option<f32>,
 ) -> Vec<u64> {
     let voxels = map.len() / batch;
-    let segment = voxels.div_ceil(TASKS).next_multiple_of(BLOCK);
+    let segment = segment(voxels);
     let segments = map.chunks(voxels).enumerate().flat_map(|(b, map)| {
         let mask = mask.map(|mask| &mask[b * voxels..][..voxels]);
         map.chunks(segment)
@@ -178,6 +198,18 @@ mod tests {
         for bad in [1.0_f32.next_up(), -1e-45, f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
             assert_eq!(place_of(bad, 1, 0.3), (2 * INVALID_ROW + 1, 0));
         }
+    }
+
+    #[test]
+    fn more_tables_than_memory_holds_are_refused() {
+        assert!(check_memory(1 << 30, 1).is_ok());
+        let error = check_memory(1, 1 << 40).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "evaluation_sums: batch: no memory for the counts of 1099511627776 samples; part the \
+             batch"
+        );
+        assert!(check_memory(1, usize::MAX).is_err());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::{TABLE_LENGTH, check};
 use crate::device::{KernelBudget, Launch, Program, Scalar, Slice, SliceMut, Stream};
 use crate::error::{Error, Result};
+use crate::ops::launch::check_devices;
 
 /// Eight of them, with the shared memory that their tables take, fill a multiprocessor.
 const BLOCK_THREADS: u32 = 256;
@@ -57,6 +58,11 @@ pub fn evaluation_sums(
         let (words, given) = (batch * TABLE_LENGTH, tables.len());
         return refuse(format!("tables: {batch} samples take {words} words, it has {given}"));
     }
+    // SAFETY: no memory at all, which the kernel does not read.
+    let no_mask = unsafe { Slice::from_raw(map.ordinal(), 0, 0) };
+    let mask = mask.unwrap_or(no_mask);
+    let memory = [("map", map.ordinal()), ("mask", mask.ordinal()), ("tables", tables.ordinal())];
+    check_devices("evaluation_sums", stream, &memory)?;
     let voxels = map.len() / batch;
     let blocks = |rounds: u32| voxels.div_ceil((rounds * PER_LOAD * BLOCK_THREADS) as usize);
     // Fewer rounds where that gives each multiprocessor a block or two more to do.
@@ -73,9 +79,7 @@ pub fn evaluation_sums(
     let kernel = stream.gpu().kernel(&PROGRAM, Scalar::F32, "evaluation_sums")?;
     let (sums, counters) =
         stream.counters(batch * (TABLE_COUNTERS + 1))?.split_at(batch * TABLE_COUNTERS)?;
-    // SAFETY: no memory at all, which the kernel does not read.
-    let no_mask = unsafe { Slice::from_raw(map.ordinal(), 0, 0) };
-    let (mask, threshold) = (mask.unwrap_or(no_mask), threshold.unwrap_or(f32::NAN));
+    let threshold = threshold.unwrap_or(f32::NAN);
     let launch = Launch { grid: [all_blocks, 1, 1], block_threads: BLOCK_THREADS, shared_bytes: 0 };
     // SAFETY: `evaluation_sums(const float*, const u8*, long long, float, unsigned, int, unsigned
     // long long*, unsigned*, unsigned long long*)`. `map`, and `mask` unless it is null, have

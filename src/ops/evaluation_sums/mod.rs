@@ -36,8 +36,9 @@ pub const TOLERANCE: f64 = 6e-11;
 /// # Errors
 ///
 /// If `map` cannot be parted into `batch` samples of at least one voxel, `mask` has not as many
-/// values, `threshold` is not in `[0, 1]`, or a voxel of `map` is not in `[0, 1]` or not a number;
-/// the message names the sample and counts its voxels.
+/// values, `threshold` is not in `[0, 1]`, memory does not hold the counts (16 KB for each sample and
+/// for up to 64 parts of it), or a voxel of `map` is not in `[0, 1]` or not a number; the message
+/// names the sample and counts its voxels.
 ///
 /// # Example
 ///
@@ -67,6 +68,7 @@ pub fn evaluation_sums(
     threshold: Option<f32>,
 ) -> Result<Vec<EvaluationSums>> {
     check(map.len(), mask.map(<[u8]>::len), batch, threshold)?;
+    cpu::check_memory(map.len() / batch, batch)?;
     EvaluationSums::from_tables(&cpu::tables(map, mask, batch, threshold), threshold)
 }
 
@@ -82,8 +84,15 @@ fn check(map: usize, mask: Option<usize>, batch: usize, threshold: Option<f32>) 
              to the grid of the other"
         ));
     }
-    if let Some(threshold) = threshold.filter(|threshold| !(0.0..=1.0).contains(threshold)) {
-        return refuse(format!("threshold: {threshold} is not in [0, 1], the range of the map"));
+    check_threshold(threshold)
+}
+
+fn check_threshold(threshold: Option<f32>) -> Result<()> {
+    match threshold.filter(|threshold| !(0.0..=1.0).contains(threshold)) {
+        Some(threshold) => Err(Error::input(
+            "evaluation_sums",
+            format!("threshold: {threshold} is not in [0, 1], the range of the map"),
+        )),
+        None => Ok(()),
     }
-    Ok(())
 }

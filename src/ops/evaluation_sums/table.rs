@@ -48,9 +48,11 @@ impl EvaluationSums {
     ///
     /// # Errors
     ///
-    /// If a sample had values that are not in `[0, 1]`, or `tables` is not made of whole tables.
+    /// If a sample had values that are not in `[0, 1]`, `threshold` is not in `[0, 1]`, or `tables` is
+    /// not made of whole tables or counts more values than memory can be.
     pub fn from_tables(tables: &[u64], threshold: Option<f32>) -> Result<Vec<Self>> {
         let refuse = |what: String| Error::input("evaluation_sums", what);
+        super::check_threshold(threshold)?;
         let (tables, rest) = tables.as_chunks::<TABLE_LENGTH>();
         if !rest.is_empty() {
             let rest = rest.len();
@@ -60,10 +62,16 @@ impl EvaluationSums {
         }
         let sums = |(sample, table): (usize, &[u64; TABLE_LENGTH])| {
             let sums = Self { table: table.to_vec(), threshold };
-            let count = |row| sums.cell(row, 0).0 + sums.cell(row, 1).0;
+            let count = |row| u128::from(sums.cell(row, 0).0) + u128::from(sums.cell(row, 1).0);
+            let all: u128 = (0..=INVALID).map(count).sum();
+            if all > i64::MAX as u128 {
+                return Err(refuse(format!(
+                    "tables: that of sample {sample} counts {all} values; pass what \
+                     evaluation_sums has written"
+                )));
+            }
             let invalid = count(INVALID);
             if invalid > 0 {
-                let all: u64 = (0..=INVALID).map(count).sum();
                 return Err(refuse(format!(
                     "map: {invalid} of the {all} voxels of sample {sample} are not in [0, 1]; \
                      normalise it first"

@@ -1,6 +1,6 @@
 //! The chains on the CPU.
 
-use super::{Maps, Method, PRODUCTS, Recipe, check, refuse};
+use super::{Maps, Method, PRODUCTS, Recipe, check, check_reach, limit, refuse};
 use crate::element::{Element, MapElement};
 use crate::error::Result;
 use crate::ops::elementwise::cpu as elementwise_cpu;
@@ -30,9 +30,10 @@ use crate::shape::Shape;
 ///
 /// # Errors
 ///
-/// If the shapes differ, or, but for Grad-CAM, the layouts; if an extent of `to` is 0, or memory does not hold that grid; if a u8 map is
-/// not to be normalised; if the gradient, the activation or a sum of their products is not finite,
-/// normalised or not. The message names the sample.
+/// If the shapes differ, or, but for Grad-CAM, the layouts; if an extent of `to` is 0 or above 2³⁰, or
+/// memory does not hold that grid; if a u8 map is not to be normalised, or an f16 map that is not
+/// normalised goes beyond 65504; if the gradient, the activation or a sum of their products is not
+/// finite, normalised or not. The message names the sample.
 ///
 /// # Example
 ///
@@ -61,7 +62,8 @@ pub fn cam<T: Element, O: MapElement>(
     let shape = activation.shape();
     let to = check(recipe, O::UNIT_RANGE, shape, gradient.shape())?;
     let (map, layer, weights_cancel) = layer_map(activation, gradient, recipe.method)?;
-    let plan = Plan::new(shape.spatial, to, Interpolation::Linear);
+    let name = recipe.method.name();
+    let plan = Plan::new(name, shape.batch, shape.spatial, to, Interpolation::Linear)?;
     let source = plan.source(&map);
     let extremes = if to == shape.spatial { layer } else { resampled_extremes(&source) };
     let voxels = to.iter().product::<usize>();
@@ -71,6 +73,7 @@ pub fn cam<T: Element, O: MapElement>(
         refuse(recipe.method, count, "voxels", voxels, b, "resampled map")?;
     }
     let ranges: Vec<Range> = extremes.iter().map(|extremes| extremes.range).collect();
+    check_reach(recipe.method, &ranges, limit::<O>(recipe))?;
     let mut values = O::zeros(shape.batch * voxels);
     resample_cpu::resample(&source, recipe.normalized.then_some(&ranges[..]), &mut values);
     Ok(Maps { values, batch: shape.batch, spatial: to, ranges, weights_cancel })
@@ -112,6 +115,7 @@ pub fn guided_cam<T: Element, O: MapElement>(
     let to = check(recipe, O::UNIT_RANGE, shape, gradient.shape())?;
     let (map, _, weights_cancel) = layer_map(activation, gradient, recipe.method)?;
     let ranges = guided_product::extremes(&map, guided, batch, from, to)?;
+    check_reach(recipe.method, &ranges, limit::<O>(recipe))?;
     let mut values = O::zeros(guided.len());
     let ends = recipe.normalized.then_some(&ranges[..]);
     guided_product::guided_product_into(&map, guided, batch, from, to, ends, &mut values)?;
@@ -137,7 +141,7 @@ fn layer_map<T: Element>(
         Method::GradCam => {
             let weights = channel_weights(gradient)?;
             let projection = weighted(&weights)?;
-            weights_cancel = channel_weights::cancel(gradient, &weights);
+            weights_cancel = channel_weights::cancel(gradient, &weights)?;
             projection
         }
         Method::GradCamPlusPlus(denominator) => {

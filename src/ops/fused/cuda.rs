@@ -10,7 +10,7 @@
 //! Where the map stays on the layer's grid, its extremes come with the map, and there is one launch
 //! fewer. Guided Grad-CAM has the extremes of the product in place of those of the map.
 
-use super::{Method, PRODUCTS, Recipe, check, refuse};
+use super::{Method, PRODUCTS, Recipe, check, check_reach, limit, refuse};
 use crate::device::{Slice, SliceMut, Stream};
 use crate::element::{Element, MapElement};
 use crate::error::{Error, Result};
@@ -45,6 +45,8 @@ pub struct Pending<'a> {
     /// The `(B, C)` weights, and with Grad-CAM's the mean magnitude of each channel's gradient.
     weights: Option<(SliceMut<'a, f32>, Option<SliceMut<'a, f32>>)>,
     epsilon: f32,
+    /// What the type of the finished map holds.
+    limit: f32,
 }
 
 impl Pending<'_> {
@@ -52,8 +54,8 @@ impl Pending<'_> {
     ///
     /// # Errors
     ///
-    /// If the gradient, the activation or a sum of their products is not finite (the message names
-    /// the sample), or a kernel failed.
+    /// If the gradient, the activation or a sum of their products is not finite, or an f16 map that is
+    /// not normalised goes beyond 65504 (the message names the sample), or a kernel failed.
     pub fn finish(self) -> Result<Summary> {
         let Shape { batch, channels, .. } = self.shape;
         let voxels = self.shape.voxels();
@@ -87,7 +89,9 @@ impl Pending<'_> {
             }
         }
         let range = |DeviceExtremes { minimum, maximum, .. }| Range { minimum, maximum };
-        Ok(Summary { ranges: finished.iter().copied().map(range).collect(), weights_cancel })
+        let ranges: Vec<Range> = finished.iter().copied().map(range).collect();
+        check_reach(self.method, &ranges, self.limit)?;
+        Ok(Summary { ranges, weights_cancel })
     }
 }
 
@@ -137,6 +141,7 @@ pub fn cam<'a, T: Element, O: MapElement>(
     let to = check(recipe, O::UNIT_RANGE, activation.shape(), gradient.shape())?;
     let other_grid = to != activation.shape().spatial;
     let (mut pending, small) = layer_map(stream, activation, gradient, recipe.method, other_grid)?;
+    pending.limit = limit::<O>(recipe);
     let (stream, small) = (pending.stream, small.as_slice());
     let Shape { batch, spatial: from, .. } = activation.shape();
     let grids = Grids { batch, from, to };
@@ -167,6 +172,7 @@ pub fn guided_cam<'a, T: Element, O: MapElement>(
 ) -> Result<Pending<'a>> {
     let to = check(recipe, O::UNIT_RANGE, activation.shape(), gradient.shape())?;
     let (mut pending, small) = layer_map(stream, activation, gradient, recipe.method, true)?;
+    pending.limit = limit::<O>(recipe);
     let (stream, small) = (pending.stream, small.as_slice());
     let Shape { batch, spatial: from, .. } = activation.shape();
     let grids = Grids { batch, from, to };
@@ -234,5 +240,6 @@ fn layer_map<'a, T: Element>(
             elementwise::cuda::elementwise(stream, kind, activation, gradient, small, extremes)?;
         }
     }
-    Ok((Pending { stream, method, shape, extremes: all, weights, epsilon: T::EPSILON }, map))
+    let (epsilon, limit) = (T::EPSILON, f32::INFINITY);
+    Ok((Pending { stream, method, shape, extremes: all, weights, epsilon, limit }, map))
 }

@@ -7,6 +7,7 @@ pub mod cuda;
 pub use cpu::{cam, guided_cam, reference};
 
 use super::{Denominator, Range, channel_weights, project, resample};
+use crate::element::MapElement;
 use crate::error::{Error, Result};
 use crate::shape::Shape;
 
@@ -112,6 +113,26 @@ fn check(
     let to = recipe.to.unwrap_or(activation.spatial);
     resample::check::check(operation, activation.batch, activation.spatial, to)?;
     Ok(to)
+}
+
+/// What the values of the finished map may reach, so that its type holds them.
+fn limit<O: MapElement>(recipe: &Recipe) -> f32 {
+    if recipe.normalized { f32::INFINITY } else { O::GREATEST }
+}
+
+/// An error if a map reaches beyond `limit`.
+fn check_reach(method: Method, ranges: &[Range], limit: f32) -> Result<()> {
+    let reach = |range: &Range| range.maximum.max(-range.minimum);
+    match ranges.iter().enumerate().find(|(_, range)| reach(range) > limit) {
+        Some((b, Range { minimum, maximum })) => Err(Error::input(
+            method.name(),
+            format!(
+                "the map of sample {b} goes from {minimum} to {maximum}, and its type up to {limit}; \
+                 ask for a normalised map, or for f32"
+            ),
+        )),
+        None => Ok(()),
+    }
 }
 
 /// An error if any of the things that a sample has `all` of is not finite.

@@ -4,13 +4,13 @@ use super::check;
 use crate::device::{KernelBudget, Launch, Program, Scalar, Slice, SliceMut, Stream};
 use crate::element::Element;
 use crate::error::{Error, Result};
+use crate::ops::launch::{PACK_BYTES, check_devices};
 
 /// Enough warps to hide the latency of memory at any number of registers that the kernel takes.
 const BLOCK_THREADS: u32 = 256;
 /// Packs of 16 bytes that a thread has under way of each tensor, so that the launch of a block
 /// pays.
 const PACKS_PER_THREAD: u32 = 2;
-const PACK_BYTES: usize = 16;
 
 /// `kernels/guided_activation.cu`.
 pub static PROGRAM: Program = Program {
@@ -54,6 +54,12 @@ fn enqueue<T: Element>(
     gradient: Slice<T>,
     output: &SliceMut<T>,
 ) -> Result<()> {
+    let memory = [
+        ("input", input.ordinal()),
+        ("gradient", gradient.ordinal()),
+        ("output", output.ordinal()),
+    ];
+    check_devices("guided_activation", stream, &memory)?;
     let count = input.len();
     if count == 0 {
         return Ok(());
@@ -70,7 +76,10 @@ fn enqueue<T: Element>(
     let kernel = stream.gpu().kernel(&PROGRAM, T::SCALAR, "guided_activation")?;
     let per_block = per_pack * (BLOCK_THREADS * PACKS_PER_THREAD) as usize;
     let blocks = u32::try_from(count.div_ceil(per_block)).map_err(|_| {
-        Error::input("guided_activation", format!("input: {count} values are too many to launch"))
+        Error::input(
+            "guided_activation",
+            format!("input: {count} values are too many to launch; part them"),
+        )
     })?;
     let launch = Launch { grid: [blocks, 1, 1], block_threads: BLOCK_THREADS, shared_bytes: 0 };
     // SAFETY: `guided_activation(const T*, const T*, T*, long long, long long, long long)`. Each of

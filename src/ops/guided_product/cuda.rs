@@ -5,9 +5,8 @@ use crate::element::MapElement;
 use crate::error::Result;
 use crate::ops::Interpolation;
 use crate::ops::extremes::DeviceExtremes;
-use crate::ops::resample::check::{
-    check_devices, check_launch, check_map, check_out, check_samples,
-};
+use crate::ops::launch::check_devices;
+use crate::ops::resample::check::{check_launch, check_map, check_out, check_samples};
 use crate::ops::resample::cuda::{DEFINES, Grids, SHARED_BYTES, Tiling, Wanted, nothing};
 
 const OPERATION: &str = "guided_product";
@@ -92,7 +91,7 @@ pub fn guided_product<O: MapElement>(
     check_inputs(stream, map, guided, grids)?;
     let Grids { batch, to, .. } = grids;
     check_samples(OPERATION, "extremes", extremes.map(|extremes| extremes.len()), batch)?;
-    check_out::<O>(OPERATION, out.len(), batch, to, extremes.map(|_| batch))?;
+    check_out::<O>(OPERATION, out.len(), batch, to, extremes.is_some())?;
     let extremes = extremes.unwrap_or(nothing(map.ordinal()));
     check_devices(OPERATION, stream, &[("extremes", extremes.ordinal()), ("out", out.ordinal())])?;
     let tiling = Tiling::new(OPERATION, stream, grids, Interpolation::Linear, Wanted::All)?;

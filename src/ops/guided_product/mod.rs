@@ -8,7 +8,7 @@ pub use cpu::reference;
 
 use crate::element::MapElement;
 use crate::error::{Error, Result};
-use crate::ops::resample::check::{check, check_grids, check_map, check_out};
+use crate::ops::resample::check::{check, check_grids, check_map, check_out, check_ranges};
 use crate::ops::resample::rows::{Plan, Source};
 use crate::ops::{Interpolation, Range, resample};
 
@@ -65,7 +65,7 @@ pub fn guided_product<O: MapElement>(
 ) -> Result<(Vec<O>, Vec<Range>)> {
     check("guided_product", batch, from, to)?;
     check_inputs(map, guided, batch, from, to)?;
-    let plan = Plan::new(from, to, Interpolation::Linear);
+    let plan = Plan::new("guided_product", batch, from, to, Interpolation::Linear)?;
     let source = plan.source(map);
     let ranges = ranges(&source, map, guided)?;
     let mut product = O::zeros(guided.len());
@@ -78,7 +78,8 @@ pub fn guided_product<O: MapElement>(
 /// # Errors
 ///
 /// If an extent of `batch`, `from` or `to` is 0 or above 2³⁰, `map` or `guided` does not have the
-/// values that these say, or a product is not finite. The message names the sample.
+/// values that these say, a product is not finite (the message names the sample), or memory does not
+/// hold what it takes on the way.
 pub fn extremes(
     map: &[f32],
     guided: &[f32],
@@ -87,7 +88,8 @@ pub fn extremes(
     to: [usize; 3],
 ) -> Result<Vec<Range>> {
     check_inputs(map, guided, batch, from, to)?;
-    ranges(&Plan::new(from, to, Interpolation::Linear).source(map), map, guided)
+    let plan = Plan::new("guided_product", batch, from, to, Interpolation::Linear)?;
+    ranges(&plan.source(map), map, guided)
 }
 
 /// The ranges of the products, or which of them is not finite.
@@ -113,13 +115,15 @@ fn ranges(source: &Source, map: &[f32], guided: &[f32]) -> Result<Vec<Range>> {
 
 /// [`guided_product()`] into memory that is there already; without `ranges`, the product `P` itself.
 ///
-/// `ranges` are those of [`extremes()`], `out` is `(B, D', H', W')` and is written.
+/// `ranges` are those of [`extremes()`], `out` is `(B, D', H', W')` and is written. Without `ranges`,
+/// products beyond 65504, the greatest of f16, become infinite in it.
 ///
 /// # Errors
 ///
 /// If an extent of `batch`, `from` or `to` is 0 or above 2³⁰, `map`, `guided`, `ranges` or `out` does
-/// not have as many values as these say, or `out` is of u8, which holds `[0, 1]` alone, and there
-/// are no ranges. `out` is as before then.
+/// not have as many values as these say, an end of a range is not finite or its minimum above its
+/// maximum, `out` is of u8, which holds `[0, 1]` alone, and there are no ranges, or memory does not
+/// hold what it takes on the way. `out` is as before then.
 pub fn guided_product_into<O: MapElement>(
     map: &[f32],
     guided: &[f32],
@@ -130,8 +134,9 @@ pub fn guided_product_into<O: MapElement>(
     out: &mut [O],
 ) -> Result<()> {
     check_inputs(map, guided, batch, from, to)?;
-    check_out::<O>("guided_product", out.len(), batch, to, ranges.map(<[Range]>::len))?;
-    let plan = Plan::new(from, to, Interpolation::Linear);
+    check_out::<O>("guided_product", out.len(), batch, to, ranges.is_some())?;
+    check_ranges("guided_product", ranges, batch)?;
+    let plan = Plan::new("guided_product", batch, from, to, Interpolation::Linear)?;
     cpu::guided_product(&plan.source(map), guided, ranges, out);
     Ok(())
 }

@@ -4,8 +4,8 @@ use crate::device::{KernelBudget, Program, Scalar, Slice, SliceMut, Stream};
 use crate::element::Element;
 use crate::error::Result;
 use crate::ops::DeviceView;
-use crate::ops::channel_sums::check_length;
 use crate::ops::extremes::DeviceExtremes;
+use crate::ops::launch::{check_devices, check_length};
 use crate::ops::voxel_sums::{BLOCK_THREADS, VOXEL_READS, VoxelSums};
 use crate::shape::Shape;
 
@@ -47,7 +47,8 @@ pub fn project<T: Element>(
     let Shape { batch, channels, .. } = activation.shape();
     let expected = (batch * channels, "B·C");
     check_length("project", "weights", activation.shape(), expected, weights.len())?;
-    enqueue("project", stream, Some(weights), activation, rectify, map, extremes)
+    check_devices("project", stream, &[("weights", weights.ordinal())])?;
+    enqueue("project", stream, Some(weights), ("activation", activation), rectify, map, extremes)
 }
 
 /// The mean of the channels, Guided Backpropagation's map, and its extremes, as [`project()`] with
@@ -62,19 +63,25 @@ pub fn channel_mean<T: Element>(
     map: SliceMut<f32>,
     extremes: SliceMut<DeviceExtremes>,
 ) -> Result<()> {
-    enqueue("channel_mean", stream, None, tensor, false, map, extremes)
+    enqueue("channel_mean", stream, None, ("tensor", tensor), false, map, extremes)
 }
 
 fn enqueue<T: Element>(
     operation: &str,
     stream: &Stream,
     weights: Option<Slice<f32>>,
-    tensor: &DeviceView<T>,
+    (argument, tensor): (&str, &DeviceView<T>),
     rectify: bool,
     map: SliceMut<f32>,
     extremes: SliceMut<DeviceExtremes>,
 ) -> Result<()> {
     let shape = tensor.shape();
+    let memory = [
+        (argument, tensor.slice().ordinal()),
+        ("map", map.ordinal()),
+        ("extremes", extremes.ordinal()),
+    ];
+    check_devices(operation, stream, &memory)?;
     let sums =
         VoxelSums::new::<T>(operation, stream, shape, tensor.layout(), VOXEL_READS, map, extremes)?;
     let entry = format!("project_{}", sums.suffix);

@@ -7,8 +7,9 @@ pub mod cuda;
 pub use cpu::{channel_mean_reference, reference};
 
 use crate::element::Element;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ops::View;
+use crate::ops::channel_weights::check_weights;
 
 /// How far a voxel may lie from its [`reference()`], relative to `sum_c |w[b,c]·A[b,c,n]|`, and from
 /// its [`channel_mean_reference()`], relative to `1/C · sum_c |A[b,c,n]|`.
@@ -48,14 +49,7 @@ pub const TOLERANCE: f64 = 3.2e-5;
 /// # Ok::<(), medcam::Error>(())
 /// ```
 pub fn project<T: Element>(weights: &[f32], activation: &View<T>) -> Result<Vec<f32>> {
-    let shape = activation.shape();
-    if weights.len() != shape.batch * shape.channels {
-        let (expected, given) = (shape.batch * shape.channels, weights.len());
-        return Err(Error::input(
-            "project",
-            format!("weights: activation {shape} takes {expected} (B·C) of them, got {given}"),
-        ));
-    }
+    check_weights("project", "activation", activation.shape(), weights.len())?;
     Ok(cpu::project(weights, activation).map)
 }
 

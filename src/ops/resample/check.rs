@@ -1,9 +1,8 @@
 //! What resampling and what builds on it refuse.
 
-#[cfg(feature = "cuda")]
-use crate::device::Stream;
 use crate::element::MapElement;
 use crate::error::{Error, Result};
+use crate::ops::Range;
 use crate::shape::Shape;
 
 /// The longest axis, before or after: its positions times 4 must fit into 64 bits.
@@ -20,14 +19,25 @@ pub(in crate::ops) fn check(
     to: [usize; 3],
 ) -> Result<()> {
     check_grids(operation, batch, from, to)?;
-    // An allocation that fails ends the process. A map is held up to four times on its way to disk.
+    // A map is held up to four times on its way to disk.
     let voxels = batch * to.iter().product::<usize>();
-    if Vec::<[f32; 4]>::new().try_reserve_exact(voxels).is_err() {
+    check_memory(operation, batch, to, size_of::<[f32; 4]>() as u128 * voxels as u128)
+}
+
+/// Refuses a grid for which memory does not hold `bytes`: an allocation that fails ends the process.
+pub(super) fn check_memory(
+    operation: &str,
+    batch: usize,
+    to: [usize; 3],
+    bytes: u128,
+) -> Result<()> {
+    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    if Vec::<u8>::new().try_reserve_exact(bytes).is_err() {
         let [d, h, w] = to;
         return Err(Error::input(
             operation,
             format!(
-                "no memory for a grid of ({batch}, {d}, {h}, {w}) voxels; ask for a smaller one"
+                "to: no memory for a grid of ({batch}, {d}, {h}, {w}) voxels; ask for a smaller one"
             ),
         ));
     }
@@ -73,26 +83,43 @@ pub(in crate::ops) fn check_map(
     Ok(())
 }
 
-/// Refuses room for the result that is not as large as it, or of a type that cannot hold it, and
-/// ranges that are not one for each sample.
+/// Refuses room for the result that is not as large as it, or of a type that cannot hold it: of the
+/// product or map as it is, unless it is `normalized`.
 pub(in crate::ops) fn check_out<O: MapElement>(
     operation: &str,
     values: usize,
     batch: usize,
     to: [usize; 3],
-    ranges: Option<usize>,
+    normalized: bool,
 ) -> Result<()> {
     check_map(operation, "out", values, batch, to)?;
-    match ranges {
-        None if O::UNIT_RANGE => Err(Error::input(
+    if O::UNIT_RANGE && !normalized {
+        return Err(Error::input(
             operation,
             format!("out: {} holds normalised maps alone; give their ranges, or take f32", O::NAME),
-        )),
-        Some(given) if given != batch => Err(Error::input(
+        ));
+    }
+    Ok(())
+}
+
+/// Refuses ranges that are not one for each sample, or none at all.
+pub(in crate::ops) fn check_ranges(
+    operation: &str,
+    ranges: Option<&[Range]>,
+    batch: usize,
+) -> Result<()> {
+    check_samples(operation, "ranges", ranges.map(<[Range]>::len), batch)?;
+    let finite = |range: &Range| range.minimum.is_finite() && range.maximum.is_finite();
+    let is_range = |range: &Range| finite(range) && range.minimum <= range.maximum;
+    match ranges.into_iter().flatten().enumerate().find(|(_, range)| !is_range(range)) {
+        Some((b, Range { minimum, maximum })) => Err(Error::input(
             operation,
-            format!("ranges: {batch} samples take as many, got {given}"),
+            format!(
+                "ranges: that of sample {b} goes from {minimum} to {maximum}; give those that \
+                 extremes() finds"
+            ),
         )),
-        _ => Ok(()),
+        None => Ok(()),
     }
 }
 
@@ -121,7 +148,6 @@ pub(super) fn check_batch(operation: &str, batch: usize) -> Result<()> {
 }
 
 /// Refuses what is not one for each sample.
-#[cfg(feature = "cuda")]
 pub(in crate::ops) fn check_samples(
     operation: &str,
     argument: &str,
@@ -134,22 +160,5 @@ pub(in crate::ops) fn check_samples(
             format!("{argument}: {batch} samples take as many, got {given}"),
         )),
         _ => Ok(()),
-    }
-}
-
-/// Refuses memory that is not on the device of the stream.
-#[cfg(feature = "cuda")]
-pub(in crate::ops) fn check_devices(
-    operation: &str,
-    stream: &Stream,
-    arguments: &[(&str, usize)],
-) -> Result<()> {
-    let own = stream.gpu().ordinal();
-    match arguments.iter().find(|(_, ordinal)| *ordinal != own) {
-        Some((argument, ordinal)) => Err(Error::input(
-            operation,
-            format!("{argument}: on device {ordinal}, and the stream is on device {own}"),
-        )),
-        None => Ok(()),
     }
 }

@@ -1,13 +1,12 @@
 //! Resampling on a GPU.
 
 use super::Interpolation;
-use super::check::{
-    MOST_BLOCKS, check_batch, check_devices, check_launch, check_map, check_out, check_samples,
-};
+use super::check::{MOST_BLOCKS, check_batch, check_launch, check_map, check_out, check_samples};
 use crate::device::{Argument, KernelBudget, Launch, Program, Scalar, Slice, SliceMut, Stream};
 use crate::element::MapElement;
 use crate::error::{Error, Result};
 use crate::ops::extremes::DeviceExtremes;
+use crate::ops::launch::check_devices;
 
 /// Eight of them fill a multiprocessor, with the registers and shared memory that the kernels take.
 pub(in crate::ops) const BLOCK_THREADS: u32 = 256;
@@ -258,7 +257,7 @@ pub fn resample<O: MapElement>(
     let Grids { batch, from, to } = grids;
     check_map(OPERATION, "map", map.len(), batch, from)?;
     check_samples(OPERATION, "extremes", extremes.map(|extremes| extremes.len()), batch)?;
-    check_out::<O>(OPERATION, out.len(), batch, to, extremes.map(|_| batch))?;
+    check_out::<O>(OPERATION, out.len(), batch, to, extremes.is_some())?;
     if from == to {
         return rescale(OPERATION, stream, map, batch, extremes, &out);
     }

@@ -8,7 +8,7 @@ pub(super) mod extremes;
 pub(super) mod rows;
 mod taps;
 
-use check::{check, check_grids, check_map, check_out};
+use check::{check, check_grids, check_map, check_out, check_ranges};
 pub use cpu::reference;
 use rows::{Plan, Source};
 
@@ -90,8 +90,8 @@ pub fn resample(
 /// # Errors
 ///
 /// If an extent of `batch`, `from` or `to` is 0 or above 2³⁰, `map` does not have the values that
-/// `batch` and `from` say, or a voxel of the resampled map is not finite. The message names the
-/// sample.
+/// `batch` and `from` say, memory does not hold what it takes to work out a row of the new grid, or
+/// a voxel of the resampled map is not finite. The message names the sample.
 ///
 /// # Example
 ///
@@ -113,7 +113,7 @@ pub fn extremes(
 ) -> Result<Vec<Range>> {
     check_grids("resample", batch, from, to)?;
     check_map("resample", "map", map.len(), batch, from)?;
-    ranges(&Plan::new(from, to, interpolation).source(map), map)
+    ranges(&Plan::new("resample", batch, from, to, interpolation)?.source(map), map)
 }
 
 /// The ranges of the maps, or which of them is not finite.
@@ -167,7 +167,7 @@ pub fn resample_normalized<O: MapElement>(
 ) -> Result<(Vec<O>, Vec<Range>)> {
     check("resample", batch, from, to)?;
     check_map("resample", "map", map.len(), batch, from)?;
-    let plan = Plan::new(from, to, interpolation);
+    let plan = Plan::new("resample", batch, from, to, interpolation)?;
     let source = plan.source(map);
     let ranges = ranges(&source, map)?;
     let mut resampled = O::zeros(batch * to.iter().product::<usize>());
@@ -184,14 +184,17 @@ pub fn resample_normalized<O: MapElement>(
 /// | argument | shape | type | |
 /// |---|---|---|---|
 /// | `map` | `(B, D, H, W)` | f32 | with `[D, H, W] = from` |
-/// | `ranges` | `(B)` | [`Range`] | values outside of it become 0 or 1 |
+/// | `ranges` | `(B)` | [`Range`] | values outside of it become 0 or 1, and so does what is not finite; or none |
 /// | `out` | `(B, D', H', W')` | f32, f16 or u8 | with `[D', H', W'] = to`; written |
+///
+/// Without `ranges`, values beyond 65504, the greatest of f16, become infinite in it.
 ///
 /// # Errors
 ///
 /// If an extent of `batch`, `from` or `to` is 0 or above 2³⁰, `map`, `ranges` or `out` does not have
-/// as many values as these say, or `out` is of u8, which holds `[0, 1]` alone, and there are no
-/// ranges. `out` is as before then.
+/// as many values as these say, an end of a range is not finite or its minimum above its maximum,
+/// `out` is of u8, which holds `[0, 1]` alone, and there are no ranges, or memory does not hold what
+/// it takes on the way. `out` is as before then.
 pub fn resample_into<O: MapElement>(
     map: &[f32],
     batch: usize,
@@ -203,7 +206,9 @@ pub fn resample_into<O: MapElement>(
 ) -> Result<()> {
     check_grids("resample", batch, from, to)?;
     check_map("resample", "map", map.len(), batch, from)?;
-    check_out::<O>("resample", out.len(), batch, to, ranges.map(<[Range]>::len))?;
-    cpu::resample(&Plan::new(from, to, interpolation).source(map), ranges, out);
+    check_out::<O>("resample", out.len(), batch, to, ranges.is_some())?;
+    check_ranges("resample", ranges, batch)?;
+    let plan = Plan::new("resample", batch, from, to, interpolation)?;
+    cpu::resample(&plan.source(map), ranges, out);
     Ok(())
 }

@@ -11,11 +11,17 @@ use std::ops::Range;
 use multiversion::multiversion;
 
 use super::Interpolation;
+use super::check::check_memory;
 use super::taps::{self, Tap, taps};
+use crate::error::Result;
 use crate::ops::tasks;
 
 /// Voxels of one task, at least; whole rows.
 const BLOCK: usize = 1 << 13;
+/// What a task and its result take, at most, beside a row of values.
+const TASK_BYTES: usize = 512;
+/// Rows that a thread has in hand, at most: two mixed along D, one along H, one picked.
+const LINES: usize = 4;
 
 /// How maps get from one grid to another.
 #[derive(Debug)]
@@ -50,13 +56,33 @@ pub(in crate::ops) trait Take: Send {
 }
 
 impl Plan {
+    /// For grids that have been checked.
+    ///
+    /// # Errors
+    ///
+    /// Named after `operation`: if memory does not hold the plan, or what runs of it make on the way.
     pub(in crate::ops) fn new(
+        operation: &str,
+        batch: usize,
         from: [usize; 3],
         to: [usize; 3],
         interpolation: Interpolation,
-    ) -> Self {
+    ) -> Result<Self> {
+        let [planes, height, width] = to;
+        let pick_first = planes * height > from[0] * from[1];
+        let blocks = batch * planes * height.div_ceil(rows_per_block(to));
+        let threads = rayon::current_num_threads();
+        let values = |bytes: usize, factors: &[usize]| {
+            factors.iter().fold(bytes as u128, |all, &factor| all * factor as u128)
+        };
+        // Those of the corners, too.
+        let taps_bytes = values(2 * size_of::<Tap>(), &[planes + height + width]);
+        let widened = values(4, &[usize::from(pick_first), batch, from[0], from[1], width]);
+        let lines = values(4 * LINES, &[threads, width.max(from[2])]);
+        let tasks = values(TASK_BYTES, &[blocks]) + values(4, &[blocks, width]);
+        check_memory(operation, batch, to, taps_bytes + widened + lines + tasks)?;
         let along = [0, 1, 2].map(|axis| taps(from[axis], to[axis], interpolation));
-        Self { from, along, pick_first: to[0] * to[1] > from[0] * from[1] }
+        Ok(Self { from, along, pick_first })
     }
 
     /// The same for those voxels alone among which are the extremes of each map, from the same
@@ -87,18 +113,13 @@ impl Plan {
     /// The parts of a sample that a task makes each, in the order in which they lie in memory.
     pub(super) fn blocks(&self, sample: usize) -> impl Iterator<Item = Block> {
         let [depth, height, _] = self.to();
-        let rows_per_block = self.rows_per_block();
+        let rows_per_block = rows_per_block(self.to());
         (0..depth).flat_map(move |plane| {
             (0..height).step_by(rows_per_block).map(move |first| {
                 let rows = first..height.min(first + rows_per_block);
                 Block { sample, plane, rows }
             })
         })
-    }
-
-    fn rows_per_block(&self) -> usize {
-        let [_, height, width] = self.to();
-        BLOCK.div_ceil(width).min(height)
     }
 
     /// All rows of the map, resampled along their length.
@@ -137,13 +158,13 @@ impl Source<'_> {
     /// How many blocks a sample has.
     pub(in crate::ops) fn blocks_per_sample(&self) -> usize {
         let [depth, height, _] = self.plan.to();
-        depth * height.div_ceil(self.plan.rows_per_block())
+        depth * height.div_ceil(rows_per_block(self.plan.to()))
     }
 
     /// The parts of values on the new grid, `(B, D', H', W')`, that belong to each block.
     pub(in crate::ops) fn parts<'a, T>(&self, values: &'a [T]) -> impl Iterator<Item = &'a [T]> {
         let [_, height, width] = self.plan.to();
-        let length = self.plan.rows_per_block() * width;
+        let length = rows_per_block(self.plan.to()) * width;
         values.chunks(height * width).flat_map(move |plane| plane.chunks(length))
     }
 
@@ -153,7 +174,7 @@ impl Source<'_> {
         values: &'a mut [T],
     ) -> impl Iterator<Item = &'a mut [T]> {
         let [_, height, width] = self.plan.to();
-        let length = self.plan.rows_per_block() * width;
+        let length = rows_per_block(self.plan.to()) * width;
         values.chunks_mut(height * width).flat_map(move |plane| plane.chunks_mut(length))
     }
 
@@ -171,6 +192,10 @@ impl Source<'_> {
         let voxels = self.values.len() / self.batch;
         make_rows(plan, &self.values[block.sample * voxels..][..voxels], block, taker);
     }
+}
+
+fn rows_per_block([_, height, width]: [usize; 3]) -> usize {
+    BLOCK.div_ceil(width).min(height)
 }
 
 #[multiversion(targets("x86_64+avx+avx2+fma+f16c+bmi1+bmi2"))]
