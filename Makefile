@@ -3,7 +3,7 @@ PYTHON ?= python3
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench check lint gpu-bundle clean
+.PHONY: help demo test bench gallery check lint gpu-bundle clean
 
 help: ## show this list
 	@echo "medcam: attention maps for 2D and 3D medical CNNs"
@@ -22,6 +22,10 @@ test: ## set up, then lints and all tests
 bench: ## set up, then the benchmarks
 	$(PYTHON) scripts/setup.py bench
 	$(CARGO) bench --locked --all-features
+
+gallery: ## set up, train a network, then the pictures of docs/gallery.md
+	$(PYTHON) scripts/setup.py gallery
+	CARGO=$(CARGO) $(PYTHON) examples/gallery/make_gallery.py
 
 gpu-bundle: ## set up, then the folder that checks the kernels on a machine with a GPU
 	$(PYTHON) scripts/setup.py test

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Prepare this machine: `scripts/setup.py demo|test|bench`.
+"""Prepare this machine: `scripts/setup.py demo|test|bench|gallery`.
 
 Everything goes into `${XDG_CACHE_HOME:-$HOME/.cache}/medcam`, where other checkouts find it again;
 the checkout itself gets `.cargo/config.toml`, so that plain cargo commands find it too. Nothing
@@ -11,7 +11,7 @@ import argparse
 import os
 import sys
 
-from setup_parts import cargo_config, data, m3dcam, networks, preflight
+from setup_parts import cargo_config, data, gallery, m3dcam, networks, preflight
 from setup_parts.common import SetupError, cache_root, locked
 from setup_parts.environment import Environment
 
@@ -63,13 +63,15 @@ def prepare(job):
             entries["MEDCAM_M3DCAM"] = m3dcam.make(environment)
         if job == "bench":
             entries["MEDCAM_BENCH"] = networks.make(environment, "bench")
+        if job == "gallery":
+            entries["MEDCAM_GALLERY"] = gallery.make(environment)
         cargo_config.write(entries)
 
 
 def main():
     """Returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("job", choices=("demo", "test", "bench"), help="what to prepare for")
+    parser.add_argument("job", choices=("demo", "test", "bench", "gallery"), help="what to prepare for")
     job = parser.parse_args().job
     try:
         prepare(job)

