@@ -9,7 +9,7 @@ use medcam::ops::{self, Denominator, DeviceView, Maps, Method, Range, Recipe, Vi
 use medcam::{Layout, Result, Shape};
 
 use crate::common::gpu;
-use crate::on_the_cpu::{LAYOUTS, absolute, assert_close, values};
+use crate::on_the_cpu::{LAYOUTS, absolute, assert_close, values, wide};
 
 const METHODS: [Method; 5] = [
     Method::GradCam,
@@ -59,9 +59,8 @@ fn check<T: Element>(stream: &mut Stream, shape: Shape, to: Option<[usize; 3]>, 
             let both =
                 (&View::new(&a, shape, layout).unwrap(), &View::new(&g, shape, layout).unwrap());
             let twin: Maps = ops::cam(both.0, both.1, &recipe).unwrap();
-            let wide: Vec<f64> = twin.values.iter().map(|&value| f64::from(value)).collect();
             let (map, summary) = on_device::<T, f32>(stream, both, None, &recipe).unwrap();
-            assert_close(&map, &wide, |_| 1e-4);
+            assert_close(&map, &wide(&twin.values), |_| 1e-4);
             assert_eq!(summary.weights_cancel, twin.weights_cancel);
             for (range, twin) in summary.ranges.iter().zip(&twin.ranges) {
                 near(range, twin);
@@ -74,9 +73,8 @@ fn check<T: Element>(stream: &mut Stream, shape: Shape, to: Option<[usize; 3]>, 
             assert_eq!((bytes, halves), (narrowed::<u8>(&map), narrowed::<f16>(&map)));
 
             let twin: Maps = ops::guided_cam(both.0, both.1, &guided, &recipe).unwrap();
-            let wide: Vec<f64> = twin.values.iter().map(|&value| f64::from(value)).collect();
             let (map, _) = on_device::<T, f32>(stream, both, Some(&guided), &recipe).unwrap();
-            assert_close(&map, &wide, |_| 1e-4);
+            assert_close(&map, &wide(&twin.values), |_| 1e-4);
         }
     }
 }

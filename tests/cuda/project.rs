@@ -9,7 +9,7 @@ use medcam::ops::{DeviceView, View};
 use medcam::{Layout, Shape};
 
 use crate::common::{expected_extremes, gpu, upload_behind};
-use crate::on_the_cpu::{LAYOUTS, absolute, assert_close, bits, values};
+use crate::on_the_cpu::{LAYOUTS, absolute, assert_close, bits, values, wide};
 
 type Results = (Vec<f32>, Vec<DeviceExtremes>);
 
@@ -44,10 +44,6 @@ fn run<T: Element>(
     // Nothing beside the map is touched.
     assert!(found[..skipped].iter().chain(&found[skipped + count..]).all(|&value| value == 9.0));
     (found[skipped..][..count].to_vec(), stream.download(extremes.slice()).unwrap())
-}
-
-fn wide(values: &[f32]) -> Vec<f64> {
-    values.iter().map(|&value| f64::from(value)).collect()
 }
 
 fn check<T: Element>(stream: &mut Stream, extents: [usize; 5], magnitude: f32) {

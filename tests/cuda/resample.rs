@@ -10,6 +10,7 @@ use medcam::ops::resample::{TOLERANCE, reference};
 use medcam::ops::{Interpolation, normalize};
 
 use crate::common::gpu;
+use crate::on_the_cpu::wide;
 
 /// What is around the results, and must stay.
 const AROUND: usize = 5;
@@ -111,7 +112,7 @@ fn check(stream: &Stream, grids: Grids, interpolation: Interpolation, kind: usiz
     let place = format!("{grids:?} {interpolation:?} kind {kind}");
     let (old, new) = (from.iter().product::<usize>(), to.iter().product::<usize>());
     let map = values(batch * old, kind);
-    let wide: Vec<f64> = map.iter().map(|&value| f64::from(value)).collect();
+    let wide = wide(&map);
     let exact = reference(&wide, batch, from, to, interpolation);
     let tolerance = if interpolation == Linear { TOLERANCE * greatest(&map) } else { 0.0 };
 
@@ -265,7 +266,7 @@ fn small_not_finite() {
             let (old, new) = (from.iter().product::<usize>(), to.iter().product::<usize>());
             let mut map = values(2 * old, 0);
             map[old + 5] = bad;
-            let wide: Vec<f64> = map.iter().map(|&value| f64::from(value)).collect();
+            let wide = wide(&map);
             for interpolation in [Linear, Nearest] {
                 let exact = reference(&wide, 2, from, to, interpolation);
                 let found = resampled::<f32>(&stream, &map, grids, interpolation, None, 0);

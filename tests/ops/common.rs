@@ -40,6 +40,11 @@ pub fn absolute<T: Element>(values: &[T]) -> Vec<T> {
     values.iter().map(|value| T::from_f32(value.to_f32().abs())).collect()
 }
 
+/// The same values, for a reference.
+pub fn wide(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|&value| f64::from(value)).collect()
+}
+
 /// The view of one sample of a batch.
 pub fn sample<'a, T: Element>(view: &View<'a, T>, b: usize) -> View<'a, T> {
     let shape = view.shape();

@@ -5,10 +5,6 @@ use proptest::prelude::*;
 
 use crate::common::*;
 
-fn wide(values: &[f32]) -> Vec<f64> {
-    values.iter().map(|&value| f64::from(value)).collect()
-}
-
 #[test]
 fn products_by_hand() {
     // The map becomes 0, 1, 3, 4; sample 1 is 10 times that.

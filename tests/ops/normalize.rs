@@ -20,7 +20,7 @@ proptest! {
     ) {
         let map = values::<f32>(batch * voxels, size, seed);
         let (fast, ranges) = on_any_threads(|| normalized(&map, batch));
-        let wide: Vec<f64> = map.iter().map(|&value| f64::from(value)).collect();
+        let wide = wide(&map);
         assert_close(&fast, &reference(&wide, batch), |_| TOLERANCE);
         for (b, sample) in map.chunks(voxels).enumerate() {
             let (single, range) = normalized(sample, 1);

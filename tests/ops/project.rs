@@ -7,10 +7,6 @@ use proptest::prelude::*;
 
 use crate::common::*;
 
-fn wide(values: &[f32]) -> Vec<f64> {
-    values.iter().map(|&value| f64::from(value)).collect()
-}
-
 fn check<T: Element>(shape: Shape, magnitude: f32, seed: u64) {
     let data = values::<T>(shape.elements(), magnitude, seed);
     let weights = values::<f32>(shape.batch * shape.channels, 1.0, !seed);

@@ -32,7 +32,7 @@ const NEAREST: [f32; 24] = [
 #[test]
 fn as_torch() {
     let close = |to: [usize; 3], from: [usize; 3], expected: &[f32]| {
-        let expected: Vec<f64> = expected.iter().map(|&value| f64::from(value)).collect();
+        let expected = wide(expected);
         let map = resample(&SOURCE, 1, from, to, Linear).unwrap();
         // Printed to seven digits.
         assert_close(&map, &expected, |_| 1e-6);
@@ -53,7 +53,7 @@ proptest! {
     ) {
         let voxels = from.iter().product::<usize>();
         let map = values::<f32>(batch * voxels, size, seed);
-        let wide: Vec<f64> = map.iter().map(|&value| f64::from(value)).collect();
+        let wide = wide(&map);
         let new_voxels = to.iter().product::<usize>();
         for interpolation in [Linear, Nearest] {
             let fast = on_any_threads(|| resample(&map, batch, from, to, interpolation).unwrap());
@@ -78,7 +78,7 @@ proptest! {
         let mut map = vec![1.0_f32; from.iter().product()];
         let place = place.index(map.len());
         map[place] = bad;
-        let wide: Vec<f64> = map.iter().map(|&value| f64::from(value)).collect();
+        let wide = wide(&map);
         for interpolation in [Linear, Nearest] {
             let fast = resample(&map, 1, from, to, interpolation).unwrap();
             let expected = reference(&wide, 1, from, to, interpolation);
@@ -199,7 +199,7 @@ proptest! {
     ) {
         let voxels = from.iter().product::<usize>();
         let map = rugged(batch * voxels, kind, size, seed);
-        let wide: Vec<f64> = map.iter().map(|&value| f64::from(value)).collect();
+        let wide = wide(&map);
         let new_voxels = to.iter().product::<usize>();
         for interpolation in [Linear, Nearest] {
             let run = |map: &[f32], batch| {
@@ -311,7 +311,7 @@ fn a_map_that_is_not_finite_has_no_range() {
 fn many_blocks() {
     for (from, to) in [([1, 7, 7], [1, 300, 301]), ([9, 10, 11], [40, 41, 42])] {
         let map = values::<f32>(2 * from.iter().product::<usize>(), 1.0, 5);
-        let wide: Vec<f64> = map.iter().map(|&value| f64::from(value)).collect();
+        let wide = wide(&map);
         let fast = on_any_threads(|| resample(&map, 2, from, to, Linear).unwrap());
         assert_close(&fast, &reference(&wide, 2, from, to, Linear), |_| TOLERANCE);
     }

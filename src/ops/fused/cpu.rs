@@ -21,7 +21,10 @@ use crate::shape::Shape;
 /// |---|---|---|---|
 /// | `activation` | `(B, C, D, H, W)`, either layout | f32, f16, bf16 | `A`, of the layer |
 /// | `gradient` | `(B, C, D, H, W)`, either layout | as `activation` | `G`, of the score |
+/// | `recipe` | | [`Recipe`] | method, grid `to`, and whether to normalise |
 /// | returns | `(B, D', H', W')` | f32, f16 or u8 | in `[0, 1]` if the recipe says so |
+///
+/// Grad-CAM takes the two in different layouts, the other methods in the same.
 ///
 /// The [`Method`]'s map, then linear resampling to the grid `to`, then, if `normalized`, each map to
 /// `[0, 1]`; a `u8` holds 255ths. `G` and `A` are read once each (`A` twice by Grad-CAM++), and the

@@ -73,7 +73,13 @@ pub fn guided_product<O: MapElement>(
     Ok((product, ranges))
 }
 
-/// The range of each product `P` of [`guided_product()`].
+/// The range of each product `P` of [`guided_product()`], which is not made.
+///
+/// | argument | shape | |
+/// |---|---|---|
+/// | `map` | `(B, D, H, W)` | with `[D, H, W] = from` |
+/// | `guided` | `(B, D', H', W')` | with `[D', H', W'] = to` |
+/// | returns | `(B)` | |
 ///
 /// # Errors
 ///
@@ -115,8 +121,14 @@ fn ranges(source: &Source, map: &[f32], guided: &[f32]) -> Result<Vec<Range>> {
 
 /// [`guided_product()`] into memory that is there already; without `ranges`, the product `P` itself.
 ///
-/// `ranges` are those of [`extremes()`], `out` is `(B, D', H', W')` and is written. Without `ranges`,
-/// products beyond 65504, the greatest of f16, become infinite in it.
+/// | argument | shape | type | |
+/// |---|---|---|---|
+/// | `map` | `(B, D, H, W)` | f32 | with `[D, H, W] = from` |
+/// | `guided` | `(B, D', H', W')` | f32 | with `[D', H', W'] = to` |
+/// | `ranges` | `(B)`, or none | [`Range`] | of [`extremes()`]; what lies outside becomes 0 or 1, NaN 0 |
+/// | `out` | `(B, D', H', W')` | f32, f16 or u8 | written |
+///
+/// Without `ranges`, products beyond 65504, the greatest of f16, become infinite in it.
 ///
 /// # Errors
 ///
@@ -124,6 +136,22 @@ fn ranges(source: &Source, map: &[f32], guided: &[f32]) -> Result<Vec<Range>> {
 /// not have as many values as these say, an end of a range is not finite or its minimum above its
 /// maximum, `out` is of u8, which holds `[0, 1]` alone, and there are no ranges, or memory does not
 /// hold what it takes on the way. `out` is as before then.
+///
+/// # Example
+///
+/// ```
+/// use medcam::ops::guided_product;
+///
+/// let (map, guided, from, to) = ([0.0, 4.0], [5.0, -1.0, 1.0, 0.5], [1, 1, 2], [1, 1, 4]);
+/// let mut out = [0.0_f32; 4];
+/// guided_product::guided_product_into(&map, &guided, 1, from, to, None, &mut out)?;
+/// assert_eq!(out, [0.0, -1.0, 3.0, 2.0]);
+///
+/// let ranges = guided_product::extremes(&map, &guided, 1, from, to)?;
+/// guided_product::guided_product_into(&map, &guided, 1, from, to, Some(&ranges), &mut out)?;
+/// assert_eq!(out, [0.25, 0.0, 1.0, 0.75]);
+/// # Ok::<(), medcam::Error>(())
+/// ```
 pub fn guided_product_into<O: MapElement>(
     map: &[f32],
     guided: &[f32],

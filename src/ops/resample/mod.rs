@@ -184,7 +184,7 @@ pub fn resample_normalized<O: MapElement>(
 /// | argument | shape | type | |
 /// |---|---|---|---|
 /// | `map` | `(B, D, H, W)` | f32 | with `[D, H, W] = from` |
-/// | `ranges` | `(B)` | [`Range`] | values outside of it become 0 or 1, and so does what is not finite; or none |
+/// | `ranges` | `(B)`, or none | [`Range`] | values outside of it become 0 or 1, NaN 0 |
 /// | `out` | `(B, D', H', W')` | f32, f16 or u8 | with `[D', H', W'] = to`; written |
 ///
 /// Without `ranges`, values beyond 65504, the greatest of f16, become infinite in it.
@@ -195,6 +195,22 @@ pub fn resample_normalized<O: MapElement>(
 /// as many values as these say, an end of a range is not finite or its minimum above its maximum,
 /// `out` is of u8, which holds `[0, 1]` alone, and there are no ranges, or memory does not hold what
 /// it takes on the way. `out` is as before then.
+///
+/// # Example
+///
+/// ```
+/// use medcam::ops::{Interpolation, resample};
+///
+/// let (map, from, to) = ([2.0, 6.0], [1, 1, 2], [1, 1, 4]);
+/// let mut out = [0.0_f32; 4];
+/// resample::resample_into(&map, 1, from, to, Interpolation::Linear, None, &mut out)?;
+/// assert_eq!(out, [2.0, 3.0, 5.0, 6.0]);
+///
+/// let ranges = resample::extremes(&map, 1, from, to, Interpolation::Linear)?;
+/// resample::resample_into(&map, 1, from, to, Interpolation::Linear, Some(&ranges), &mut out)?;
+/// assert_eq!(out, [0.0, 0.25, 0.75, 1.0]);
+/// # Ok::<(), medcam::Error>(())
+/// ```
 pub fn resample_into<O: MapElement>(
     map: &[f32],
     batch: usize,
