@@ -47,7 +47,7 @@ mod torch {
     use std::path::PathBuf;
 
     const SHIM: &str = "src/torch/shim";
-    const SOURCES: [&str; 5] = ["analysis", "device", "graph", "module", "tape"];
+    const SOURCES: [&str; 6] = ["analysis", "device", "graph", "guided", "module", "tape"];
 
     pub fn build() {
         println!("cargo:rerun-if-changed={SHIM}");

@@ -58,6 +58,6 @@ pub use shape::{Layout, Shape};
 pub use tch;
 #[cfg(feature = "torch")]
 pub use torch::{
-    Device, Facts, Layer, LayerChoice, Layers, Model, Network, Tape, Task, keep_freed_memory, load,
-    to_array, to_tensor,
+    Device, Facts, Guide, Layer, LayerChoice, Layers, Model, Network, Tape, Task,
+    keep_freed_memory, load, to_array, to_tensor,
 };

@@ -6,6 +6,7 @@ mod device;
 mod ffi;
 #[cfg(feature = "cuda")]
 mod gpu;
+mod guide;
 mod layers;
 mod maps;
 mod model;
@@ -16,6 +17,7 @@ use tch::{Kind, Tensor};
 
 pub use bridge::{to_array, to_tensor};
 pub use device::{Device, keep_freed_memory};
+pub use guide::Guide;
 pub(crate) use layers::Selected;
 pub use layers::{Layer, LayerChoice, Layers, Task};
 pub(crate) use maps::MapMaker;

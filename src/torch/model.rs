@@ -97,7 +97,7 @@ fn load_error(path: &Path, message: &str) -> Error {
 /// `raw` is a live module.
 unsafe fn read_facts(raw: NonNull<ffi::mc_module>) -> Facts {
     // SAFETY: the module is alive by the caller's word; its strings live as long as it does and are
-    // copied here; tap indices are below the count.
+    // copied here; indices are below the counts.
     unsafe {
         let text = |pointer: *const c_char| CStr::from_ptr(pointer).to_string_lossy().into_owned();
         let facts = ffi::mc_module_facts(raw.as_ptr());
@@ -131,6 +131,10 @@ unsafe fn read_facts(raw: NonNull<ffi::mc_module>) -> Facts {
                 }
             }
             result.layer_types.insert(name, text(tap.type_));
+        }
+        for index in 0..facts.activations {
+            let activation = ffi::mc_module_activation(raw.as_ptr(), index);
+            result.activations.insert(text(activation.name), activation.count);
         }
         result
     }

@@ -1,6 +1,6 @@
 //! What can be injected: TorchScript models, and networks written in Rust.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use tch::Tensor;
 
@@ -81,4 +81,7 @@ pub struct Facts {
     /// Layers behind which an instance norm makes the mean gradient of every channel zero: the
     /// weights of Grad-CAM are rounding noise there.
     pub cancelling: HashSet<String>,
+    /// The activations that [`Guide::All`](crate::Guide::All) would guide, such as `leaky_relu`, and
+    /// how many of each there are.
+    pub activations: BTreeMap<String, usize>,
 }

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 import expected
+import guided
 import odd
 import specs
 
@@ -212,15 +213,48 @@ def make_odd(folder, name, build_model, shapes, layers, purpose):
     return {"name": name, "file": f"{name}.pt", "inputs": inputs, "layers": layers, "for": purpose}
 
 
+def make_guided(folder, name, twin, files, x, label="best"):
+    """A network's files in double, and the gradients at the input that they must give."""
+    x = x.double()
+    entry = guided.truth(
+        twin.double(), x, label, lambda key, tensor: save(folder, f"{name}.guided_{key}.npy", tensor)
+    )
+    entry.update(name=name, input=save(folder, f"{name}.guided_input.npy", x), files=[])
+    for file in files:
+        entry["files"].append(file.replace(".pt", ".double.pt"))
+        torch.jit.load(str(folder / file)).double().save(str(folder / entry["files"][-1]))
+    return entry
+
+
+def all_guided(folder, networks):
+    """Gradients of the parity networks, and of networks with every activation and its oddities."""
+    for spec, entry in zip(specs.SPECS, networks):
+        x = torch.from_numpy(numpy.load(folder / entry["input"]))[:2]
+        kinds = ("traced", "scripted", "twin_traced", "twin_scripted")
+        files = [entry[kind] for kind in kinds if entry[kind]]
+        yield make_guided(folder, spec.name, build(spec, False), files, x, spec.label)
+    for name, build_model, kind in guided.ODD:
+        files = [f"{name}.{kind}.pt", f"{name}.twin_{kind}.pt"]
+        x = torch.randn(3, 2, 9, 7, generator=torch.Generator().manual_seed(0))
+        for file, inplace in zip(files, (True, False)):
+            torch.manual_seed(0)
+            model = build_model(inplace).eval()
+            # What writes to its input must not write to ours.
+            compiled(kind, model, x.clone()).save(str(folder / file))
+        yield make_guided(folder, name, model, files, x)
+
+
 def main():
     folder = Path(sys.argv[1])
     # Warnings about tracing and scripting as such; what they make is checked against the twin.
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
+    networks = [make(folder, spec) for spec in specs.SPECS]
     manifest = {
         "torch": torch.__version__,
-        "networks": [make(folder, spec) for spec in specs.SPECS],
+        "networks": networks,
         "odd": [make_odd(folder, *arguments) for arguments in odd.ODD],
+        "guided": list(all_guided(folder, networks)),
     }
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 

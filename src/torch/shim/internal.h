@@ -8,6 +8,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "guided.h"
 #include "shim.h"
 
 namespace medcam {
@@ -37,6 +38,7 @@ struct Tape : torch::CustomClassHolder {
   std::vector<Seen> seen;
   std::vector<Wish> wishes;
   at::Tensor score;
+  Guidance guidance;
 };
 
 char* copy_string(const std::string& text);

@@ -3,6 +3,9 @@
 #include <torch/csrc/jit/runtime/graph_executor.h>
 #include <torch/script.h>
 
+#include <map>
+#include <utility>
+
 #include "graph.h"
 #include "internal.h"
 
@@ -10,6 +13,9 @@ struct mc_module {
   torch::jit::Module module;
   medcam::TappedGraph tapped;
   torch::jit::GraphExecutor executor;
+  // Of the tapped graph with its activations guided, made when first run.
+  std::map<mc_guide, torch::jit::GraphExecutor> guided;
+  std::vector<std::pair<std::string, size_t>> activations;
   std::vector<c10::IValue> defaults;
   std::string parameter_type;
 };
@@ -35,6 +41,17 @@ std::vector<c10::IValue> default_inputs(const torch::jit::Module& module) {
               "); maps are made for models with one. Wrap the model in a module that sets the "
               "others, and export that");
   return defaults;
+}
+
+torch::jit::GraphExecutor executor_of(const std::shared_ptr<torch::jit::Graph>& graph) {
+  return torch::jit::GraphExecutor(graph, "medcam", torch::jit::SIMPLE);
+}
+
+torch::jit::GraphExecutor& executor_for(mc_module& module, mc_guide guide) {
+  if (guide == MC_GUIDE_NONE) return module.executor;
+  const auto known = module.guided.find(guide);
+  if (known != module.guided.end()) return known->second;
+  return module.guided[guide] = executor_of(medcam::guide_graph(*module.tapped.graph, guide));
 }
 
 at::Tensor single_tensor(const c10::IValue& output) {
@@ -64,8 +81,9 @@ bool mc_module_load(const char* path, int64_t cuda_index, mc_module** module, ch
     }
     loaded->defaults = default_inputs(loaded->module);
     loaded->tapped = medcam::tap_graph(loaded->module);
-    loaded->executor =
-        torch::jit::GraphExecutor(loaded->tapped.graph, "medcam", torch::jit::SIMPLE);
+    loaded->executor = executor_of(loaded->tapped.graph);
+    const auto activations = medcam::count_activations(*loaded->tapped.graph);
+    loaded->activations.assign(activations.begin(), activations.end());
     *module = loaded.release();
   });
 }
@@ -87,7 +105,7 @@ bool mc_module_forward_tapped(mc_module* module, const mc_tensor* input, mc_tape
     torch::jit::Stack stack = {module->module._ivalue(), medcam::unwrap(input)};
     stack.insert(stack.end(), module->defaults.begin(), module->defaults.end());
     stack.emplace_back(tape->tape);
-    module->executor.run(stack);
+    executor_for(*module, tape->tape->guidance.guide).run(stack);
     *output = medcam::wrap(single_tensor(stack.back()));
   });
 }
@@ -95,13 +113,18 @@ bool mc_module_forward_tapped(mc_module* module, const mc_tensor* input, mc_tape
 mc_facts mc_module_facts(const mc_module* module) {
   return {module->tapped.input_channels, module->tapped.input_rank,
           module->parameter_type.c_str(), module->tapped.final_activation.c_str(),
-          module->tapped.taps.size()};
+          module->tapped.taps.size(), module->activations.size()};
 }
 
 mc_tap mc_module_tap(const mc_module* module, size_t index) {
   const medcam::TapFacts& tap = module->tapped.taps[index];
   return {tap.name.c_str(), tap.type.c_str(), tap.reaches_score, tap.redraws_score,
           tap.weights_cancel};
+}
+
+mc_activation mc_module_activation(const mc_module* module, size_t index) {
+  const auto& [name, count] = module->activations[index];
+  return {name.c_str(), count};
 }
 
 }  // extern "C"

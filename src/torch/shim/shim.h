@@ -51,6 +51,7 @@ typedef struct {
   // The activation that ends the graph ("softmax", "sigmoid", ...), "" if none does.
   const char* final_activation;
   size_t taps;
+  size_t activations;
 } mc_facts;
 mc_facts mc_module_facts(const mc_module* module);
 
@@ -66,6 +67,13 @@ typedef struct {
   bool weights_cancel;
 } mc_tap;
 mc_tap mc_module_tap(const mc_module* module, size_t index);
+
+// An operator that can be guided, and how many of it the graph has.
+typedef struct {
+  const char* name;
+  size_t count;
+} mc_activation;
+mc_activation mc_module_activation(const mc_module* module, size_t index);
 
 // ---- tape.cpp: what one run records ----
 
@@ -90,6 +98,18 @@ typedef struct {
 } mc_seen;
 size_t mc_tape_seen_count(const mc_tape* tape);
 mc_seen mc_tape_seen(const mc_tape* tape, size_t index);
+
+// ---- guided.cpp: guided backpropagation ----
+
+// Which activations are guided: none, ReLU and what equals it, or the smooth and leaky ones too.
+typedef enum { MC_GUIDE_NONE = 0, MC_GUIDE_RELU = 1, MC_GUIDE_ALL = 2 } mc_guide;
+void mc_tape_guide(mc_tape* tape, mc_guide guide);
+// Whether backwards to come take the guided rule or the true derivative, after the same forward.
+void mc_tape_set_guided(const mc_tape* tape, bool guided);
+// How many activations ran so that they can be guided.
+size_t mc_tape_guided_activations(const mc_tape* tape);
+// A ReLU that can be guided; for models written in Rust.
+bool mc_tape_relu(mc_tape* tape, const mc_tensor* x, mc_tensor** y, char** error);
 
 #ifdef __cplusplus
 }
