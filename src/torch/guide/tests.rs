@@ -7,7 +7,7 @@ use serde::Deserialize;
 use tch::{Kind, Tensor};
 
 use super::Guide;
-use crate::torch::{Device, Model, Network, Tape, load, to_tensor};
+use crate::torch::{Device, Model, Network, Tape, load};
 
 /// Both are computed in double; the files hold f32. Of the largest value of a gradient.
 const TOLERANCE: f64 = 1e-5;
@@ -60,8 +60,7 @@ fn cases() -> Vec<Case> {
 }
 
 fn read(file: &str) -> Tensor {
-    let array = crate::volumes::read_npy(networks().join(file)).unwrap();
-    to_tensor(&array, Device::Cpu, Kind::Double).unwrap()
+    Tensor::read_npy(networks().join(file)).unwrap().to_kind(Kind::Double)
 }
 
 fn model(file: &str) -> Model {
