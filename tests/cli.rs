@@ -11,5 +11,6 @@ mod cli {
     pub mod oblique;
     pub mod options;
     pub mod run;
+    pub mod score;
     pub mod usage;
 }

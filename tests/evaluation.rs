@@ -2,7 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod evaluation {
+    pub mod curves;
+    pub mod files;
     pub mod masks;
     pub mod means;
     pub mod metrics;
+    pub mod pair;
 }

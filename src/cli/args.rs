@@ -22,7 +22,8 @@ const EXAMPLES: &str = "\
 Examples:
   medcam layers model.pt --shape 1,1,64,64,64
   medcam map model.pt scan.nii.gz -o maps --label 1 --picture
-  medcam map model.pt cohort/*.nii.gz -o maps --layer full --card model.toml";
+  medcam map model.pt cohort/*.nii.gz -o maps --layer full --card model.toml
+  medcam score maps/up2/scan.nii.gz mask.nii.gz --metric wioa,iou";
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -30,6 +31,8 @@ pub enum Command {
     Layers(LayersArguments),
     /// Make attention maps of images.
     Map(MapArguments),
+    /// Score an attention map against a mask.
+    Score(ScoreArguments),
 }
 
 const LAYERS_EXAMPLES: &str = "\
@@ -126,6 +129,43 @@ pub struct MapArguments {
     #[arg(long)]
     pub save_output: bool,
     /// Print run.json on stdout as well.
+    #[arg(long)]
+    pub json: bool,
+}
+
+const SCORE_EXAMPLES: &str = "\
+Examples:
+  medcam score maps/up2/scan.nii.gz lesion.nii.gz                       M3d-CAM's wioa
+  medcam score maps/up2/scan.nii.gz lesion.nii.gz --metric ioa,iou --threshold 0.3
+  medcam score maps/up2/scan.nii.gz labels.nii.gz --class 2 --json      label 2 of several
+  medcam score maps/layer4/photo.npy mask.png -o scores                 with a spreadsheet and a plot
+
+Metrics: ioa, wioa, iou, wiou, pointing_game, relevance_mass, relevance_rank.
+Writes DIR/scores.xlsx, DIR/scores.csv and DIR/mean_scores.png. The layer in there is the name of the
+map's folder.";
+
+#[derive(Debug, Args, Serialize)]
+#[command(after_help = SCORE_EXAMPLES)]
+pub struct ScoreArguments {
+    /// The map: .nii, .nii.gz, .npy or a gray .png. It is resampled to the mask's grid.
+    #[arg(value_name = "MAP")]
+    pub map: PathBuf,
+    /// The mask, of the same field of view: 0/1, or labels with --class.
+    #[arg(value_name = "MASK")]
+    pub mask: PathBuf,
+    /// What to measure.
+    #[arg(long, default_value = "wioa", value_delimiter = ',', value_name = "NAME[,NAME...]")]
+    pub metric: Vec<String>,
+    /// From where on a voxel counts as attention: Otsu's threshold, or a number from 0 to 1.
+    #[arg(long, default_value = "otsu", value_name = "otsu|X", allow_hyphen_values = true)]
+    pub threshold: String,
+    /// The label of the mask to score against.
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pub class: Option<usize>,
+    /// Folder for a spreadsheet, a table and a plot; made if it is not there.
+    #[arg(short, long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+    /// Print JSON on stdout.
     #[arg(long)]
     pub json: bool,
 }

@@ -7,6 +7,7 @@ mod layers;
 mod map;
 mod model;
 mod report;
+mod score;
 mod terminal;
 
 use std::io::IsTerminal;
@@ -35,6 +36,7 @@ pub fn run() -> ExitCode {
     let result = match arguments.command {
         Command::Layers(arguments) => layers::run(&arguments),
         Command::Map(arguments) => map::run(&arguments),
+        Command::Score(arguments) => score::run(&arguments),
     };
     match result {
         Ok(code) => code,

@@ -43,11 +43,17 @@
 //! # Ok::<(), medcam::Error>(())
 //! ```
 
+mod curves;
+mod dump;
 mod evaluator;
 mod masks;
 mod metric;
+mod pair;
+mod plot;
 mod prepared;
 
+pub use curves::{Baseline, Curve, deletion, dice, insertion};
 pub use evaluator::{Evaluator, MeanScore, Score};
 pub use masks::Masks;
-pub use metric::{Metric, Threshold};
+pub use metric::{Function, Metric, Threshold};
+pub use pair::pair;

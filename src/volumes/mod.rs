@@ -7,6 +7,7 @@
 //! ```
 
 mod affine;
+mod align;
 mod card;
 mod grid;
 mod intensity;
@@ -23,6 +24,7 @@ use std::path::Path;
 use ndarray::ArrayD;
 
 pub use affine::Orientation;
+pub(crate) use align::to_axes_of;
 pub use card::{AxisOrder, Card, Color, InputCard, Nan, PerChannel, Sampling, Step, Voxels};
 pub use grid::Grid;
 pub use npy::{read_npy, write_npy};
@@ -30,7 +32,6 @@ pub use picture::{Caption, Style, overlay};
 pub use prepare::Prepared;
 pub use raster::{Image, write_png};
 pub use volume::Volume;
-#[cfg(feature = "cli")]
 pub(crate) use write::atomically;
 pub use write::{MapType, make_folder};
 

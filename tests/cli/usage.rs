@@ -75,7 +75,9 @@ fn inputs_that_would_write_the_same_files() {
 
 #[test]
 fn help_shows_examples() {
-    for arguments in [&["--help"][..], &["map", "--help"], &["layers", "--help"]] {
+    for arguments in
+        [&["--help"][..], &["map", "--help"], &["layers", "--help"], &["score", "--help"]]
+    {
         let text = Ran::of(program().args(arguments)).succeeded().stdout;
         assert!(text.contains("Examples:\n  medcam "), "{text}");
     }

@@ -4,7 +4,7 @@ use medcam::evaluation::{Evaluator, Masks, Metric, Threshold};
 use ndarray::array;
 
 /// Scores 1 by `ioa` for a hit, 0 for a miss, and NaN without attention; `iou` beside it.
-fn study(order: &[&str]) -> Evaluator {
+pub fn study(order: &[&str]) -> Evaluator {
     let (hit, miss, none) = (array![[[0.0, 1.0]]], array![[[1.0, 0.0]]], array![[[0.0, 0.0]]]);
     let mask = array![[[0.0, 1.0]]];
     let mut evaluator = Evaluator::new(vec![Metric::Ioa, Metric::Iou], Threshold::Otsu)

@@ -1,0 +1,78 @@
+//! `medcam score`.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::args::ScoreArguments;
+use super::report::print_json;
+use super::terminal::{complain, print};
+use crate::error::{Error, Result};
+use crate::evaluation::{Evaluator, Masks, Metric, pair};
+use crate::volumes;
+
+#[derive(Serialize)]
+struct Scored<'a> {
+    #[serde(flatten)]
+    arguments: &'a ScoreArguments,
+    /// By metric; null where a score is not defined.
+    scores: Map<String, Value>,
+    outputs: Vec<PathBuf>,
+}
+
+pub fn run(arguments: &ScoreArguments) -> Result<ExitCode> {
+    let ScoreArguments { map, mask, class, .. } = arguments;
+    let metrics = metrics(&arguments.metric)?;
+    let threshold = arguments.threshold.parse()?;
+    let masks = if class.is_some() { Masks::Labels } else { Masks::Binary };
+    let mut evaluator = Evaluator::new(metrics.clone(), threshold).masks(masks);
+
+    let (map_input, mask_input) = (volumes::read(map)?, volumes::read(mask)?);
+    let of_both =
+        |error: Error| error.within(format!("{} against {}", map.display(), mask.display()));
+    let (map_voxels, mask_voxels) = pair(&map_input, &mask_input).map_err(of_both)?;
+    let (layer, name) = (layer_of(map), volumes::stem_of(map));
+    let scores = evaluator
+        .add(map_voxels.view(), mask_voxels.view(), &layer, *class, &name)
+        .map_err(of_both)?;
+    let inside = class.unwrap_or(1) as f32;
+    if !mask_voxels.iter().any(|&value| value == inside) {
+        let what = class.map_or_else(|| "is empty".to_owned(), |k| format!("has no class {k}"));
+        complain(format!("warning[EMPTY_MASK]: {} {what}", mask.display()));
+    }
+    if map_voxels.iter().all(|value| value.abs() == map_voxels[[0, 0, 0]].abs()) {
+        let map = map.display();
+        complain(format!("warning[CONSTANT_MAP]: {map} has one value: it shows no attention"));
+    }
+    let outputs = match &arguments.output {
+        Some(folder) => evaluator.dump(folder)?,
+        None => Vec::new(),
+    };
+    if arguments.json {
+        let scores = metrics.iter().zip(scores);
+        let scores = scores.map(|(metric, score)| (metric.to_string(), score.into())).collect();
+        print_json(&Scored { arguments, scores, outputs })?;
+    } else {
+        for (metric, score) in metrics.iter().zip(scores) {
+            print(format!("{metric} {score}"))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn metrics(names: &[String]) -> Result<Vec<Metric>> {
+    for (i, name) in names.iter().enumerate() {
+        if names[..i].contains(name) {
+            return Err(Error::usage(format!("--metric: {name} is there twice")));
+        }
+    }
+    names.iter().map(|name| name.parse()).collect()
+}
+
+/// `medcam map` writes `DIR/LAYER/STEM`.
+fn layer_of(map: &Path) -> String {
+    let folder = map.parent().and_then(Path::file_name).unwrap_or_default();
+    folder.to_string_lossy().into_owned()
+}
