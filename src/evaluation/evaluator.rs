@@ -1,5 +1,7 @@
 //! The scores of a study, and their means.
 
+use std::collections::HashMap;
+
 use ndarray::ArrayView3;
 
 use super::masks::Masks;
@@ -151,19 +153,14 @@ impl Evaluator {
     /// The mean of each layer, class and metric over all names: layers by
     /// [`Evaluator::layer_order`], classes and metrics in the order in which they were added.
     pub fn means(&self) -> Vec<MeanScore> {
-        // In order of appearance; a study has few layers and classes.
-        let mut layers: Vec<&str> = Vec::new();
+        let mut layers: HashMap<&str, usize> = HashMap::new();
+        let mut places: HashMap<(&str, Option<usize>, &str), usize> = HashMap::new();
         let mut means: Vec<MeanScore> = Vec::new();
         for score in &self.scores {
-            if !layers.contains(&score.layer.as_str()) {
-                layers.push(&score.layer);
-            }
-            let same = |mean: &MeanScore| {
-                mean.layer == score.layer
-                    && mean.class == score.class
-                    && mean.metric == score.metric
-            };
-            let place = means.iter().position(same).unwrap_or_else(|| {
+            let layer = layers.len();
+            layers.entry(&score.layer).or_insert(layer);
+            let group = (score.layer.as_str(), score.class, score.metric.as_str());
+            let place = *places.entry(group).or_insert_with(|| {
                 means.push(MeanScore {
                     metric: score.metric.clone(),
                     mean: 0.0,
@@ -188,7 +185,7 @@ impl Evaluator {
         }
         let place = |name: &str| {
             let known = self.layer_order.iter().position(|layer| layer == name);
-            (known.unwrap_or(usize::MAX), layers.iter().position(|&layer| layer == name))
+            (known.unwrap_or(usize::MAX), layers.get(name).copied())
         };
         // Stable: classes and metrics stay as they came.
         means.sort_by_cached_key(|mean| place(&mean.layer));

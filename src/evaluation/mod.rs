@@ -15,7 +15,9 @@
 //! | [`RelevanceMass`](Metric::RelevanceMass) | `Σ r·m / Σ r`, `r` before normalisation | Arras et al. 2022, CLEVR-XAI, arXiv 2003.07258 |
 //! | [`RelevanceRank`](Metric::RelevanceRank) | of the `Σ m` voxels of greatest `a`, the part in the mask | Arras et al. 2022 |
 //!
-//! The numbers of the first four are those of M3d-CAM 0.1.22, so there is no mode for compatibility.
+//! The numbers of the first four are those of M3d-CAM 0.1.22, to 1e-7, so there is no mode for
+//! compatibility. (They differ in maps of a few voxels where two of Otsu's thresholds are equally good
+//! and rounding decides, and in maps of a single one, whose resampling leaves it rounding noise.)
 //! Its source calls its `wiou` "bad and wrong". It is neither: as `0 <= a·b <= 1`, its
 //! `Σ a·b·m / Σ (a·b·(1 - m) + m)` is the weighted Jaccard (Ruzicka) similarity above, which is 1 only
 //! where the attention is the mask.
