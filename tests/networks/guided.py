@@ -56,7 +56,7 @@ class Guided(TorchFunctionMode):
             return False
         if function in CUT:
             low = args[1] if len(args) > 1 else kwargs.get("min", kwargs.get("min_val"))
-            return low == 0
+            return low == 0 and (function is not F.threshold or args[2] == 0)
         return function in RELU or (self.guide == "all" and function in OTHERS)
 
 
@@ -177,12 +177,39 @@ class Branches(nn.Module):
         return self.head(x.mean(dim=(2, 3)))
 
 
+class Modules(nn.Module):
+    """Modules whose numbers scripting must hand on."""
+
+    def __init__(self, inplace):
+        super().__init__()
+        self.stem = nn.Conv2d(2, 6, 3)
+        self.acts = nn.ModuleList(
+            [
+                nn.ReLU6(inplace),
+                nn.Hardtanh(0.0, 0.7, inplace),
+                nn.Threshold(0.0, 0.0, inplace),
+                nn.Hardtanh(inplace=inplace),
+                nn.Threshold(0.1, 0.0, inplace),
+                nn.CELU(0.5, inplace),
+            ]
+        )
+        self.convs = nn.ModuleList(nn.Conv2d(6, 6, 3, padding=1) for _ in self.acts)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x):
+        x = self.stem(x)
+        for conv, act in zip(self.convs, self.acts):
+            x = act(conv(x))
+        return self.head(x.mean(dim=(2, 3)))
+
+
 # name, network, whether it is traced or scripted.
 ODD = (
     ("relus", relus, "traced"),
     ("smooth", smooth, "traced"),
     ("views", Views, "traced"),
     ("writes_input", WritesInput, "traced"),
+    ("modules", Modules, "scripted"),
     ("branches", Branches, "scripted"),
 )
 
