@@ -69,7 +69,7 @@ def copy_networks(source, target):
     target.mkdir()
     for name in sorted(files_of(kept)):
         shutil.copy2(source / name, target / name)
-    manifest.update(networks=kept, odd=[])
+    manifest.update(networks=kept, odd=[], guided=[])
     (target / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
 
 

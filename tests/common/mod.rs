@@ -20,6 +20,7 @@ pub fn folder(variable: &str) -> PathBuf {
 pub struct Manifest {
     pub networks: Vec<Network>,
     pub odd: Vec<Odd>,
+    pub guided: Vec<Guided>,
 }
 
 #[derive(Deserialize)]
@@ -74,6 +75,26 @@ pub struct Odd {
     pub file: String,
     pub inputs: Vec<String>,
     pub layers: Vec<String>,
+}
+
+/// What guided backpropagation must give for a network.
+#[derive(Deserialize)]
+pub struct Guided {
+    pub name: String,
+    pub label: serde_json::Value,
+    pub input: String,
+    /// The network in double, traced or scripted, and its out-of-place twins.
+    pub files: Vec<String>,
+    pub relu: GuidedGradient,
+    pub all: GuidedGradient,
+}
+
+#[derive(Deserialize)]
+pub struct GuidedGradient {
+    /// The gradient at the input.
+    pub gradient: String,
+    /// How many activations of one forward are guided.
+    pub count: usize,
 }
 
 /// One TorchScript module of a network.

@@ -123,6 +123,22 @@ fn gradients_are_those_of_plain_autograd_guided_by_hand() {
 }
 
 #[test]
+fn single_precision_runs_bit_for_bit_too() {
+    for case in cases() {
+        for file in case.files.iter().map(|file| file.replace(".double", "")) {
+            let (model, input) = (model(&file), case.input().to_kind(Kind::Float));
+            let plain = model.forward(&input.copy()).unwrap();
+            for guide in [Guide::Relu, Guide::All] {
+                let mut tape = Tape::new().unwrap();
+                tape.guide(guide);
+                let (_, output) = run(&model, &input, &mut tape);
+                assert!(same(&output.detach(), &plain), "{file} {guide}");
+            }
+        }
+    }
+}
+
+#[test]
 fn guiding_is_seen_in_every_gradient_that_has_an_activation_to_guide() {
     for case in cases() {
         for expected in [&case.relu, &case.all] {
