@@ -47,7 +47,8 @@ mod torch {
     use std::path::PathBuf;
 
     const SHIM: &str = "src/torch/shim";
-    const SOURCES: [&str; 6] = ["analysis", "device", "graph", "guided", "module", "tape"];
+    const SOURCES: [&str; 7] =
+        ["analysis", "backward", "device", "graph", "guided", "module", "tape"];
 
     pub fn build() {
         println!("cargo:rerun-if-changed={SHIM}");

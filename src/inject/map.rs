@@ -1,16 +1,20 @@
-//! A finished attention map, and what to be warned of in it.
+//! A finished attention map.
 
-use ndarray::{Array5, ArrayD, Axis};
-use serde::Serialize;
+use std::sync::Arc;
 
+use ndarray::{Array5, ArrayD, Axis, Zip};
+
+use super::options::Fuse;
 use crate::error::{Error, Result};
-use crate::ops::{Maps, Range};
+use crate::ops::{Maps, Range, normalize};
 
-/// The attention maps of one layer for one batch.
+/// The attention maps of one layer and one target, for one batch.
 #[derive(Debug, Clone)]
 pub struct AttentionMap {
     pub(super) layer: String,
-    pub(super) values: Array5<f32>,
+    pub(super) target: String,
+    /// Shared by layers that return the same tensor.
+    pub(super) values: Arc<Array5<f32>>,
     pub(super) ranges: Vec<Range>,
     pub(super) weights_cancel: Vec<bool>,
     pub(super) classes: Vec<Option<usize>>,
@@ -20,6 +24,7 @@ pub struct AttentionMap {
 impl AttentionMap {
     pub(super) fn new(
         layer: &str,
+        target: &str,
         maps: Maps,
         classes: &[Option<usize>],
         spatial_rank: usize,
@@ -29,7 +34,8 @@ impl AttentionMap {
             .map_err(|error| Error::input("map", &error).because(error))?;
         Ok(Self {
             layer: layer.to_owned(),
-            values,
+            target: target.to_owned(),
+            values: Arc::new(values),
             ranges: maps.ranges,
             weights_cancel: maps.weights_cancel,
             classes: classes.to_vec(),
@@ -37,9 +43,15 @@ impl AttentionMap {
         })
     }
 
-    /// The layer, as it was asked for.
+    /// The layer, as it was asked for; `input` for a method that takes no layer, `fused` for the
+    /// map of several.
     pub fn layer(&self) -> &str {
         &self.layer
+    }
+
+    /// The target by name: `best`, `class2`, `predicted1`, `component1`...
+    pub fn target(&self) -> &str {
+        &self.target
     }
 
     /// The maps, `(B, 1, D, H, W)`, in [0, 1] per sample; 2D has `D = 1`.
@@ -51,11 +63,13 @@ impl AttentionMap {
     pub fn to_array(&self) -> ArrayD<f32> {
         match self.spatial_rank {
             2 => self.values.index_axis(Axis(2), 0).to_owned().into_dyn(),
-            _ => self.values.clone().into_dyn(),
+            _ => (*self.values).clone().into_dyn(),
         }
     }
 
     /// The range of each sample's map before normalisation, in units of the score per voxel.
+    ///
+    /// The guided methods' maps have a sign: what was 0 is `-minimum / (maximum - minimum)` in them.
     pub fn ranges(&self) -> &[Range] {
         &self.ranges
     }
@@ -64,55 +78,37 @@ impl AttentionMap {
     pub fn classes(&self) -> &[Option<usize>] {
         &self.classes
     }
-}
 
-/// Something that a reader of a map should know.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct Warning {
-    /// A fixed name for programs: `ZERO_MAP`, `CONSTANT_MAP`, `WEIGHTS_CANCEL`,
-    /// `EMPTY_TARGET`, `REDRAWS_OUTPUT` or `NO_GRADIENT`.
-    pub code: &'static str,
-    /// The layer; empty where the warning is of the whole run.
-    pub layer: String,
-    /// The sample of the batch, from 0; `None` where the warning is of all.
-    pub sample: Option<usize>,
-    /// What it means, and what to do.
-    pub message: String,
-}
-
-/// Warnings about the values of a map.
-pub(super) fn judge(map: &AttentionMap) -> Vec<Warning> {
-    let warning = |code, sample, message: &str| Warning {
-        code,
-        layer: map.layer.clone(),
-        sample: Some(sample),
-        message: format!("layer '{}', sample {sample}: {message}", map.layer),
-    };
-    let of_sample = |(sample, (range, cancel)): (usize, (&Range, &bool))| {
-        if *cancel {
-            Some(warning(
-                "WEIGHTS_CANCEL",
-                sample,
-                "the map is rounding noise: the gradient averages to zero in every channel, as it \
-                 does in front of an instance normalisation. Take a layer behind one",
-            ))
-        } else if range.maximum <= 0.0 {
-            Some(warning(
-                "ZERO_MAP",
-                sample,
-                "the map is zero everywhere: nothing in this layer speaks for the score. Try \
-                 another layer or class",
-            ))
-        } else if range.minimum >= range.maximum {
-            Some(warning(
-                "CONSTANT_MAP",
-                sample,
-                "the map is the same everywhere and is written as zeros. Try another layer",
-            ))
-        } else {
-            None
+    /// The map of several layers, all of one target and one size.
+    pub(super) fn fused(maps: &[Self], fuse: Fuse) -> Result<Self> {
+        let Some((first, rest)) = maps.split_first() else {
+            return Err(Error::layer("fuse: no layer has a map"));
+        };
+        let mut sum = (*first.values).clone();
+        for map in rest {
+            if map.values.dim() != sum.dim() {
+                return Err(Error::usage(format!(
+                    "fuse: the maps of '{}' and '{}' have different sizes; ask for one size",
+                    first.layer, map.layer
+                )));
+            }
+            Zip::from(&mut sum).and(&*map.values).par_for_each(|sum, &value| match fuse {
+                Fuse::Mean => *sum += value,
+                Fuse::Max => *sum = sum.max(value),
+            });
         }
-    };
-    map.ranges.iter().zip(&map.weights_cancel).enumerate().filter_map(of_sample).collect()
+        if fuse == Fuse::Mean {
+            let count = maps.len() as f32;
+            sum.par_mapv_inplace(|value| value / count);
+        }
+        let (batch, ..) = sum.dim();
+        let ranges = normalize(sum.as_slice_mut().unwrap_or(&mut []), batch)?;
+        Ok(Self {
+            layer: "fused".to_owned(),
+            values: Arc::new(sum),
+            ranges,
+            weights_cancel: vec![false; batch],
+            ..first.clone()
+        })
+    }
 }

@@ -1,22 +1,26 @@
 //! `inject()`: one network with its method, options and outputs.
 
+mod forward;
 mod map;
 mod options;
+mod save;
+mod warning;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
-pub use map::{AttentionMap, Warning};
-pub use options::{MapSize, Options};
+pub use map::AttentionMap;
+pub use options::{Call, Fuse, MapSize, Options};
+pub use warning::Warning;
 
 use crate::error::{Error, Result};
-use crate::methods::{Score, ScoreAt, Target};
-use crate::ops::Recipe;
+use crate::methods::Target;
 use crate::torch::{
-    Facts, LayerChoice, Layers, MapMaker, Network, Selected, Tape, Task, check_input, torch,
+    Device, Facts, Layers, MapMaker, Network, Selected, Tape, check_input, to_tensor, torch,
 };
-use crate::volumes::{self, MapType};
+use crate::volumes;
+use save::Archive;
 
 /// Injects attention maps into a network: each [`Injected::forward`] gives the network's own
 /// output, bit for bit, and makes the maps on the way.
@@ -26,7 +30,8 @@ use crate::volumes::{self, MapType};
 ///
 /// # Errors
 ///
-/// If the folder of [`Options::save_maps`] cannot be made.
+/// If the folder of [`Options::save_maps`] or the file of [`Options::save_archive`] cannot be made,
+/// or options contradict each other.
 ///
 /// # Example
 ///
@@ -43,9 +48,19 @@ use crate::volumes::{self, MapType};
 /// # Ok::<(), medcam::Error>(())
 /// ```
 pub fn inject<N: Network>(network: N, options: Options) -> Result<Injected<N>> {
+    if options.targets.is_empty() {
+        return Err(Error::usage("targets: none was given; a map needs something to explain"));
+    }
+    if options.fuse.is_some() && !options.backend.needs().layer {
+        return Err(Error::usage(format!(
+            "fuse: {} makes one map of the input, not one of each layer",
+            options.backend
+        )));
+    }
     if let Some(folder) = &options.save_maps {
         volumes::make_folder(folder)?;
     }
+    let archive = options.save_archive.as_deref().map(Archive::new).transpose()?;
     let facts = network.facts();
     Ok(Injected {
         network,
@@ -58,6 +73,7 @@ pub fn inject<N: Network>(network: N, options: Options) -> Result<Injected<N>> {
         warnings: Vec::new(),
         forwards: 0,
         timings: Timings::default(),
+        archive,
     })
 }
 
@@ -74,6 +90,7 @@ pub struct Injected<N: Network> {
     warnings: Vec<Warning>,
     forwards: usize,
     timings: Timings,
+    archive: Option<Archive>,
 }
 
 /// Where the time of the last forward went.
@@ -91,7 +108,8 @@ pub struct Timings {
 impl<N: Network> Injected<N> {
     /// Runs the network on a batch `(B, C, [D,] H, W)` and makes its attention maps.
     ///
-    /// Returns the network's own output, bit for bit what it gives without injection.
+    /// Returns the network's own output, bit for bit what it gives without injection; the map in
+    /// its place with [`Options::replace`].
     ///
     /// # Errors
     ///
@@ -99,51 +117,53 @@ impl<N: Network> Injected<N> {
     /// reaches it, a class is out of range, the maps are not finite, or they cannot be saved. The
     /// maps of the forward before are gone then.
     pub fn forward(&mut self, input: &Tensor) -> Result<Tensor> {
-        self.maps.clear();
-        self.warnings.clear();
-        let start = Instant::now();
-        self.check(input)?;
-        self.discover(input)?;
-        let discovered = Instant::now();
-
-        let mut tape = Tape::new()?;
-        for layer in &self.selected {
-            tape.want(&layer.name, layer.run)?;
-        }
-        let output = {
-            let _no_grad = tch::no_grad_guard();
-            self.network.forward_tapped(input, &mut tape)?
-        };
-        let ran = Instant::now();
-        let activations = self
-            .selected
-            .iter()
-            .enumerate()
-            .map(|(wish, layer)| {
-                tape.activation(wish).ok_or_else(|| {
-                    Error::layer(format!(
-                        "layer '{}': run {} did not happen for this input",
-                        layer.label, layer.run
-                    ))
-                })
-            })
-            .collect::<Result<Vec<_>>>()?;
-        let logits = tape.noted_logits().unwrap_or_else(|| output.shallow_clone());
-        drop(tape);
-        let score = self.score(input, &output, &logits)?;
-        let gradients = self.backward(&score, &activations)?;
-        self.make_maps(input, &activations, &gradients, &score.classes)?;
-        self.timings = Timings {
-            discovery: discovered - start,
-            inference: ran - discovered,
-            maps: ran.elapsed(),
-        };
-        self.save()?;
-        self.forwards += 1;
-        Ok(output.detach())
+        self.forward_with(input, &Call::default())
     }
 
-    /// The maps of the last forward, one entry per layer, in the order of the choice.
+    /// [`forward`](Self::forward), with what this one call has of its own.
+    ///
+    /// # Errors
+    ///
+    /// As `forward`, and if what the call brings does not fit the batch.
+    pub fn forward_with(&mut self, input: &Tensor, call: &Call) -> Result<Tensor> {
+        let output = self.run(input, call)?;
+        if self.options.enabled && self.options.replace {
+            self.map_tensor(input)
+        } else {
+            Ok(output)
+        }
+    }
+
+    /// [`forward`](Self::forward), and beside the output the attention map `(B, 1, [D,] H, W)` on
+    /// the input's device.
+    ///
+    /// # Errors
+    ///
+    /// As `forward`; if the choice of layers and targets gives more than one map, or maps are
+    /// switched off.
+    pub fn forward_with_attention(&mut self, input: &Tensor) -> Result<(Tensor, Tensor)> {
+        let output = self.run(input, &Call::default())?;
+        Ok((output, self.map_tensor(input)?))
+    }
+
+    /// The only map of the last forward, as a tensor.
+    fn map_tensor(&self, input: &Tensor) -> Result<Tensor> {
+        let [map] = &self.maps[..] else {
+            let names: Vec<_> =
+                self.maps.iter().map(|map| format!("{}/{}", map.layer, map.target)).collect();
+            return Err(Error::usage(format!(
+                "a single map can be returned, this forward made {}: {}. Choose one layer and one \
+                 target, or fuse the layers",
+                names.len(),
+                names.join(", ")
+            )));
+        };
+        let tensor = to_tensor(&map.to_array(), Device::Cpu, tch::Kind::Float)?;
+        torch("map", || tensor.f_to_device(input.device()))
+    }
+
+    /// The maps of the last forward: target by target as they were asked for, and for each the
+    /// layers in the order of the choice.
     pub fn attention_maps(&self) -> &[AttentionMap] {
         &self.maps
     }
@@ -174,12 +194,28 @@ impl<N: Network> Injected<N> {
 
     /// Changes what the maps of the forwards to come explain.
     pub fn set_target(&mut self, target: Target) {
-        self.options.target = target;
+        self.options.targets = vec![target];
     }
 
     /// Changes the size of the maps of the forwards to come.
     pub fn set_size(&mut self, size: MapSize) {
         self.options.size = size;
+    }
+
+    /// Makes maps from now on.
+    pub fn enable(&mut self) {
+        self.options.enabled = true;
+    }
+
+    /// Makes no maps from now on: [`forward`](Self::forward) is the network's own.
+    pub fn disable(&mut self) {
+        self.options.enabled = false;
+    }
+
+    /// Whether the forwards to come return the map in place of the output; see
+    /// [`Options::replace`].
+    pub fn replace_output(&mut self, replace: bool) {
+        self.options.replace = replace;
     }
 
     /// Where the time of the last forward went; on a GPU, where work is queued, only the sum counts.
@@ -194,143 +230,7 @@ impl<N: Network> Injected<N> {
 
     fn check(&self, input: &Tensor) -> Result<()> {
         check_input(&self.facts, input)?;
-        finite("input", input)
-    }
-
-    /// Finds out, once, which layers there are and which of them are wanted.
-    fn discover(&mut self, input: &Tensor) -> Result<()> {
-        if !self.selected.is_empty() {
-            return Ok(());
-        }
-        let layers = match self.layers.take() {
-            Some(layers) => layers,
-            None => find_layers(&self.network, &self.facts, input)?,
-        };
-        let selected = layers.select(&self.options.layers);
-        self.layers = Some(layers);
-        self.selected = selected?;
-        Ok(())
-    }
-
-    /// What the maps explain, with a warning for each sample in which there is nothing of it.
-    fn score(&mut self, input: &Tensor, output: &Tensor, logits: &Tensor) -> Result<Score> {
-        finite("the model's output", output)?;
-        let score_at = match self.options.score {
-            ScoreAt::Logits => logits,
-            ScoreAt::Output => output,
-        };
-        let task = Task::of(&input.size(), &output.size())?;
-        let score = tch::with_grad(|| Score::of(&self.options.target, task, score_at, logits))?;
-        for &sample in &score.empty {
-            let what = match self.options.target {
-                Target::Predicted(class) => format!("nothing is predicted as class {class}"),
-                _ => "the target mask has no voxel".to_owned(),
-            };
-            self.warnings.push(Warning {
-                code: "EMPTY_TARGET",
-                layer: String::new(),
-                sample: Some(sample),
-                message: format!("sample {sample}: {what}, so the map is zero"),
-            });
-        }
-        Ok(score)
-    }
-
-    /// The gradient of the score with respect to each activation; `None` only where all layers are
-    /// wanted and the score does not depend on one.
-    fn backward(&mut self, score: &Score, activations: &[Tensor]) -> Result<Vec<Option<Tensor>>> {
-        let unreached = |layer: &Selected| {
-            Error::layer(format!(
-                "layer '{}': no gradient of the score reaches it; the score does not depend on it",
-                layer.label
-            ))
-        };
-        if !score.sum.requires_grad() {
-            return Err(self.selected.first().map_or_else(|| Error::layer("no layer"), unreached));
-        }
-        let gradients =
-            torch("backward", || Tensor::f_run_backward(&[&score.sum], activations, false, false))?;
-        gradients
-            .into_iter()
-            .zip(&self.selected)
-            .map(|(gradient, layer)| match self.options.layers {
-                _ if gradient.defined() => Ok(Some(gradient)),
-                LayerChoice::Full => {
-                    let message = unreached(layer).to_string();
-                    let layer = layer.label.clone();
-                    self.warnings.push(Warning {
-                        code: "NO_GRADIENT",
-                        layer,
-                        sample: None,
-                        message: format!("{message}. It has no map"),
-                    });
-                    Ok(None)
-                }
-                _ => Err(unreached(layer)),
-            })
-            .collect()
-    }
-
-    fn make_maps(
-        &mut self,
-        input: &Tensor,
-        activations: &[Tensor],
-        gradients: &[Option<Tensor>],
-        classes: &[Option<usize>],
-    ) -> Result<()> {
-        let spatial_rank = input.dim() - 2;
-        let size = match self.options.size {
-            MapSize::Layer => None,
-            MapSize::Exact(size) => Some(size),
-            MapSize::Input => Some(spatial(input)),
-        };
-        if let (2, Some([depth, ..])) = (spatial_rank, size)
-            && depth != 1
-        {
-            return Err(Error::input(
-                "size",
-                format!("a depth of {depth} for a 2D network; give 1, H and W"),
-            ));
-        }
-        let recipe = Recipe { to: size, ..Recipe::new(self.options.backend.method()) };
-        for ((layer, activation), gradient) in self.selected.iter().zip(activations).zip(gradients)
-        {
-            let Some(gradient) = gradient else { continue };
-            let map = self
-                .maker
-                .maps(&recipe, activation, gradient)
-                .and_then(|maps| AttentionMap::new(&layer.label, maps, classes, spatial_rank))
-                .map_err(|error| error.within(format!("layer '{}'", layer.label)))?;
-            self.warnings.extend(map::judge(&map));
-            let redraws =
-                |layers: &Layers| layers.get(&layer.name).is_some_and(|l| l.redraws_output);
-            if self.layers.as_ref().is_some_and(redraws) {
-                self.warnings.push(Warning {
-                    code: "REDRAWS_OUTPUT",
-                    layer: layer.label.clone(),
-                    sample: None,
-                    message: format!(
-                        "layer '{}': only pointwise steps come between it and the score, so the \
-                         gradient is the same at every voxel and the map only redraws the output. \
-                         Layer auto avoids such layers",
-                        layer.label
-                    ),
-                });
-            }
-            self.maps.push(map);
-        }
-        Ok(())
-    }
-
-    fn save(&self) -> Result<()> {
-        let Some(folder) = &self.options.save_maps else { return Ok(()) };
-        for map in &self.maps {
-            let folder = folder.join(&map.layer);
-            volumes::make_folder(&folder)?;
-            let path = folder.join(format!("{:06}.npy", self.forwards));
-            volumes::write_npy(path, &map.to_array(), MapType::F32)?;
-        }
-        Ok(())
+        forward::finite("input", input)
     }
 }
 
@@ -342,29 +242,4 @@ fn find_layers(network: &impl Network, facts: &Facts, input: &Tensor) -> Result<
         network.forward_tapped(&sample, &mut tape)?
     };
     Layers::new(&sample.size(), &output.size(), &tape.seen(), facts)
-}
-
-/// `D, H, W` of an input; 2D has `D = 1`.
-fn spatial(input: &Tensor) -> [usize; 3] {
-    let mut extents = [1; 3];
-    for (extent, &n) in extents.iter_mut().rev().zip(input.size()[2..].iter().rev()) {
-        *extent = usize::try_from(n).unwrap_or(0);
-    }
-    extents
-}
-
-/// Refuses NaN and infinity.
-fn finite(what: &str, tensor: &Tensor) -> Result<()> {
-    let bad = torch(what, || {
-        let tensor = tensor.f_detach()?;
-        // One pass without a temporary; only a sum that is not finite calls for a closer look.
-        if tensor.f_sum(Kind::Float)?.f_double_value(&[])?.is_finite() {
-            return Ok(0);
-        }
-        i64::try_from(tensor.f_isfinite()?.f_logical_not()?.f_sum(Kind::Int64)?)
-    })?;
-    if bad == 0 {
-        return Ok(());
-    }
-    Err(Error::input(what, format!("{bad} of {} values are NaN or infinite", tensor.numel())))
 }

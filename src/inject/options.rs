@@ -2,8 +2,11 @@
 
 use std::path::PathBuf;
 
+use ndarray::ArrayD;
+
 use crate::methods::{Backend, ScoreAt, Target};
-use crate::torch::LayerChoice;
+use crate::torch::{Guide, LayerChoice};
+use crate::volumes::Input;
 
 /// The size of a map, in voxels.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -11,10 +14,34 @@ pub enum MapSize {
     /// That of the network's input.
     #[default]
     Input,
-    /// That of the layer.
+    /// That of the layer; of the input, for the guided methods, whose maps live there.
     Layer,
     /// `D, H, W`; 2D has `D = 1`.
     Exact([usize; 3]),
+}
+
+/// How the maps of several layers become one.
+///
+/// Each layer's map is normalised first, so that all count alike, and the result again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fuse {
+    /// The mean at each voxel.
+    Mean,
+    /// The greatest at each voxel.
+    Max,
+}
+
+impl std::str::FromStr for Fuse {
+    type Err = crate::Error;
+
+    /// `mean` or `max`.
+    fn from_str(text: &str) -> crate::Result<Self> {
+        match text {
+            "mean" => Ok(Self::Mean),
+            "max" => Ok(Self::Max),
+            _ => Err(crate::Error::usage(format!("fuse '{text}': expected mean or max"))),
+        }
+    }
 }
 
 /// Options of [`inject`](crate::inject()).
@@ -22,21 +49,45 @@ pub enum MapSize {
 /// # Example
 ///
 /// ```
-/// use medcam::{LayerChoice, Options, Target};
+/// use medcam::{Backend, LayerChoice, Options, Target};
 ///
 /// let options = Options::default()
+///     .backend(Backend::GRAD_CAM_PLUS_PLUS)
 ///     .layers(LayerChoice::Names(vec!["layer4".into()]))
 ///     .target(Target::Class(1))
 ///     .save_maps("attention_maps");
 /// ```
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Options {
     pub(super) backend: Backend,
     pub(super) layers: LayerChoice,
-    pub(super) target: Target,
+    pub(super) targets: Vec<Target>,
     pub(super) score: ScoreAt,
+    pub(super) guide: Guide,
     pub(super) size: MapSize,
+    pub(super) fuse: Option<Fuse>,
     pub(super) save_maps: Option<PathBuf>,
+    pub(super) save_archive: Option<PathBuf>,
+    pub(super) replace: bool,
+    pub(super) enabled: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            backend: Backend::default(),
+            layers: LayerChoice::default(),
+            targets: vec![Target::default()],
+            score: ScoreAt::default(),
+            guide: Guide::default(),
+            size: MapSize::default(),
+            fuse: None,
+            save_maps: None,
+            save_archive: None,
+            replace: false,
+            enabled: true,
+        }
+    }
 }
 
 impl Options {
@@ -47,7 +98,8 @@ impl Options {
         self
     }
 
-    /// The layers; [`LayerChoice::Auto`] by default.
+    /// The layers; [`LayerChoice::Auto`] by default. Several share one forward and one backward,
+    /// and each is reduced to its map as its gradient arrives. Guided Backpropagation takes none.
     #[must_use]
     pub fn layers(mut self, layers: LayerChoice) -> Self {
         self.layers = layers;
@@ -56,8 +108,14 @@ impl Options {
 
     /// What the maps explain; [`Target::Best`] by default.
     #[must_use]
-    pub fn target(mut self, target: Target) -> Self {
-        self.target = target;
+    pub fn target(self, target: Target) -> Self {
+        self.targets([target])
+    }
+
+    /// Several targets, each with maps of its own: one forward for all, one backward for each.
+    #[must_use]
+    pub fn targets(mut self, targets: impl IntoIterator<Item = Target>) -> Self {
+        self.targets = targets.into_iter().collect();
         self
     }
 
@@ -68,6 +126,13 @@ impl Options {
         self
     }
 
+    /// Which activations the guided methods guide; [`Guide::Relu`] by default.
+    #[must_use]
+    pub fn guide(mut self, guide: Guide) -> Self {
+        self.guide = guide;
+        self
+    }
+
     /// The size of the maps; that of the input by default.
     #[must_use]
     pub fn size(mut self, size: MapSize) -> Self {
@@ -75,11 +140,75 @@ impl Options {
         self
     }
 
+    /// Makes one map, of the layer `fused`, of those of all layers.
+    #[must_use]
+    pub fn fuse(mut self, fuse: Fuse) -> Self {
+        self.fuse = Some(fuse);
+        self
+    }
+
     /// Writes the maps of each forward to `folder/LAYER/NNNNNN.npy`, `(B, 1, [D,] H, W)` f32,
-    /// `NNNNNN` counting forwards from 0.
+    /// `NNNNNN` counting forwards from 0; to `NNNNNN_TARGET.npy` where a forward has several targets.
     #[must_use]
     pub fn save_maps(mut self, folder: impl Into<PathBuf>) -> Self {
         self.save_maps = Some(folder.into());
+        self
+    }
+
+    /// Collects the maps of all forwards in one `.npz` file, which
+    /// [`Injected::dump`](crate::Injected::dump) completes: `NNNNNN/LAYER/TARGET` is an array
+    /// `(B, 1, [D,] H, W)` f32.
+    #[must_use]
+    pub fn save_archive(mut self, file: impl Into<PathBuf>) -> Self {
+        self.save_archive = Some(file.into());
+        self
+    }
+
+    /// Whether [`forward`](crate::Injected::forward) returns the attention map, `(B, 1, [D,] H, W)`,
+    /// in place of the network's output; it must be a single one then. Off by default.
+    #[must_use]
+    pub fn replace(mut self, replace: bool) -> Self {
+        self.replace = replace;
+        self
+    }
+
+    /// Whether maps are made at all; see [`Injected::enable`](crate::Injected::enable). On by
+    /// default.
+    #[must_use]
+    pub fn enabled(mut self, enabled: bool) -> Self {
+        self.enabled = enabled;
+        self
+    }
+}
+
+/// What one forward has of its own; see [`Injected::forward_with`](crate::Injected::forward_with).
+#[derive(Debug, Clone, Default)]
+pub struct Call<'a> {
+    pub(super) targets: Option<Vec<Target>>,
+    pub(super) mask: Option<&'a ArrayD<f32>>,
+    pub(super) raw_input: &'a [Input],
+}
+
+impl<'a> Call<'a> {
+    /// What the maps of this forward explain.
+    #[must_use]
+    pub fn target(mut self, target: Target) -> Self {
+        self.targets = Some(vec![target]);
+        self
+    }
+
+    /// The ground truth, `(B, 1, [D,] H, W)`, that the maps are evaluated with.
+    #[must_use]
+    pub fn mask(mut self, mask: &'a ArrayD<f32>) -> Self {
+        self.mask = Some(mask);
+        self
+    }
+
+    /// The images behind the batch, one per sample: [`Options::save_maps`] then also writes each
+    /// map over its image, to `NNNNNN_B_overlay.png` with `B` counting samples from 0.
+    #[must_use]
+    pub fn raw_input(mut self, images: &'a [Input]) -> Self {
+        self.raw_input = images;
         self
     }
 }

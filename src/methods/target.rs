@@ -22,6 +22,8 @@ use crate::torch::{Device, Task, to_tensor, torch};
 /// | `Predicted(k)` | `y[b,k]` where `k` is the predicted class | `y[b,k,n]` summed over the voxels that are predicted as `k` |
 /// | `Region {class, mask}` | not possible | `sum_n mask[b,n]·y[b,k,n]` |
 /// | `Function(f)` | `sum f(y)` | `sum f(y)` |
+/// | `Each` | `Class(k)` for each `k`, a map each | the same |
+/// | `Components(k)` | not possible | `sum_n y[b,k,n]` over the voxels of one connected component of those predicted as `k`, a map each, the largest first |
 ///
 /// with `y` before a final softmax or sigmoid ([`ScoreAt::Logits`]) or after it. A network with a
 /// single output channel predicts class 0 where `y > 0`.
@@ -46,6 +48,12 @@ pub enum Target {
         /// The weight of each voxel, usually 0 or 1: `([D,] H, W)`, or with a leading batch axis.
         mask: Arc<ArrayD<f32>>,
     },
+    /// Each class: a map of each, from one forward.
+    Each,
+    /// Each connected component of the voxels predicted as a class, such as each lesion: a map of
+    /// each, from one forward. Voxels that share a face, an edge or a corner are connected. The 64
+    /// largest of each sample count.
+    Components(usize),
     /// Any function of the output; what it returns is summed. Samples must not be mixed.
     Function(Arc<dyn Fn(&Tensor) -> Tensor + Send + Sync>),
 }
@@ -76,17 +84,22 @@ impl FromStr for ScoreAt {
 impl FromStr for Target {
     type Err = Error;
 
-    /// `best`, `all`, a class index, or `predicted:N`.
+    /// `best`, `all`, `each`, a class index, `predicted:N` or `components:N`.
     fn from_str(text: &str) -> Result<Self> {
-        let unknown =
-            || Error::usage(format!("label '{text}': expected best, all, N or predicted:N"));
-        match text {
-            "best" => Ok(Self::Best),
-            "all" => Ok(Self::All),
-            _ => match text.strip_prefix("predicted:") {
-                Some(class) => class.parse().map(Self::Predicted).map_err(|_| unknown()),
-                None => text.parse().map(Self::Class).map_err(|_| unknown()),
-            },
+        let class = |class: &str| {
+            class.parse().map_err(|_| {
+                Error::usage(format!(
+                    "label '{text}': expected best, all, each, N, predicted:N or components:N"
+                ))
+            })
+        };
+        match (text, text.split_once(':')) {
+            ("best", _) => Ok(Self::Best),
+            ("all", _) => Ok(Self::All),
+            ("each", _) => Ok(Self::Each),
+            (_, Some(("predicted", of))) => class(of).map(Self::Predicted),
+            (_, Some(("components", of))) => class(of).map(Self::Components),
+            _ => class(text).map(Self::Class),
         }
     }
 }
@@ -98,6 +111,8 @@ impl fmt::Debug for Target {
             Self::Class(class) => f.debug_tuple("Class").field(class).finish(),
             Self::Classes(classes) => f.debug_tuple("Classes").field(classes).finish(),
             Self::All => f.write_str("All"),
+            Self::Each => f.write_str("Each"),
+            Self::Components(class) => f.debug_tuple("Components").field(class).finish(),
             Self::Predicted(class) => f.debug_tuple("Predicted").field(class).finish(),
             Self::Region { class, mask } => {
                 f.debug_struct("Region").field("class", class).field("mask", &mask.shape()).finish()
@@ -156,7 +171,7 @@ impl Score {
             Target::Predicted(class) => {
                 let classes = same(*class);
                 let chosen = channels(&y, &classes)?;
-                let predicted = prediction(&logits)?.eq(i64::try_from(*class).unwrap_or(i64::MAX));
+                let predicted = predicted_as(*class, &logits)?;
                 let empty = empty_samples(&predicted)?;
                 Ok(scored((chosen * predicted).sum(Kind::Float), &classes, empty))
             }
@@ -175,6 +190,9 @@ impl Score {
                 let mask = region(mask, &chosen)?;
                 let empty = empty_samples(&mask)?;
                 Ok(scored((chosen * mask).sum(Kind::Float), &classes, empty))
+            }
+            Target::Each | Target::Components(_) => {
+                Err(Error::input("target", format!("{target:?} stands for several targets")))
             }
             Target::Function(function) => Ok(Self {
                 sum: function(&y).sum(Kind::Float),
@@ -227,6 +245,12 @@ fn prediction(logits: &Tensor) -> Result<Tensor> {
             logits.f_argmax(1, false)
         }
     })
+}
+
+/// Which samples or voxels are predicted as a class, as booleans.
+pub(super) fn predicted_as(class: usize, logits: &Tensor) -> Result<Tensor> {
+    let predicted = prediction(&logits.detach())?;
+    torch("target", || predicted.f_eq(i64::try_from(class).unwrap_or(i64::MAX)))
 }
 
 /// The best class of each sample.

@@ -60,7 +60,6 @@ impl FromStr for Guide {
     }
 }
 
-#[allow(dead_code, reason = "the backends gbp and ggcam come next")]
 impl Tape {
     /// Has the forward to come run with activations that can be guided.
     ///

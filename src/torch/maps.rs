@@ -12,6 +12,13 @@ use crate::error::{Error, Result};
 use crate::ops::{self, Maps, Method, Recipe, View};
 use crate::shape::{Layout, Shape};
 
+/// How many maps there are, and their grid `D, H, W`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Grids {
+    pub batch: usize,
+    pub spatial: [usize; 3],
+}
+
 /// Makes the maps of layers where their tensors are, on the CPU or on a GPU.
 ///
 /// Kept from forward to forward, as the stream and the memory of the GPU are in it.
@@ -56,6 +63,23 @@ impl MapMaker {
             _ => typed::<f32>(recipe, &activation, &gradient),
         }
     }
+}
+
+/// The mean over the channels of `tensor` `(B, C, [D,] H, W)`: see [`ops::channel_mean`].
+pub(crate) fn channel_mean(tensor: &Tensor) -> Result<(Vec<f32>, Grids)> {
+    let tensor = torch("channel_mean", || tensor.f_to_device(tch::Device::Cpu))?;
+    let tensor = gapless(&tensor)?;
+    let (Shape { batch, spatial, .. }, _) = form(&tensor)?;
+    // SAFETY: the tensor is on the CPU, `gapless` made it of one of these types, and it is borrowed
+    // while the view lives.
+    let mean = unsafe {
+        match tensor.kind() {
+            Kind::Half => ops::channel_mean(&view::<f16>(&tensor)?),
+            Kind::BFloat16 => ops::channel_mean(&view::<bf16>(&tensor)?),
+            _ => ops::channel_mean(&view::<f32>(&tensor)?),
+        }
+    }?;
+    Ok((mean, Grids { batch, spatial }))
 }
 
 fn typed<T: Element>(recipe: &Recipe, activation: &Tensor, gradient: &Tensor) -> Result<Maps> {

@@ -20,7 +20,7 @@ pub use device::{Device, keep_freed_memory};
 pub use guide::Guide;
 pub(crate) use layers::Selected;
 pub use layers::{Layer, LayerChoice, Layers, Task};
-pub(crate) use maps::MapMaker;
+pub(crate) use maps::{Grids, MapMaker, channel_mean};
 pub use model::{Model, load};
 pub use network::{Facts, Network};
 pub use tape::Tape;

@@ -1,6 +1,6 @@
 //! What one run of a network records.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, c_void};
 use std::ptr::NonNull;
 
 use tch::Tensor;
@@ -95,13 +95,54 @@ impl Tape {
         Ok(unsafe { own(noted) })
     }
 
-    /// The activation of a wish; `None` if that run of that layer did not happen.
-    pub(crate) fn activation(&self, wish: usize) -> Option<Tensor> {
-        // SAFETY: the tape is alive, an index out of range gives NULL, and what is not NULL is ours.
-        unsafe {
-            let tensor = ffi::mc_tape_activation(self.raw.as_ptr(), wish);
-            (!tensor.is_null()).then(|| own(tensor))
+    /// Whether the run of the layer that a wish asked for happened.
+    pub(crate) fn recorded(&self, wish: usize) -> bool {
+        // SAFETY: the tape is alive; an index out of range gives false.
+        unsafe { ffi::mc_tape_recorded(self.raw.as_ptr(), wish) }
+    }
+
+    /// The first wish that recorded the same tensor as this one: a module often returns what its
+    /// last child returned.
+    pub(crate) fn same(&self, wish: usize) -> usize {
+        if !self.recorded(wish) {
+            return wish;
         }
+        // SAFETY: the tape is alive and, as the wish was recorded, it has that many.
+        unsafe { ffi::mc_tape_same(self.raw.as_ptr(), wish) }
+    }
+
+    /// Runs autograd from `score` back to the recorded activations and hands each, with its
+    /// gradient, to `each(wish, activation, gradient)` as soon as that is there: once per tensor,
+    /// by its first wish ([`Tape::same`]). What no gradient reaches is not handed out.
+    ///
+    /// `start` is the input, where the tape started there. Without `keep` nothing is kept that is
+    /// not needed any more: the tape is used up.
+    pub(crate) fn backward<F>(
+        &mut self,
+        score: &Tensor,
+        start: Option<&Tensor>,
+        keep: bool,
+        mut each: F,
+    ) -> Result<()>
+    where
+        F: FnMut(usize, &Tensor, &Tensor) + Send,
+    {
+        let start = start.map_or(std::ptr::null(), |start| start.as_ptr().cast());
+        // SAFETY: tape and tensors are alive for the call; `hand_out::<F>` gets back the `each`
+        // that it is made for, which outlives the call, and libtorch calls it from one thread at a
+        // time (one of its own for a GPU, hence Send) while this one waits.
+        ffi::checked(|error| unsafe {
+            ffi::mc_tape_backward(
+                self.raw.as_ptr(),
+                score.as_ptr().cast(),
+                start,
+                keep,
+                Some(hand_out::<F>),
+                (&raw mut each).cast(),
+                error,
+            )
+        })
+        .map_err(|message| Error::model(format!("backward: {message}")))
     }
 
     /// The tensor noted as the one that the score is taken from.
@@ -142,6 +183,26 @@ impl Drop for Tape {
         // SAFETY: made by mc_tape_new and freed once, here. A graph that still runs holds a
         // reference of its own to what the tape records.
         unsafe { ffi::mc_tape_free(self.raw.as_ptr()) }
+    }
+}
+
+/// Hands an activation and its gradient to the closure behind `context`.
+///
+/// # Safety
+///
+/// `context` is an `F` that nobody else uses, and the tensors are alive.
+unsafe extern "C" fn hand_out<F: FnMut(usize, &Tensor, &Tensor)>(
+    context: *mut c_void,
+    wish: usize,
+    activation: *const ffi::mc_tensor,
+    gradient: *const ffi::mc_tensor,
+) {
+    // SAFETY: by the caller's word; cloning shares the tensor and leaves the original as it is.
+    unsafe {
+        let each = &mut *context.cast::<F>();
+        let activation = Tensor::clone_from_ptr(activation.cast_mut().cast());
+        let gradient = Tensor::clone_from_ptr(gradient.cast_mut().cast());
+        each(wish, &activation, &gradient);
     }
 }
 

@@ -85,8 +85,11 @@ bool mc_tape_want(mc_tape* tape, const char* name, int64_t run, char** error);
 bool mc_tape_tap(mc_tape* tape, const char* name, const mc_tensor* x, mc_tensor** y, char** error);
 // Notes the tensor that the score is taken from, where that is not the output.
 bool mc_tape_score(mc_tape* tape, const mc_tensor* x, mc_tensor** y, char** error);
-// The recorded activation of the index-th wish, or NULL if that run did not happen.
-mc_tensor* mc_tape_activation(const mc_tape* tape, size_t index);
+// Whether the run of the layer that the index-th wish asked for happened.
+bool mc_tape_recorded(const mc_tape* tape, size_t index);
+// The first wish that recorded the same tensor as the index-th: a module often returns what its last
+// child returned.
+size_t mc_tape_same(const mc_tape* tape, size_t index);
 // The tensor noted as the score's, or NULL.
 mc_tensor* mc_tape_noted_score(const mc_tape* tape);
 
@@ -110,6 +113,17 @@ void mc_tape_set_guided(const mc_tape* tape, bool guided);
 size_t mc_tape_guided_activations(const mc_tape* tape);
 // A ReLU that can be guided; for models written in Rust.
 bool mc_tape_relu(mc_tape* tape, const mc_tensor* x, mc_tensor** y, char** error);
+
+// ---- backward.cpp: from a score back to what a tape recorded ----
+
+// Takes an activation and its gradient, which are the caller's of mc_tape_backward.
+typedef void (*mc_gradient)(void* context, size_t index, const mc_tensor* activation,
+                            const mc_tensor* gradient);
+// Runs autograd from a score back to the activations, and hands each out with its gradient as soon as
+// that is there: once per tensor, by its first wish. `start` is the input where the tape starts there,
+// else NULL. Without `keep` the tape and each activation are let go on the way.
+bool mc_tape_backward(mc_tape* tape, const mc_tensor* score, const mc_tensor* start, bool keep,
+                      mc_gradient gradient, void* context, char** error);
 
 #ifdef __cplusplus
 }

@@ -98,10 +98,16 @@ bool mc_tape_score(mc_tape* tape, const mc_tensor* x, mc_tensor** y, char** erro
       error, [&] { *y = medcam::wrap(tape->tape->note_score(medcam::unwrap(x), /*copy=*/true)); });
 }
 
-mc_tensor* mc_tape_activation(const mc_tape* tape, size_t index) {
+bool mc_tape_recorded(const mc_tape* tape, size_t index) {
   const auto& wishes = tape->tape->wishes;
-  if (index >= wishes.size() || !wishes[index].activation.defined()) return nullptr;
-  return medcam::wrap(wishes[index].activation);
+  return index < wishes.size() && wishes[index].activation.defined();
+}
+
+size_t mc_tape_same(const mc_tape* tape, size_t index) {
+  const auto& wishes = tape->tape->wishes;
+  size_t first = 0;
+  while (first < index && !wishes[first].activation.is_same(wishes[index].activation)) ++first;
+  return first;
 }
 
 mc_tensor* mc_tape_noted_score(const mc_tape* tape) {

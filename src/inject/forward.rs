@@ -1,0 +1,303 @@
+//! One forward, and the maps that come of it.
+
+use std::time::Instant;
+
+use tch::{Kind, Tensor};
+
+use super::map::AttentionMap;
+use super::options::{Call, MapSize};
+use super::warning::{Warning, judge};
+use super::{Injected, Timings, find_layers};
+use crate::error::{Error, Result};
+use crate::methods::{Evidence, Explained, Guided, Score, ScoreAt, Target, explained};
+use crate::ops::Maps;
+use crate::torch::{LayerChoice, Layers, Network, Selected, Tape, Task, torch};
+
+/// What a forward left for the maps.
+struct Ran {
+    tape: Tape,
+    output: Tensor,
+    /// Where the score is taken.
+    scored: Tensor,
+    /// The score before a final activation.
+    logits: Tensor,
+    task: Task,
+    /// The input as the tape's first leaf, for the guided methods.
+    start: Option<Tensor>,
+    size: Option<[usize; 3]>,
+    spatial_rank: usize,
+}
+
+impl<N: Network> Injected<N> {
+    /// The network's own output, and `self.maps`.
+    pub(super) fn run(&mut self, input: &Tensor, call: &Call) -> Result<Tensor> {
+        self.maps.clear();
+        self.warnings.clear();
+        let start = Instant::now();
+        self.check(input)?;
+        if !self.options.enabled {
+            let _no_grad = tch::no_grad_guard();
+            return self.network.forward_tapped(input, &mut Tape::new()?);
+        }
+        self.check_call(input, call)?;
+        let size = self.size(input)?;
+        if self.options.backend.needs().layer {
+            self.discover(input)?;
+        }
+        let discovered = Instant::now();
+        let mut ran = self.forward_recorded(input, size)?;
+        let inferred = Instant::now();
+        let asked = call.targets.as_deref().unwrap_or(&self.options.targets);
+        let targets = explained(asked, ran.task, &ran.logits)?;
+        for (index, target) in targets.iter().enumerate() {
+            self.explain(&mut ran, target, index + 1 < targets.len())?;
+        }
+        self.timings = Timings {
+            discovery: discovered - start,
+            inference: inferred - discovered,
+            maps: inferred.elapsed(),
+        };
+        self.save(targets.len(), call)?;
+        self.forwards += 1;
+        Ok(ran.output.detach())
+    }
+
+    fn check_call(&self, input: &Tensor, call: &Call) -> Result<()> {
+        let (images, batch) = (call.raw_input.len(), input.size()[0]);
+        if images != 0 && i64::try_from(images).ok() != Some(batch) {
+            return Err(Error::input(
+                "raw_input",
+                format!("{images} image(s) for a batch of {batch}; give one per sample"),
+            ));
+        }
+        Ok(())
+    }
+
+    /// The size of the maps; `None` for that of the layer.
+    fn size(&self, input: &Tensor) -> Result<Option<[usize; 3]>> {
+        let size = match self.options.size {
+            MapSize::Layer => None,
+            MapSize::Exact(size) => Some(size),
+            MapSize::Input => Some(spatial(input)),
+        };
+        if let (4, Some([depth, ..])) = (input.dim(), size)
+            && depth != 1
+        {
+            return Err(Error::input(
+                "size",
+                format!("a depth of {depth} for a 2D network; give 1, H and W"),
+            ));
+        }
+        Ok(size)
+    }
+
+    /// Finds out, once, which layers there are and which of them are wanted.
+    fn discover(&mut self, input: &Tensor) -> Result<()> {
+        if !self.selected.is_empty() {
+            return Ok(());
+        }
+        let layers = match self.layers.take() {
+            Some(layers) => layers,
+            None => find_layers(&self.network, &self.facts, input)?,
+        };
+        let selected = layers.select(&self.options.layers);
+        self.layers = Some(layers);
+        self.selected = selected?;
+        Ok(())
+    }
+
+    fn forward_recorded(&self, input: &Tensor, size: Option<[usize; 3]>) -> Result<Ran> {
+        let mut tape = Tape::new()?;
+        for layer in &self.selected {
+            tape.want(&layer.name, layer.run)?;
+        }
+        let needs = self.options.backend.needs();
+        let start = needs.guided.then(|| input.detach().set_requires_grad(true));
+        let output = match &start {
+            Some(start) => {
+                tape.guide(self.options.guide);
+                // A leaf may not be written to; its copy may.
+                tch::with_grad(|| self.network.forward_tapped(&start.copy(), &mut tape))
+            }
+            None => tch::no_grad(|| self.network.forward_tapped(input, &mut tape)),
+        }?;
+        if needs.guided && tape.guided_activations() == 0 {
+            return Err(self.nothing_guided());
+        }
+        for (wish, layer) in self.selected.iter().enumerate() {
+            if !tape.recorded(wish) {
+                return Err(Error::layer(format!(
+                    "layer '{}': run {} did not happen for this input",
+                    layer.label, layer.run
+                )));
+            }
+        }
+        finite("the model's output", &output)?;
+        let logits = tape.noted_logits().unwrap_or_else(|| output.shallow_clone());
+        let scored = match self.options.score {
+            ScoreAt::Logits => &logits,
+            ScoreAt::Output => &output,
+        };
+        let task = Task::of(&input.size(), &output.size())?;
+        let (scored, spatial_rank) = (scored.shallow_clone(), input.dim() - 2);
+        Ok(Ran { tape, output, scored, logits, task, start, size, spatial_rank })
+    }
+
+    fn nothing_guided(&self) -> Error {
+        Error::model(format!(
+            "{}: the network has no activation that was guided, so the map would be the plain \
+             gradient. Ask for all kinds of activations (guide all), or take another backend",
+            self.options.backend
+        ))
+    }
+
+    /// Makes the maps of one target; `keep`: others of the same forward follow.
+    fn explain(&mut self, ran: &mut Ran, target: &Explained, keep: bool) -> Result<()> {
+        let asked = target.target();
+        let score = tch::with_grad(|| Score::of(&asked, ran.task, &ran.scored, &ran.logits))?;
+        self.warn_of_empty(&asked, target, &score);
+        if !score.sum.requires_grad() {
+            let unreached = || Error::model("no gradient of the score reaches the input");
+            return Err(self.selected.first().map_or_else(unreached, no_gradient));
+        }
+        let guided = match &ran.start {
+            Some(start) => {
+                ran.tape.set_guided(true);
+                let keep = keep || !self.selected.is_empty();
+                let gradient = torch("backward", || {
+                    Tensor::f_run_backward(&[&score.sum], &[start], keep, false)
+                })?
+                .remove(0);
+                ran.tape.set_guided(false);
+                if !gradient.defined() {
+                    return Err(Error::model("no gradient of the score reaches the input"));
+                }
+                Some(Guided::new(&gradient)?)
+            }
+            None => None,
+        };
+        let explained = if self.options.backend.needs().layer {
+            self.of_layers(ran, target, &score, guided.as_ref(), keep)?
+        } else {
+            let mut evidence = Evidence::new(&mut self.maker, None, guided.as_ref(), ran.size);
+            let maps = self.options.backend.maps(&mut evidence)?;
+            let (name, rank) = (&target.label, ran.spatial_rank);
+            vec![AttentionMap::new("input", name, maps, &score.classes, rank)?]
+        };
+        let explained = match self.options.fuse {
+            Some(fuse) => vec![AttentionMap::fused(&explained, fuse)?],
+            None => explained,
+        };
+        self.warnings.extend(explained.iter().flat_map(judge));
+        self.maps.extend(explained);
+        Ok(())
+    }
+
+    /// The maps of all selected layers, each made as its gradient arrives.
+    fn of_layers(
+        &mut self,
+        ran: &mut Ran,
+        target: &Explained,
+        score: &Score,
+        guided: Option<&Guided>,
+        keep: bool,
+    ) -> Result<Vec<AttentionMap>> {
+        let Self { maker, selected, options, layers, warnings, .. } = self;
+        let same: Vec<usize> = (0..selected.len()).map(|wish| ran.tape.same(wish)).collect();
+        let mut made: Vec<Option<Result<Maps>>> = selected.iter().map(|_| None).collect();
+        let (backend, size) = (options.backend, ran.size);
+        ran.tape.backward(&score.sum, ran.start.as_ref(), keep, |wish, activation, gradient| {
+            let layer = Some((activation, gradient));
+            made[wish] = Some(backend.maps(&mut Evidence::new(maker, layer, guided, size)));
+        })?;
+        let mut maps: Vec<Option<AttentionMap>> = Vec::new();
+        for (wish, layer) in selected.iter().enumerate() {
+            let map = match made[wish].take() {
+                Some(made) => {
+                    let (label, rank) = (&target.label, ran.spatial_rank);
+                    let map = made
+                        .and_then(|m| {
+                            AttentionMap::new(&layer.label, label, m, &score.classes, rank)
+                        })
+                        .map_err(|error| error.within(format!("layer '{}'", layer.label)))?;
+                    Some(map)
+                }
+                None => maps
+                    .get(same[wish])
+                    .and_then(Option::clone)
+                    .map(|map| AttentionMap { layer: layer.label.clone(), ..map }),
+            };
+            match &map {
+                Some(_) if redraws(layers.as_ref(), layer) => warnings.push(Warning::of_layer(
+                    "REDRAWS_OUTPUT",
+                    &layer.label,
+                    "only pointwise steps come between it and the score, so the gradient is the \
+                     same at every voxel and the map only redraws the output. Layer auto avoids \
+                     such layers",
+                )),
+                Some(_) => {}
+                None if options.layers == LayerChoice::Full => {
+                    let message = format!("{}. It has no map", no_gradient(layer));
+                    let layer = layer.label.clone();
+                    warnings.push(Warning { code: "NO_GRADIENT", layer, sample: None, message });
+                }
+                None => return Err(no_gradient(layer)),
+            }
+            maps.push(map);
+        }
+        Ok(maps.into_iter().flatten().collect())
+    }
+
+    /// Warns of samples in which there is nothing of the target.
+    fn warn_of_empty(&mut self, asked: &Target, target: &Explained, score: &Score) {
+        for &sample in &score.empty {
+            let what = match asked {
+                Target::Predicted(class) => format!("nothing is predicted as class {class}"),
+                _ => format!("the region '{}' has no voxel", target.label),
+            };
+            self.warnings.push(Warning {
+                sample: Some(sample),
+                ..Warning::of_run(
+                    "EMPTY_TARGET",
+                    format!("sample {sample}: {what}, so the map is zero"),
+                )
+            });
+        }
+    }
+}
+
+fn redraws(layers: Option<&Layers>, layer: &Selected) -> bool {
+    layers.and_then(|layers| layers.get(&layer.name)).is_some_and(|layer| layer.redraws_output)
+}
+
+fn no_gradient(layer: &Selected) -> Error {
+    Error::layer(format!(
+        "layer '{}': no gradient of the score reaches it; the score does not depend on it",
+        layer.label
+    ))
+}
+
+/// `D, H, W` of an input; 2D has `D = 1`.
+fn spatial(input: &Tensor) -> [usize; 3] {
+    let mut extents = [1; 3];
+    for (extent, &n) in extents.iter_mut().rev().zip(input.size()[2..].iter().rev()) {
+        *extent = usize::try_from(n).unwrap_or(0);
+    }
+    extents
+}
+
+/// Refuses NaN and infinity.
+pub(super) fn finite(what: &str, tensor: &Tensor) -> Result<()> {
+    let bad = torch(what, || {
+        let tensor = tensor.f_detach()?;
+        // One pass without a temporary; only a sum that is not finite calls for a closer look.
+        if tensor.f_sum(Kind::Float)?.f_double_value(&[])?.is_finite() {
+            return Ok(0);
+        }
+        i64::try_from(tensor.f_isfinite()?.f_logical_not()?.f_sum(Kind::Int64)?)
+    })?;
+    if bad == 0 {
+        return Ok(());
+    }
+    Err(Error::input(what, format!("{bad} of {} values are NaN or infinite", tensor.numel())))
+}

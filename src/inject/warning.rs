@@ -1,0 +1,68 @@
+//! What a reader of a map should know.
+
+use serde::Serialize;
+
+use super::AttentionMap;
+use crate::ops::Range;
+
+/// Something that a reader of a map should know; each code is explained in `docs/diagnostics.md`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Warning {
+    /// A fixed name for programs, such as `ZERO_MAP`.
+    pub code: &'static str,
+    /// The layer; empty where the warning is of the whole run.
+    pub layer: String,
+    /// The sample of the batch, from 0; `None` where the warning is of all.
+    pub sample: Option<usize>,
+    /// What it means, and what to do.
+    pub message: String,
+}
+
+impl Warning {
+    /// Of the whole run.
+    pub(super) fn of_run(code: &'static str, message: impl Into<String>) -> Self {
+        Self { code, layer: String::new(), sample: None, message: message.into() }
+    }
+
+    pub(super) fn of_layer(code: &'static str, layer: &str, message: &str) -> Self {
+        let message = format!("layer '{layer}': {message}");
+        Self { code, layer: layer.to_owned(), sample: None, message }
+    }
+}
+
+/// Warnings about the values of a map.
+pub(super) fn judge(map: &AttentionMap) -> Vec<Warning> {
+    let warning = |code, sample, message: &str| Warning {
+        code,
+        layer: map.layer.clone(),
+        sample: Some(sample),
+        message: format!("layer '{}', {}, sample {sample}: {message}", map.layer, map.target),
+    };
+    let of_sample = |(sample, (range, cancel)): (usize, (&Range, &bool))| {
+        if *cancel {
+            Some(warning(
+                "WEIGHTS_CANCEL",
+                sample,
+                "the map is rounding noise: the gradient averages to zero in every channel, as it \
+                 does in front of an instance normalisation. Take a layer behind one",
+            ))
+        } else if (range.minimum, range.maximum) == (0.0, 0.0) {
+            Some(warning(
+                "ZERO_MAP",
+                sample,
+                "the map is zero everywhere: nothing in this layer speaks for the score. Try \
+                 another layer or class",
+            ))
+        } else if range.minimum >= range.maximum {
+            Some(warning(
+                "CONSTANT_MAP",
+                sample,
+                "the map is the same everywhere and is written as zeros. Try another layer",
+            ))
+        } else {
+            None
+        }
+    };
+    map.ranges.iter().zip(&map.weights_cancel).enumerate().filter_map(of_sample).collect()
+}
