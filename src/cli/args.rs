@@ -82,11 +82,15 @@ Examples:
   medcam map model.pt scan.nii.gz -o maps --label 1 --picture    class 1, with a PNG to look at
   medcam map model.pt a.nii.gz b.nii.gz -o maps --layer up2,up3  two layers, a folder each
   medcam map model.pt scan.nii.gz -o maps --label predicted:1    only the voxels predicted as 1
+  medcam map model.pt scan.nii.gz -o maps --label 1,2,5          three classes from one forward
+  medcam map model.pt scan.nii.gz -o maps --label components:1   a map of each lesion
+  medcam map model.pt scan.nii.gz -o maps --backend ggcam        Guided Grad-CAM
   medcam map model.pt photo.png -o maps --dtype u8
   medcam map model.pt batch.npy -o maps --json
 
 Writes DIR/LAYER/STEM.nii.gz for a NIfTI, on the image's own grid; STEM.png and STEM.npy for an
-image; STEM.npy of shape B,1,... for .npy; and DIR/run.json: what was run and how it went.";
+image; STEM.npy of shape B,1,... for .npy; with several labels STEM_LABEL.nii.gz, such as
+STEM_class2.nii.gz; and DIR/run.json: what was run and how it went.";
 
 #[derive(Debug, Args, Serialize)]
 #[command(after_help = MAP_EXAMPLES)]
@@ -99,16 +103,26 @@ pub struct MapArguments {
     /// Folder for the maps; made if it is not there.
     #[arg(short, long, value_name = "DIR")]
     pub output: PathBuf,
-    /// Attention method: gcam (Grad-CAM).
-    #[arg(long, default_value = "gcam")]
+    /// Attention method: gcam (Grad-CAM), gcampp (Grad-CAM++), gbp (Guided Backpropagation), ggcam
+    /// (Guided Grad-CAM), hirescam (HiResCAM) or layercam (LayerCAM).
+    #[arg(long, default_value = "gcam", value_name = "NAME")]
     pub backend: String,
     /// auto, full (all that can carry a map), or names from `medcam layers`; NAME#k for the k-th run.
     #[arg(long, default_value = "auto", value_name = "auto|full|NAME[,NAME...]")]
     pub layer: String,
-    /// What to explain: the best class, all outputs, class N, or the voxels predicted as class N.
-    #[arg(long, default_value = "best", value_name = "best|all|N|predicted:N")]
-    #[arg(allow_hyphen_values = true)]
-    pub label: String,
+    /// Make one map, of layer `fused`, of those of all layers: their mean, or the greatest at each
+    /// voxel.
+    #[arg(long, value_name = "mean|max")]
+    pub fuse: Option<String>,
+    /// What to explain: the best class, all outputs together, class N, each class, the voxels
+    /// predicted as class N, or each connected component of those (each lesion). Several, with
+    /// commas: a map of each, from one forward.
+    #[arg(long, default_value = "best", value_delimiter = ',', allow_hyphen_values = true)]
+    #[arg(value_name = "best|all|N|each|predicted:N|components:N")]
+    pub label: Vec<String>,
+    /// Which activations gbp and ggcam guide: ReLU, or all kinds (LeakyReLU, GELU, ...).
+    #[arg(long, default_value = "relu", value_name = "relu|all")]
+    pub guide: String,
     /// Explain only this region (0/1, on the image's grid) of class --label, in segmentation.
     #[arg(long, value_name = "FILE")]
     pub target_mask: Option<PathBuf>,
@@ -125,6 +139,10 @@ pub struct MapArguments {
     /// Also write STEM_overlay.png: the map over the image.
     #[arg(long)]
     pub picture: bool,
+    /// Also write DIR/attention_maps.npz: the maps of all inputs, of the model's input's size, as
+    /// NNNNNN/LAYER/TARGET with NNNNNN counting inputs from 0.
+    #[arg(long)]
+    pub archive: bool,
     /// Also write DIR/STEM_output.npy: the model's own output.
     #[arg(long)]
     pub save_output: bool,

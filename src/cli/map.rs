@@ -13,7 +13,8 @@ use tch::Tensor;
 use super::args::MapArguments;
 use super::model::Loaded;
 use super::report::{
-    Class, Done, InputReport, Outcome, Report, Seconds, peak_memory_bytes, print_json, sha256,
+    Class, Done, Explained, InputReport, Outcome, Report, Seconds, peak_memory_bytes, print_json,
+    sha256,
 };
 use super::terminal::{complain, print};
 use crate::error::{Error, Result};
@@ -62,6 +63,7 @@ pub fn run(arguments: &MapArguments) -> Result<ExitCode> {
     }
     progress.finish_and_clear();
 
+    injected.dump()?;
     let failed = inputs.iter().filter(|i| matches!(i.outcome, Outcome::Failed { .. })).count();
     let report = Report {
         medcam: env!("CARGO_PKG_VERSION"),
@@ -117,7 +119,7 @@ struct Job<'a> {
     arguments: &'a MapArguments,
     options: Options,
     backend: Backend,
-    target: Target,
+    targets: Vec<Target>,
     /// `None`: the size of each image.
     size: Option<MapSize>,
     dtype: MapType,
@@ -126,24 +128,34 @@ struct Job<'a> {
 
 impl<'a> Job<'a> {
     fn new(arguments: &'a MapArguments) -> Result<Self> {
-        let target: Target = arguments.label.parse()?;
-        if arguments.target_mask.is_some() && !matches!(target, Target::Best | Target::Class(_)) {
+        let targets: Vec<Target> =
+            arguments.label.iter().map(|label| label.trim().parse()).collect::<Result<_>>()?;
+        if arguments.target_mask.is_some()
+            && !matches!(targets[..], [Target::Best | Target::Class(_)])
+        {
             return Err(Error::usage(format!(
                 "--target-mask goes with --label N or best, not with --label {}",
-                arguments.label
+                arguments.label.join(",")
             )));
         }
-        let backend = arguments.backend.parse()?;
-        let options = Options::default()
+        let backend: Backend = arguments.backend.parse()?;
+        let mut options = Options::default()
             .backend(backend)
             .layers(arguments.layer.parse()?)
-            .target(target.clone())
-            .score(arguments.score.parse()?);
+            .targets(targets.clone())
+            .score(arguments.score.parse()?)
+            .guide(arguments.guide.parse()?);
+        if let Some(fuse) = &arguments.fuse {
+            options = options.fuse(fuse.parse()?);
+        }
+        if arguments.archive {
+            options = options.save_archive(arguments.output.join("attention_maps.npz"));
+        }
         let job = Self {
             arguments,
             options,
             backend,
-            target,
+            targets,
             size: arguments.size()?,
             dtype: arguments.dtype()?,
             mask: None,
@@ -175,38 +187,50 @@ impl<'a> Job<'a> {
 
         let start = Instant::now();
         let stem = volumes::stem_of(path);
+        let file_of = |map: &AttentionMap| {
+            if Target::one_map(&self.targets) {
+                stem.clone()
+            } else {
+                format!("{stem}_{}", map.target())
+            }
+        };
         for map in injected.attention_maps() {
             let folder = self.arguments.output.join(map.layer());
             volumes::make_folder(&folder)?;
-            outputs.extend(prepared.grid.save_map(&folder, &stem, map.values(), self.dtype)?);
+            let (name, values) = (file_of(map), map.values());
+            outputs.extend(prepared.grid.save_map(&folder, &name, values, self.dtype)?);
         }
         if self.arguments.save_output {
             let file = self.arguments.output.join(format!("{stem}_output.npy"));
             volumes::write_npy(&file, &to_array(&output)?, MapType::F32)?;
             outputs.push(file);
         }
+        let style = if self.backend.needs().guided { Style::Gray } else { Style::Heat };
         // Last: not every input has a picture, and a batch that has none keeps its maps.
         for map in injected.attention_maps().iter().filter(|_| self.arguments.picture) {
-            let picture =
-                self.arguments.output.join(map.layer()).join(format!("{stem}_overlay.png"));
+            let name = format!("{}_overlay.png", file_of(map));
+            let picture = self.arguments.output.join(map.layer()).join(name);
             let caption = self.caption(loaded, &stem, map);
             let sample = map.values().index_axis(Axis(0), 0);
             let on_grid = prepared.grid.restore(sample.index_axis(Axis(0), 0));
-            let image = volumes::overlay(&input, &on_grid, &caption, Style::Heat)?;
+            let image = volumes::overlay(&input, &on_grid, &caption, style)?;
             volumes::write_png(&picture, &image.into())?;
             outputs.push(picture);
         }
-        let classes = injected.attention_maps().first().map_or(&[][..], AttentionMap::classes);
+        let mut explained: Vec<Explained> = Vec::new();
+        for map in injected.attention_maps() {
+            if explained.last().is_some_and(|last| last.target == map.target()) {
+                continue;
+            }
+            let named = |index: usize| Class {
+                index,
+                name: loaded.card.class_name(index).map(str::to_owned),
+            };
+            let classes = map.classes().iter().map(|class| class.map(named)).collect();
+            explained.push(Explained { target: map.target().to_owned(), classes });
+        }
         Ok(Done {
-            classes: classes
-                .iter()
-                .map(|class| {
-                    class.map(|index| Class {
-                        index,
-                        name: loaded.card.class_name(index).map(str::to_owned),
-                    })
-                })
-                .collect(),
+            explained,
             warnings: injected.warnings().to_vec(),
             seconds: Seconds::new(read, injected.timings(), start.elapsed().as_secs_f64()),
         })
@@ -229,8 +253,8 @@ impl<'a> Job<'a> {
         // (B, 1, D, H, W) to (B, [D,] H, W), as the output has it.
         let mask = mask.index_axis_move(Axis(1), 0);
         let mask = if output.len() == 4 { mask.index_axis_move(Axis(1), 0) } else { mask };
-        let class = match self.target {
-            Target::Class(class) => Some(class),
+        let class = match self.targets[..] {
+            [Target::Class(class)] => Some(class),
             _ => None,
         };
         Ok(Target::Region { class, mask: Arc::new(mask) })
@@ -243,6 +267,11 @@ impl<'a> Job<'a> {
                 None => format!("class {index}"),
             },
             _ => "all outputs".to_owned(),
+        };
+        let class = if map.target().starts_with("component") {
+            format!("{class}, {}", map.target())
+        } else {
+            class
         };
         let backend = self.backend;
         Caption {

@@ -53,10 +53,18 @@ pub enum Outcome {
 
 #[derive(Serialize)]
 pub struct Done {
-    /// The class of each sample, where the target is one, with its name where the card has one.
-    pub classes: Vec<Option<Class>>,
+    pub explained: Vec<Explained>,
     pub warnings: Vec<Warning>,
     pub seconds: Seconds,
+}
+
+/// One target of an input.
+#[derive(Serialize)]
+pub struct Explained {
+    /// `best`, `class2`, `component1`...
+    pub target: String,
+    /// The class of each sample, where the target is one, with its name where the card has one.
+    pub classes: Vec<Option<Class>>,
 }
 
 #[derive(Serialize)]

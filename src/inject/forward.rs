@@ -47,8 +47,8 @@ impl<N: Network> Injected<N> {
         let discovered = Instant::now();
         let mut ran = self.forward_recorded(input, size)?;
         let inferred = Instant::now();
-        let asked = call.targets.as_deref().unwrap_or(&self.options.targets);
-        let targets = explained(asked, ran.task, &ran.logits)?;
+        let asked = call.targets.clone().unwrap_or_else(|| self.options.targets.clone());
+        let targets = explained(&asked, ran.task, &ran.logits)?;
         for (index, target) in targets.iter().enumerate() {
             self.explain(&mut ran, target, index + 1 < targets.len())?;
         }
@@ -57,12 +57,19 @@ impl<N: Network> Injected<N> {
             inference: inferred - discovered,
             maps: inferred.elapsed(),
         };
-        self.save(targets.len(), call)?;
+        self.evaluate(call)?;
+        self.save(Target::one_map(&asked), call)?;
         self.forwards += 1;
         Ok(ran.output.detach())
     }
 
     fn check_call(&self, input: &Tensor, call: &Call) -> Result<()> {
+        if call.mask.is_some() && self.options.evaluate.is_none() {
+            return Err(Error::input(
+                "mask",
+                "there is no evaluator to use it: give one with Options::evaluate",
+            ));
+        }
         let (images, batch) = (call.raw_input.len(), input.size()[0]);
         if images != 0 && i64::try_from(images).ok() != Some(batch) {
             return Err(Error::input(

@@ -15,6 +15,7 @@ pub use options::{Call, Fuse, MapSize, Options};
 pub use warning::Warning;
 
 use crate::error::{Error, Result};
+use crate::evaluation::{Evaluator, Score};
 use crate::methods::Target;
 use crate::torch::{
     Device, Facts, Layers, MapMaker, Network, Selected, Tape, check_input, to_tensor, torch,
@@ -60,6 +61,9 @@ pub fn inject<N: Network>(network: N, options: Options) -> Result<Injected<N>> {
     if let Some(folder) = &options.save_maps {
         volumes::make_folder(folder)?;
     }
+    if options.save_scores.is_some() && options.evaluate.is_none() {
+        return Err(Error::usage("save_scores: there are no scores without an evaluator (evaluate)"));
+    }
     let archive = options.save_archive.as_deref().map(Archive::new).transpose()?;
     let facts = network.facts();
     Ok(Injected {
@@ -74,6 +78,7 @@ pub fn inject<N: Network>(network: N, options: Options) -> Result<Injected<N>> {
         forwards: 0,
         timings: Timings::default(),
         archive,
+        scored: 0,
     })
 }
 
@@ -91,6 +96,8 @@ pub struct Injected<N: Network> {
     forwards: usize,
     timings: Timings,
     archive: Option<Archive>,
+    /// How many of the evaluator's scores are of earlier forwards.
+    scored: usize,
 }
 
 /// Where the time of the last forward went.
@@ -168,6 +175,18 @@ impl<N: Network> Injected<N> {
         &self.maps
     }
 
+    /// The scores of the maps of the last forward, map by map, sample by sample and metric by metric;
+    /// those of all forwards are [`Options::evaluate`]'s own, see
+    /// [`evaluator`](Self::evaluator).
+    pub fn scores(&self) -> &[Score] {
+        self.evaluator().map_or(&[], |evaluator| &evaluator.scores()[self.scored..])
+    }
+
+    /// The evaluator, with the scores of all forwards.
+    pub fn evaluator(&self) -> Option<&Evaluator> {
+        self.options.evaluate.as_ref()
+    }
+
     /// What to know about the maps of the last forward.
     pub fn warnings(&self) -> &[Warning] {
         &self.warnings
@@ -195,6 +214,17 @@ impl<N: Network> Injected<N> {
     /// Changes what the maps of the forwards to come explain.
     pub fn set_target(&mut self, target: Target) {
         self.options.targets = vec![target];
+    }
+
+    /// The names of the layers in the order of `layers`, parents before their children, or the other
+    /// way round; empty before a forward or [`layers`](Self::layers) has shown them.
+    pub fn layer_names(&self, reverse: bool) -> Vec<String> {
+        let layers = self.layers.iter().flat_map(Layers::iter);
+        let mut names: Vec<_> = layers.map(|layer| layer.name.clone()).collect();
+        if reverse {
+            names.reverse();
+        }
+        names
     }
 
     /// Changes the size of the maps of the forwards to come.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use ndarray::ArrayD;
 
+use crate::evaluation::Evaluator;
 use crate::methods::{Backend, ScoreAt, Target};
 use crate::torch::{Guide, LayerChoice};
 use crate::volumes::Input;
@@ -68,6 +69,8 @@ pub struct Options {
     pub(super) fuse: Option<Fuse>,
     pub(super) save_maps: Option<PathBuf>,
     pub(super) save_archive: Option<PathBuf>,
+    pub(super) evaluate: Option<Evaluator>,
+    pub(super) save_scores: Option<PathBuf>,
     pub(super) replace: bool,
     pub(super) enabled: bool,
 }
@@ -84,6 +87,8 @@ impl Default for Options {
             fuse: None,
             save_maps: None,
             save_archive: None,
+            evaluate: None,
+            save_scores: None,
             replace: false,
             enabled: true,
         }
@@ -164,6 +169,22 @@ impl Options {
         self
     }
 
+    /// Evaluates each map with the mask that [`Call::mask`] brings; see
+    /// [`Injected::scores`](crate::Injected::scores).
+    #[must_use]
+    pub fn evaluate(mut self, evaluator: Evaluator) -> Self {
+        self.evaluate = Some(evaluator);
+        self
+    }
+
+    /// [`Injected::dump`](crate::Injected::dump) writes the scores of all forwards into this folder:
+    /// see [`Evaluator::dump`].
+    #[must_use]
+    pub fn save_scores(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.save_scores = Some(folder.into());
+        self
+    }
+
     /// Whether [`forward`](crate::Injected::forward) returns the attention map, `(B, 1, [D,] H, W)`,
     /// in place of the network's output; it must be a single one then. Off by default.
     #[must_use]
@@ -197,7 +218,8 @@ impl<'a> Call<'a> {
         self
     }
 
-    /// The ground truth, `(B, 1, [D,] H, W)`, that the maps are evaluated with.
+    /// The ground truth, `(B, 1, [D,] H, W)`, that the maps are evaluated with
+    /// ([`Options::evaluate`]): 0/1, or a label at each voxel. The maps are resampled to its grid.
     #[must_use]
     pub fn mask(mut self, mask: &'a ArrayD<f32>) -> Self {
         self.mask = Some(mask);

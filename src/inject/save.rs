@@ -2,15 +2,17 @@
 
 use std::fmt;
 use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use ndarray::Axis;
+use ndarray::{ArrayD, ArrayView3, Axis};
 use ndarray_npy::{NpzWriter, WriteNpzError};
+use tch::Tensor;
 
 use super::{AttentionMap, Call, Injected};
 use crate::error::{Error, Result};
 use crate::torch::Network;
-use crate::volumes::{self, Caption, MapType};
+use crate::volumes::{self, Caption, MapType, Style};
 
 /// The archive of [`Options::save_archive`](crate::Options::save_archive), under a name of its own
 /// until it is complete.
@@ -59,28 +61,82 @@ impl fmt::Debug for Archive {
 
 impl<N: Network> Injected<N> {
     /// Writes what was collected over all forwards, and returns the files: the archive of
-    /// [`Options::save_archive`](crate::Options::save_archive). What comes after is not collected.
+    /// [`Options::save_archive`](crate::Options::save_archive), to which nothing is added afterwards,
+    /// and the scores of [`Options::save_scores`](crate::Options::save_scores).
     ///
     /// # Errors
     ///
     /// If a file cannot be written.
     pub fn dump(&mut self) -> Result<Vec<PathBuf>> {
-        self.archive.take().map(Archive::finish).transpose().map(|path| path.into_iter().collect())
+        let mut files = Vec::new();
+        if let Some(archive) = self.archive.take() {
+            files.push(archive.finish()?);
+        }
+        if let (Some(folder), Some(evaluator)) =
+            (&self.options.save_scores, &self.options.evaluate)
+        {
+            let order = self.layer_names(false);
+            files.extend(evaluator.clone().layer_order(order).dump(folder)?);
+        }
+        Ok(files)
+    }
+
+    /// Scores the maps of the last forward with its masks.
+    pub(super) fn evaluate(&mut self, call: &Call) -> Result<()> {
+        let Some(evaluator) = &mut self.options.evaluate else { return Ok(()) };
+        self.scored = evaluator.scores().len();
+        let Some(mask) = call.mask else {
+            return Err(Error::input(
+                "evaluate",
+                "no mask: give the ground truth of the batch with Call::mask to forward_with",
+            ));
+        };
+        for map in &self.maps {
+            for (b, sample) in map.values.outer_iter().enumerate() {
+                let mask = mask_of_sample(mask, b, map)?;
+                let (class, name) = (map.classes[b], format!("{:06}_{b}", self.forwards));
+                evaluator.add(sample.index_axis(Axis(0), 0), mask, &map.layer, class, &name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the names of the layers that can carry a map to `folder/registered_layers.txt`, one a
+    /// line, and returns them; found out with one forward of the first sample of `input` if that has
+    /// not happened yet.
+    ///
+    /// # Errors
+    ///
+    /// As [`layers`](Injected::layers), and if the file cannot be written.
+    pub fn test_run(&mut self, input: &Tensor, folder: Option<&Path>) -> Result<Vec<String>> {
+        let layers = self.layers(input)?;
+        let names: Vec<_> =
+            layers.iter().filter(|l| l.can_carry_map).map(|l| l.name.clone()).collect();
+        if let Some(folder) = folder {
+            volumes::make_folder(folder)?;
+            let text = names.iter().fold(String::new(), |text, name| text + name + "\n");
+            volumes::atomically(&folder.join("registered_layers.txt"), |file| {
+                file.write_all(text.as_bytes())
+            })?;
+        }
+        Ok(names)
     }
 
     /// Writes the maps of the last forward where the options say.
-    pub(super) fn save(&mut self, targets: usize, call: &Call) -> Result<()> {
+    pub(super) fn save(&mut self, one: bool, call: &Call) -> Result<()> {
         if let Some(archive) = &mut self.archive {
             for map in &self.maps {
                 archive.add(self.forwards, map)?;
             }
         }
+        let guided = self.options.backend.needs().guided;
+        let style = if guided { Style::Gray } else { Style::Heat };
         let Some(folder) = &self.options.save_maps else { return Ok(()) };
         for map in &self.maps {
             let folder = folder.join(&map.layer);
             volumes::make_folder(&folder)?;
             let mut stem = format!("{:06}", self.forwards);
-            if targets > 1 {
+            if !one {
                 stem = format!("{stem}_{}", map.target);
             }
             volumes::write_npy(folder.join(format!("{stem}.npy")), &map.to_array(), MapType::F32)?;
@@ -88,11 +144,31 @@ impl<N: Network> Injected<N> {
                 let sample = map.values.index_axis(Axis(0), b);
                 let sample = sample.index_axis(Axis(0), 0).to_owned();
                 let lines = vec![format!("{} · layer {}", map.target, map.layer)];
-                let picture = volumes::overlay(image, &sample, &Caption { lines })?;
+                let picture = volumes::overlay(image, &sample, &Caption { lines }, style)?;
                 let path = folder.join(format!("{stem}_{b}_overlay.png"));
                 volumes::write_png(path, &picture.into())?;
             }
         }
         Ok(())
     }
+}
+
+/// The mask `(B, 1, [D,] H, W)` of one sample, as `(D, H, W)`.
+fn mask_of_sample<'a>(
+    mask: &'a ArrayD<f32>,
+    sample: usize,
+    map: &AttentionMap,
+) -> Result<ArrayView3<'a, f32>> {
+    let (batch, rank) = (map.values.dim().0, map.spatial_rank);
+    let shape = mask.shape();
+    if shape.len() != rank + 2 || shape[0] != batch || shape[1] != 1 {
+        let expected = if rank == 2 { "1, H, W" } else { "1, D, H, W" };
+        return Err(Error::input(
+            "evaluate",
+            format!("mask of shape {shape:?}; this batch takes ({batch}, {expected})"),
+        ));
+    }
+    let one = mask.index_axis(Axis(0), sample);
+    let one = if rank == 2 { one } else { one.index_axis_move(Axis(0), 0) };
+    one.into_dimensionality().map_err(|error| Error::input("evaluate", &error).because(error))
 }

@@ -58,6 +58,13 @@ pub enum Target {
     Function(Arc<dyn Fn(&Tensor) -> Tensor + Send + Sync>),
 }
 
+impl Target {
+    /// Whether these are one target, which no output parts into several.
+    pub(crate) fn one_map(targets: &[Self]) -> bool {
+        matches!(targets, [target] if !matches!(target, Self::Each | Self::Components(_)))
+    }
+}
+
 /// Where the score is taken in a network that ends in a softmax or sigmoid.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]

@@ -44,7 +44,7 @@ fn deepbet_on_a_t1_image() {
     assert_eq!(report["medcam"], env!("CARGO_PKG_VERSION"));
     assert!(report["libtorch"].as_str().unwrap().starts_with("2."));
     assert_eq!(report["card"], card);
-    assert_eq!(report["inputs"][0]["classes"][0]["name"], "brain");
+    assert_eq!(report["inputs"][0]["explained"][0]["classes"][0]["name"], "brain");
     assert_eq!(report["inputs"][0]["outputs"].as_array().unwrap().len(), 3);
     assert!(warnings(&report, 0).is_empty());
     assert!(report["inputs"][0]["seconds"]["inference"].as_f64().unwrap() > 0.0);

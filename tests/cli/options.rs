@@ -90,8 +90,8 @@ fn a_class_and_a_list_of_layers() {
     let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
     assert_eq!(report, bench.report());
     assert_eq!(report["layers"], json!([class.layer, "enc2"]));
-    assert_eq!(report["inputs"][0]["classes"].as_array().unwrap().len(), 3);
-    assert_eq!(report["inputs"][0]["classes"][0]["index"], class.label);
+    assert_eq!(report["inputs"][0]["explained"][0]["classes"].as_array().unwrap().len(), 3);
+    assert_eq!(report["inputs"][0]["explained"][0]["classes"][0]["index"], class.label);
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn a_target_mask_confines_the_score() {
     let (half, report) =
         map(&format!("--label 1 --target-mask {}", bench.at("mask.nii.gz").display()));
     assert!(difference(&whole, &half) > 0.05);
-    assert_eq!(report["inputs"][0]["classes"][0]["index"], 1);
+    assert_eq!(report["inputs"][0]["explained"][0]["classes"][0]["index"], 1);
 }
 
 #[test]
@@ -191,7 +191,7 @@ fn a_card_beside_the_model_is_picked_up() {
     bench.map(&model, &[bench.at("gray.png")], "--label 2").succeeded();
     let report = bench.report();
     assert_eq!(report["card"], bench.at("mö del.toml").to_str().unwrap());
-    assert_eq!(report["inputs"][0]["classes"], json!([{"index": 2, "name": "dog"}]));
+    assert_eq!(report["inputs"][0]["explained"][0]["classes"], json!([{"index": 2, "name": "dog"}]));
     assert_eq!(bench.npy("features/gray.npy").shape(), [33, 47]);
 }
 
