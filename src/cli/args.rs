@@ -30,8 +30,8 @@ pub enum Command {
     /// List the layers of a model, and which of them can carry a map.
     Layers(LayersArguments),
     /// Make attention maps of images.
-    Map(MapArguments),
-    /// Score an attention map against a mask.
+    Map(Box<MapArguments>),
+    /// Score an attention map against a mask of what it should show.
     Score(ScoreArguments),
 }
 

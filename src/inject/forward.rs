@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use ndarray::ArrayD;
 use tch::{Kind, Tensor};
 
 use super::map::AttentionMap;
@@ -64,11 +65,21 @@ impl<N: Network> Injected<N> {
     }
 
     fn check_call(&self, input: &Tensor, call: &Call) -> Result<()> {
-        if call.mask.is_some() && self.options.evaluate.is_none() {
-            return Err(Error::input(
-                "mask",
-                "there is no evaluator to use it: give one with Options::evaluate",
-            ));
+        match (call.mask, &self.options.evaluate) {
+            (Some(mask), Some(_)) => check_mask(mask, input)?,
+            (None, Some(_)) => {
+                return Err(Error::input(
+                    "evaluate",
+                    "no mask: give the ground truth of the batch with Call::mask to forward_with",
+                ));
+            }
+            (Some(_), None) => {
+                return Err(Error::input(
+                    "mask",
+                    "nothing evaluates it: give an evaluator with Options::evaluate",
+                ));
+            }
+            (None, None) => {}
         }
         let (images, batch) = (call.raw_input.len(), input.size()[0]);
         if images != 0 && i64::try_from(images).ok() != Some(batch) {
@@ -260,7 +271,10 @@ impl<N: Network> Injected<N> {
         for &sample in &score.empty {
             let what = match asked {
                 Target::Predicted(class) => format!("nothing is predicted as class {class}"),
-                _ => format!("the region '{}' has no voxel", target.label),
+                _ if target.label.starts_with("component") => {
+                    format!("there is no {} here", target.label)
+                }
+                _ => "the target mask has no voxel".to_owned(),
             };
             self.warnings.push(Warning {
                 sample: Some(sample),
@@ -271,6 +285,20 @@ impl<N: Network> Injected<N> {
             });
         }
     }
+}
+
+/// A mask is `(B, 1, [D,] H, W)`, on any grid.
+fn check_mask(mask: &ArrayD<f32>, input: &Tensor) -> Result<()> {
+    let (shape, of_input) = (mask.shape(), input.size());
+    let batch = usize::try_from(of_input[0]).unwrap_or(0);
+    if shape.len() == of_input.len() && shape[..2] == [batch, 1] {
+        return Ok(());
+    }
+    let axes = if of_input.len() == 4 { "1, H, W" } else { "1, D, H, W" };
+    Err(Error::input(
+        "evaluate",
+        format!("mask of shape {shape:?}; for this batch it must be ({batch}, {axes})"),
+    ))
 }
 
 fn redraws(layers: Option<&Layers>, layer: &Selected) -> bool {

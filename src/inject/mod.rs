@@ -62,7 +62,9 @@ pub fn inject<N: Network>(network: N, options: Options) -> Result<Injected<N>> {
         volumes::make_folder(folder)?;
     }
     if options.save_scores.is_some() && options.evaluate.is_none() {
-        return Err(Error::usage("save_scores: there are no scores without an evaluator (evaluate)"));
+        return Err(Error::usage(
+            "save_scores: there are no scores without an evaluator (evaluate)",
+        ));
     }
     let archive = options.save_archive.as_deref().map(Archive::new).transpose()?;
     let facts = network.facts();

@@ -72,28 +72,18 @@ impl<N: Network> Injected<N> {
         if let Some(archive) = self.archive.take() {
             files.push(archive.finish()?);
         }
-        if let (Some(folder), Some(evaluator)) =
-            (&self.options.save_scores, &self.options.evaluate)
-        {
-            let order = self.layer_names(false);
-            files.extend(evaluator.clone().layer_order(order).dump(folder)?);
-        }
         Ok(files)
     }
 
     /// Scores the maps of the last forward with its masks.
     pub(super) fn evaluate(&mut self, call: &Call) -> Result<()> {
-        let Some(evaluator) = &mut self.options.evaluate else { return Ok(()) };
-        self.scored = evaluator.scores().len();
-        let Some(mask) = call.mask else {
-            return Err(Error::input(
-                "evaluate",
-                "no mask: give the ground truth of the batch with Call::mask to forward_with",
-            ));
+        let (Some(evaluator), Some(mask)) = (&mut self.options.evaluate, call.mask) else {
+            return Ok(());
         };
+        self.scored = evaluator.scores().len();
         for map in &self.maps {
             for (b, sample) in map.values.outer_iter().enumerate() {
-                let mask = mask_of_sample(mask, b, map)?;
+                let mask = of_sample(mask, b)?;
                 let (class, name) = (map.classes[b], format!("{:06}_{b}", self.forwards));
                 evaluator.add(sample.index_axis(Axis(0), 0), mask, &map.layer, class, &name)?;
             }
@@ -153,22 +143,9 @@ impl<N: Network> Injected<N> {
     }
 }
 
-/// The mask `(B, 1, [D,] H, W)` of one sample, as `(D, H, W)`.
-fn mask_of_sample<'a>(
-    mask: &'a ArrayD<f32>,
-    sample: usize,
-    map: &AttentionMap,
-) -> Result<ArrayView3<'a, f32>> {
-    let (batch, rank) = (map.values.dim().0, map.spatial_rank);
-    let shape = mask.shape();
-    if shape.len() != rank + 2 || shape[0] != batch || shape[1] != 1 {
-        let expected = if rank == 2 { "1, H, W" } else { "1, D, H, W" };
-        return Err(Error::input(
-            "evaluate",
-            format!("mask of shape {shape:?}; this batch takes ({batch}, {expected})"),
-        ));
-    }
-    let one = mask.index_axis(Axis(0), sample);
-    let one = if rank == 2 { one } else { one.index_axis_move(Axis(0), 0) };
-    one.into_dimensionality().map_err(|error| Error::input("evaluate", &error).because(error))
+/// One sample of a mask `(B, 1, [D,] H, W)`, as `(D, H, W)`.
+fn of_sample(mask: &ArrayD<f32>, sample: usize) -> Result<ArrayView3<'_, f32>> {
+    let mask = mask.index_axis(Axis(0), sample);
+    let mask = if mask.ndim() == 3 { mask } else { mask.index_axis_move(Axis(0), 0) };
+    mask.into_dimensionality().map_err(|error| Error::input("evaluate", &error).because(error))
 }

@@ -191,7 +191,10 @@ fn a_card_beside_the_model_is_picked_up() {
     bench.map(&model, &[bench.at("gray.png")], "--label 2").succeeded();
     let report = bench.report();
     assert_eq!(report["card"], bench.at("mö del.toml").to_str().unwrap());
-    assert_eq!(report["inputs"][0]["explained"][0]["classes"], json!([{"index": 2, "name": "dog"}]));
+    assert_eq!(
+        report["inputs"][0]["explained"][0]["classes"],
+        json!([{"index": 2, "name": "dog"}])
+    );
     assert_eq!(bench.npy("features/gray.npy").shape(), [33, 47]);
 }
 

@@ -9,9 +9,9 @@ fn options_that_make_no_sense() {
     let mask = format!("--target-mask {}", input[0].display());
     let (all, predicted) = (format!("{mask} --label all"), format!("{mask} --label predicted:1"));
     for (options, word) in [
-        ("--label worst", "expected best, all, N or predicted:N"),
-        ("--label -1", "expected best, all, N or predicted:N"),
-        ("--label predicted:", "expected best, all, N or predicted:N"),
+        ("--label worst", "expected best, all, each, N, predicted:N or components:N"),
+        ("--label -1", "expected best, all, each, N, predicted:N or components:N"),
+        ("--label predicted:", "expected best, all, each, N, predicted:N or components:N"),
         ("--label 18446744073709551616", "expected best"),
         (&all, "--target-mask goes with --label N or best"),
         (&predicted, "--target-mask goes with --label N or best"),
