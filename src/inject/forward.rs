@@ -12,7 +12,7 @@ use super::{Injected, Timings, find_layers};
 use crate::error::{Error, Result};
 use crate::methods::{Evidence, Explained, Guided, Score, ScoreAt, Target, explained};
 use crate::ops::Maps;
-use crate::torch::{LayerChoice, Layers, Network, Selected, Tape, Task, torch};
+use crate::torch::{Guide, LayerChoice, Layers, Network, Selected, Tape, Task, torch};
 
 /// What a forward left for the maps.
 struct Ran {
@@ -162,9 +162,16 @@ impl<N: Network> Injected<N> {
     }
 
     fn nothing_guided(&self) -> Error {
+        let others: Vec<_> =
+            self.facts.activations.iter().map(|(name, n)| format!("{n} {name}")).collect();
+        let what = match (&self.options.guide, others.is_empty()) {
+            (Guide::Relu, false) => {
+                format!("it has no ReLU, but {}. Guide all kinds of activations", others.join(", "))
+            }
+            _ => "it has no activation that can be guided. Take another backend".to_owned(),
+        };
         Error::model(format!(
-            "{}: the network has no activation that was guided, so the map would be the plain \
-             gradient. Ask for all kinds of activations (guide all), or take another backend",
+            "{}: nothing in the network was guided, so the map would be the plain gradient: {what}",
             self.options.backend
         ))
     }

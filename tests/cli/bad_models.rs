@@ -83,7 +83,7 @@ fn a_map_of_zeros_is_written_with_a_warning() {
     let bench = Bench::new();
     let ran = bench.map(&network("zero_map.pt"), &[network("zero_map.input0.npy")], "--picture");
     // A batch has no picture; its maps are there all the same.
-    let words = ["warning[ZERO_MAP]", "layer 'relu', sample 1", "another layer or class"];
+    let words = ["warning[ZERO_MAP]", "layer 'relu', best, sample 1", "another layer or class"];
     assert_eq!(ran.failed(1, &["overlay", "one sample"]).code, Some(1));
     assert_eq!(bench.npy("relu/zero_map.input0.npy").shape(), [2, 1, 11, 13]);
     assert_eq!(bench.report()["inputs"][0]["outputs"].as_array().unwrap().len(), 1);

@@ -77,7 +77,7 @@ fn a_second_run_replaces_the_first() {
     let first = bench.npy("features/p.npy");
     bench.map(&model, &input, "--label 3").succeeded();
     assert_ne!(first, bench.npy("features/p.npy"));
-    assert_eq!(bench.report()["options"]["label"], "3");
+    assert_eq!(bench.report()["options"]["label"][0], "3");
     let left: Vec<_> = walk(&bench.at("maps"));
     assert_eq!(left.len(), 3, "{left:?}");
 }

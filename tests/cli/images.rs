@@ -39,7 +39,7 @@ fn deepbet_on_a_t1_image() {
 
     assert_eq!(report["failed"], 0);
     assert_eq!(report["task"], "segmentation");
-    assert_eq!(report["options"]["label"], "1");
+    assert_eq!(report["options"]["label"][0], "1");
     assert_eq!(report["model_sha256"].as_str().unwrap().len(), 64);
     assert_eq!(report["medcam"], env!("CARGO_PKG_VERSION"));
     assert!(report["libtorch"].as_str().unwrap().starts_with("2."));

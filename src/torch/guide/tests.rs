@@ -165,8 +165,13 @@ fn a_layer_has_its_true_gradient_from_the_forward_that_is_guided() {
                 tape.set_guided(true);
                 let guided = guide.map(|_| gradient(&score, &leaf));
                 tape.set_guided(false);
-                let activation = tape.activation(0).unwrap();
-                (gradient(&score, &activation), activation.detach(), guided)
+                let mut at_layer = None;
+                let take = |_, activation: &Tensor, gradient: &Tensor| {
+                    at_layer = Some((gradient.detach(), activation.detach()));
+                };
+                tape.backward(&score, Some(&leaf), false, take).unwrap();
+                let (gradient, activation) = at_layer.unwrap();
+                (gradient, activation, guided)
             };
             let (own, own_activation, _) = at_layer(None);
             let (found, activation, guided) = at_layer(Some(Guide::Relu));
