@@ -72,6 +72,11 @@ impl<N: Network> Injected<N> {
         if let Some(archive) = self.archive.take() {
             files.push(archive.finish()?);
         }
+        if let (Some(folder), Some(evaluator)) = (&self.options.save_scores, &self.options.evaluate)
+        {
+            let order = self.layer_names(false);
+            files.extend(evaluator.clone().layer_order(order).dump(folder)?);
+        }
         Ok(files)
     }
 
