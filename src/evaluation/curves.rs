@@ -33,7 +33,7 @@ pub struct Curve {
 /// The deletion curve: the scores as the voxels are replaced by the baseline, those of greatest value
 /// in the map first. The smaller its area, the better the map.
 ///
-/// Petsiuk et al. 2018, "RISE", arXiv 1806.07421, section 4.2.
+/// Petsiuk et al. 2018, "RISE", arXiv 1806.07421.
 ///
 /// | argument | shape | |
 /// |---|---|---|

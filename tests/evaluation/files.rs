@@ -56,8 +56,9 @@ fn a_study_is_written_and_read_back() {
     assert_eq!(lines[..2], ["evaluation,layer,class_label,name,metric", "1,conv2,3,a,ioa"]);
     assert_eq!((lines[5], lines[7]), ("NaN,conv2,3,b,ioa", "1,conv2,,b,ioa"));
 
-    // The same bytes again, over the old files.
+    // The same bytes again, over the old files, at another time.
     let bytes: Vec<_> = files.iter().map(|file| std::fs::read(file).unwrap()).collect();
+    std::thread::sleep(std::time::Duration::from_millis(1100));
     let again = study.dump(&folder).unwrap();
     assert_eq!(again.iter().map(|file| std::fs::read(file).unwrap()).collect::<Vec<_>>(), bytes);
     assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 3);
