@@ -156,11 +156,11 @@ Examples:
   medcam score maps/up2/scan.nii.gz lesion.nii.gz                       M3d-CAM's wioa
   medcam score maps/up2/scan.nii.gz lesion.nii.gz --metric ioa,iou --threshold 0.3
   medcam score maps/up2/scan.nii.gz labels.nii.gz --class 2 --json      label 2 of several
-  medcam score maps/layer4/photo.npy mask.png -o scores                 with a spreadsheet and a plot
+  medcam score maps/layer4/photo.npy mask.png -o scores                 with a table and a plot
 
 Metrics: ioa, wioa, iou, wiou, pointing_game, relevance_mass, relevance_rank.
-Writes DIR/scores.xlsx, DIR/scores.csv and DIR/mean_scores.png. The layer in there is the name of the
-map's folder.";
+Writes DIR/scores.xlsx, DIR/scores.csv and DIR/mean_scores.png; the layer in there is the name of
+the map's folder.";
 
 #[derive(Debug, Args, Serialize)]
 #[command(after_help = SCORE_EXAMPLES)]
