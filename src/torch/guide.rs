@@ -63,8 +63,8 @@ impl FromStr for Guide {
 impl Tape {
     /// Has the forward to come run with activations that can be guided.
     ///
-    /// It must run with autograd on, from an input that requires grad: what does not come from such
-    /// a one is not guided.
+    /// It must run with autograd on, from an input that requires grad (a copy of a leaf: networks may
+    /// write to their input). What does not come from such a one is not guided.
     pub(crate) fn guide(&mut self, guide: Guide) {
         let guide = match guide {
             Guide::Relu => ffi::mc_guide_MC_GUIDE_RELU,

@@ -70,7 +70,7 @@ fn model(file: &str) -> Model {
 /// One forward from an input that requires grad.
 fn run(model: &Model, input: &Tensor, tape: &mut Tape) -> (Tensor, Tensor) {
     let input = input.detach().copy().set_requires_grad(true);
-    let output = tch::with_grad(|| model.forward_tapped(&input, tape)).unwrap();
+    let output = tch::with_grad(|| model.forward_tapped(&input.copy(), tape)).unwrap();
     (input, output)
 }
 

@@ -5,7 +5,6 @@
 
 #include <ATen/core/grad_mode.h>
 #include <torch/csrc/autograd/function.h>
-#include <torch/csrc/jit/ir/alias_analysis.h>
 #include <torch/csrc/jit/ir/constants.h>
 #include <torch/csrc/jit/ir/ir.h>
 #include <torch/csrc/jit/runtime/operator.h>
@@ -195,13 +194,6 @@ std::map<std::string, size_t> count_activations(Graph& graph) {
 std::shared_ptr<Graph> guide_graph(Graph& tapped, mc_guide guide) {
   register_operators();
   std::shared_ptr<Graph> graph = tapped.copy();
-  Value* input = graph->inputs().at(1);
-  // The input is a leaf that requires grad: nothing may write to it.
-  if (AliasDb(graph).hasWriters(input)) {
-    WithInsertPoint start(*graph->nodes().begin());
-    Value* copy = graph->insert(aten::clone, {input});
-    input->replaceAllUsesAfterNodeWith(copy->node(), copy);
-  }
   Value* tape = graph->inputs().back();
   for_each_node(graph->block(), [&](Node* node) {
     if (!is_guided(node, guide)) return;

@@ -31,7 +31,8 @@ struct Guidance {
 std::map<std::string, size_t> count_activations(torch::jit::Graph& graph);
 
 // A copy of a tapped graph in which the activations are those of the library "medcam", which put a
-// gate into the history of what they return.
+// gate into the history of what they return. It runs on an input that requires grad, and that is no
+// leaf where the graph may write to it.
 std::shared_ptr<torch::jit::Graph> guide_graph(torch::jit::Graph& tapped, mc_guide guide);
 
 }  // namespace medcam
