@@ -6,8 +6,8 @@ use medcam::{Backend, Call, Guide, LayerChoice, Options, Target, inject, to_arra
 use ndarray::{Array3, ArrayD, Axis};
 use ndarray_npy::NpzReader;
 
-use super::injected;
 use crate::common::{Case, Manifest, difference, model, tensor};
+use crate::injected;
 
 fn with_case(name: &str, run: impl Fn(&Case)) {
     let manifest = Manifest::read();
@@ -90,7 +90,7 @@ fn the_map_replaces_the_output_or_comes_with_it() {
         assert_eq!(to_array(&map).unwrap(), injected.attention_maps()[0].to_array());
 
         let options = Options::default().replace(true).layers(LayerChoice::Full);
-        let error = super::injected(case.file, options).forward(&input).unwrap_err().to_string();
+        let error = crate::injected(case.file, options).forward(&input).unwrap_err().to_string();
         assert!(error.contains("single map") && error.contains("Choose one layer"), "{error}");
     });
 }

@@ -4,8 +4,8 @@ use medcam::tch::Kind;
 use medcam::{Fuse, LayerChoice, Options, Target};
 use ndarray::{ArrayD, Axis, Zip};
 
-use super::{TOLERANCE, injected};
 use crate::common::{Case, Manifest, difference, model, tensor};
+use crate::{TOLERANCE, injected};
 
 fn with_case(name: &str, run: impl Fn(&Case)) {
     let manifest = Manifest::read();
@@ -22,7 +22,7 @@ fn maps(case: &Case, options: Options) -> Vec<(String, ArrayD<f32>)> {
 
 #[test]
 fn several_classes_from_one_forward_equal_each_alone() {
-    for name in ["plain2d", "unet3d", "plain3d"] {
+    for name in ["plain2d", "unet2d", "plain3d"] {
         with_case(name, |case| {
             let targets = [Target::Class(2), Target::All, Target::Class(0)];
             let together = maps(case, Options::default().targets(targets.clone()));
