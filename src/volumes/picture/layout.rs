@@ -15,7 +15,7 @@ const ROOM_OF_ROWS: f64 = 340.0;
 const MARGIN: i64 = 36;
 /// Around every slice, for its letters and marks.
 const FRAME: i64 = 30;
-/// Between two slices' frames, so that their letters are not read together.
+/// Between two slices' frames and between two rows, so that their letters are not read together.
 const GAP: i64 = 20;
 /// A cell is at least as wide as its title.
 const TITLE: f32 = 17.0;
@@ -51,7 +51,9 @@ pub(super) fn compose(
     let caption_height = whole(HEAD * 1.5) + whole(LINE * 1.45) * extra as i64 + 8;
     let top = MARGIN + if caption.lines.is_empty() { 0 } else { caption_height };
     let title_height = whole(TITLE * 1.6) + FRAME;
-    let rows_height = heights.iter().map(|height| title_height + height + FRAME).sum::<i64>();
+    let between = GAP * (rows.len() as i64 - 1);
+    let rows_height =
+        heights.iter().map(|height| title_height + height + FRAME).sum::<i64>() + between;
     let footer_height = if footer.is_empty() { 0 } else { whole(SMALL * 1.6) };
     let height = top + rows_height + footer_height + MARGIN - 12;
     let mut canvas = Canvas::new(pixels(width), pixels(height))?;
@@ -74,7 +76,7 @@ pub(super) fn compose(
             draw_panel(&mut canvas, panel, size, [centre - w / 2, slice_top]);
             x += cell(panel, size);
         }
-        row_top += title_height + row_height + FRAME;
+        row_top += title_height + row_height + FRAME + GAP;
     }
     let bar_top = top + title_height + (rows_height - title_height - FRAME - BAR[1]) / 2;
     draw_bar(&mut canvas, [width - MARGIN - spare / 2 - BAR_CELL + 30, bar_top], style);
