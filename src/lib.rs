@@ -51,7 +51,7 @@ pub use error::{Error, Result};
 #[cfg(feature = "torch")]
 pub use inject::{AttentionMap, Call, Fuse, Injected, MapSize, Options, Timings, Warning, inject};
 #[cfg(feature = "torch")]
-pub use methods::{Attention, Backend, Evidence, Needs, ScoreAt, Target};
+pub use methods::{Attention, Backend, Compat, Evidence, Needs, ScoreAt, Target};
 pub use shape::{Layout, Shape};
 /// The tensor library beneath, so that callers use the version that this crate is built with.
 #[cfg(feature = "torch")]

@@ -129,6 +129,10 @@ pub struct MapArguments {
     /// Take the score before a final softmax or sigmoid, or after it.
     #[arg(long, default_value = "logits", value_name = "logits|output")]
     pub score: String,
+    /// Whose numbers: medcam's own, or those of M3d-CAM 0.1.22. That takes the score after a final
+    /// softmax, and has a layer auto of its own; what is its label None is `--label all` here.
+    #[arg(long, default_value = "none", value_name = "none|m3dcam")]
+    pub compat: String,
     /// Size of the maps: the input image's, the layer's, or voxels along the model's axes.
     #[arg(long, default_value = "input", value_name = "input|layer|D,H,W")]
     #[arg(allow_hyphen_values = true)]

@@ -144,6 +144,7 @@ impl<'a> Job<'a> {
             .layers(arguments.layer.parse()?)
             .targets(targets.clone())
             .score(arguments.score.parse()?)
+            .compat(arguments.compat.parse()?)
             .guide(arguments.guide.parse()?);
         if let Some(fuse) = &arguments.fuse {
             options = options.fuse(fuse.parse()?);

@@ -10,7 +10,9 @@ use super::options::{Call, MapSize};
 use super::warning::{Warning, judge};
 use super::{Injected, Timings, find_layers};
 use crate::error::{Error, Result};
-use crate::methods::{Evidence, Explained, Guided, Score, ScoreAt, Target, explained};
+use crate::methods::{
+    Compat, Evidence, Explained, Finish, Guided, Score, ScoreAt, Target, compat, explained,
+};
 use crate::ops::Maps;
 use crate::torch::{Guide, LayerChoice, Layers, Network, Selected, Tape, Task, torch};
 
@@ -118,7 +120,13 @@ impl<N: Network> Injected<N> {
             Some(layers) => layers,
             None => find_layers(&self.network, &self.facts, input)?,
         };
-        let selected = layers.select(&self.options.layers);
+        let m3dcam_auto =
+            (self.options.compat, &self.options.layers) == (Compat::M3dCam, &LayerChoice::Auto);
+        let layer = m3dcam_auto.then(|| compat::auto_layer(&self.facts.registered, &layers));
+        let selected = match layer.flatten() {
+            Some(name) => layers.select(&LayerChoice::Names(vec![name])),
+            None => layers.select(&self.options.layers),
+        };
         self.layers = Some(layers);
         self.selected = selected?;
         Ok(())
@@ -178,7 +186,10 @@ impl<N: Network> Injected<N> {
 
     /// Makes the maps of one target; `keep`: others of the same forward follow.
     fn explain(&mut self, ran: &mut Ran, target: &Explained, keep: bool) -> Result<()> {
-        let asked = target.target();
+        let asked = match self.options.compat {
+            Compat::None => target.target(),
+            Compat::M3dCam => compat::target(target.target(), ran.task, &ran.scored)?,
+        };
         let score = tch::with_grad(|| Score::of(&asked, ran.task, &ran.scored, &ran.logits))?;
         self.warn_of_empty(&asked, target, &score);
         if !score.sum.requires_grad() {
@@ -201,10 +212,17 @@ impl<N: Network> Injected<N> {
             }
             None => None,
         };
+        let parts = match (self.options.compat, ran.task) {
+            (Compat::M3dCam, Task::Segmentation) => {
+                Some(compat::parts(&asked, ran.task, &ran.scored, &ran.logits)?)
+            }
+            _ => None,
+        };
+        let finish = Finish { size: ran.size, compat: self.options.compat, parts };
         let explained = if self.options.backend.needs().layer {
-            self.of_layers(ran, target, &score, guided.as_ref(), keep)?
+            self.of_layers(ran, target, &score, guided.as_ref(), finish, keep)?
         } else {
-            let mut evidence = Evidence::new(&mut self.maker, None, guided.as_ref(), ran.size);
+            let mut evidence = Evidence::new(&mut self.maker, None, guided.as_ref(), &finish);
             let maps = self.options.backend.maps(&mut evidence)?;
             let (name, rank) = (&target.label, ran.spatial_rank);
             vec![AttentionMap::new("input", name, maps, &score.classes, rank)?]
@@ -225,16 +243,19 @@ impl<N: Network> Injected<N> {
         target: &Explained,
         score: &Score,
         guided: Option<&Guided>,
+        finish: Finish,
         keep: bool,
     ) -> Result<Vec<AttentionMap>> {
         let Self { maker, selected, options, layers, warnings, .. } = self;
         let same: Vec<usize> = (0..selected.len()).map(|wish| ran.tape.same(wish)).collect();
         let mut made: Vec<Option<Result<Maps>>> = selected.iter().map(|_| None).collect();
-        let (backend, size) = (options.backend, ran.size);
-        ran.tape.backward(&score.sum, ran.start.as_ref(), keep, |wish, activation, gradient| {
+        let (backend, slots) = (options.backend, &mut made);
+        // It owns `finish`, whose tensor two threads may not share.
+        let reduce = move |wish: usize, activation: &Tensor, gradient: &Tensor| {
             let layer = Some((activation, gradient));
-            made[wish] = Some(backend.maps(&mut Evidence::new(maker, layer, guided, size)));
-        })?;
+            slots[wish] = Some(backend.maps(&mut Evidence::new(maker, layer, guided, &finish)));
+        };
+        ran.tape.backward(&score.sum, ran.start.as_ref(), keep, reduce)?;
         let mut maps: Vec<Option<AttentionMap>> = Vec::new();
         for (wish, layer) in selected.iter().enumerate() {
             let map = match made[wish].take() {

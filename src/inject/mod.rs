@@ -16,7 +16,7 @@ pub use warning::Warning;
 
 use crate::error::{Error, Result};
 use crate::evaluation::{Evaluator, Score};
-use crate::methods::Target;
+use crate::methods::{Compat, ScoreAt, Target};
 use crate::torch::{
     Device, Facts, Layers, MapMaker, Network, Selected, Tape, check_input, to_tensor, torch,
 };
@@ -48,7 +48,7 @@ use save::Archive;
 /// }
 /// # Ok::<(), medcam::Error>(())
 /// ```
-pub fn inject<N: Network>(network: N, options: Options) -> Result<Injected<N>> {
+pub fn inject<N: Network>(network: N, mut options: Options) -> Result<Injected<N>> {
     if options.targets.is_empty() {
         return Err(Error::usage("targets: none was given; a map needs something to explain"));
     }
@@ -67,7 +67,13 @@ pub fn inject<N: Network>(network: N, options: Options) -> Result<Injected<N>> {
         ));
     }
     let archive = options.save_archive.as_deref().map(Archive::new).transpose()?;
-    let facts = network.facts();
+    if options.compat == Compat::M3dCam {
+        options.score = ScoreAt::Output;
+    }
+    let facts = match options.score {
+        ScoreAt::Logits => network.facts(),
+        ScoreAt::Output => network.facts().scored_at_output(),
+    };
     Ok(Injected {
         network,
         options,

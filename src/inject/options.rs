@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use ndarray::ArrayD;
 
 use crate::evaluation::Evaluator;
-use crate::methods::{Backend, ScoreAt, Target};
+use crate::methods::{Backend, Compat, ScoreAt, Target};
 use crate::torch::{Guide, LayerChoice};
 use crate::volumes::Input;
 
@@ -64,6 +64,7 @@ pub struct Options {
     pub(super) layers: LayerChoice,
     pub(super) targets: Vec<Target>,
     pub(super) score: ScoreAt,
+    pub(super) compat: Compat,
     pub(super) guide: Guide,
     pub(super) size: MapSize,
     pub(super) fuse: Option<Fuse>,
@@ -82,6 +83,7 @@ impl Default for Options {
             layers: LayerChoice::default(),
             targets: vec![Target::default()],
             score: ScoreAt::default(),
+            compat: Compat::default(),
             guide: Guide::default(),
             size: MapSize::default(),
             fuse: None,
@@ -128,6 +130,14 @@ impl Options {
     #[must_use]
     pub fn score(mut self, score: ScoreAt) -> Self {
         self.score = score;
+        self
+    }
+
+    /// Whose numbers the maps have: [`Compat::M3dCam`] gives those of M3d-CAM 0.1.22, whatever
+    /// [`score`](Self::score) says.
+    #[must_use]
+    pub fn compat(mut self, compat: Compat) -> Self {
+        self.compat = compat;
         self
     }
 

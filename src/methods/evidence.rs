@@ -4,6 +4,7 @@ use std::fmt;
 
 use tch::Tensor;
 
+use super::compat::{Compat, grad_cam_plus_plus};
 use crate::error::{Error, Result};
 use crate::ops::{self, Interpolation, Maps, Method, Recipe, guided_product};
 use crate::torch::{Grids, MapMaker, channel_mean, to_array};
@@ -13,8 +14,17 @@ pub struct Evidence<'a> {
     maker: &'a mut MapMaker,
     layer: Option<(&'a Tensor, &'a Tensor)>,
     guided: Option<&'a Guided>,
+    finish: &'a Finish,
+}
+
+/// How a map is finished.
+#[derive(Debug)]
+pub(crate) struct Finish {
     /// The size of the maps; that of the layer (of the input, where guided), if `None`.
-    size: Option<[usize; 3]>,
+    pub size: Option<[usize; 3]>,
+    pub compat: Compat,
+    /// The score's [`parts`](super::compat::parts), for M3d-CAM's Grad-CAM++ in segmentation.
+    pub parts: Option<Tensor>,
 }
 
 /// The guided gradient at the input, mean over the input's channels.
@@ -38,9 +48,9 @@ impl<'a> Evidence<'a> {
         maker: &'a mut MapMaker,
         layer: Option<(&'a Tensor, &'a Tensor)>,
         guided: Option<&'a Guided>,
-        size: Option<[usize; 3]>,
+        finish: &'a Finish,
     ) -> Self {
-        Self { maker, layer, guided, size }
+        Self { maker, layer, guided, finish }
     }
 
     /// The activation of the layer, `(B, C, [D,] H, W)`.
@@ -68,8 +78,16 @@ impl<'a> Evidence<'a> {
     /// If activation or gradient are not finite, or were not asked for.
     pub fn cam(&mut self, method: Method) -> Result<Maps> {
         let (activation, gradient) = self.layer()?;
-        let recipe = Recipe { to: self.size, ..Recipe::new(method) };
-        self.maker.maps(&recipe, activation, gradient)
+        if let (Compat::M3dCam, Method::GradCamPlusPlus(_)) = (self.finish.compat, method) {
+            return self.finish(&grad_cam_plus_plus(
+                activation,
+                gradient,
+                self.finish.parts.as_ref(),
+            )?);
+        }
+        let recipe = Recipe { to: self.normalized_at(), ..Recipe::new(method) };
+        let maps = self.maker.maps(&recipe, activation, gradient)?;
+        self.resampled(maps)
     }
 
     /// The guided gradient at the input, mean over its channels, resampled and normalised.
@@ -79,7 +97,7 @@ impl<'a> Evidence<'a> {
     /// If it is not finite, or was not asked for.
     pub fn guided(&mut self) -> Result<Maps> {
         let Guided { values, batch, spatial } = self.guided_gradient()?;
-        finished(values, *batch, *spatial, self.size)
+        self.finished(values, *batch, *spatial)
     }
 
     /// The maps of a method of the ops times the guided gradient, normalised: see
@@ -92,8 +110,9 @@ impl<'a> Evidence<'a> {
         let (activation, gradient) = self.layer()?;
         let Guided { values, batch, spatial } = self.guided_gradient()?;
         // Of the layer's size there is nothing to see in a guided gradient.
-        let to = self.size.unwrap_or(*spatial);
-        let recipe = Recipe { to: None, normalized: false, ..Recipe::new(method) };
+        let to = self.normalized_at().unwrap_or(*spatial);
+        let normalized = self.finish.compat == Compat::M3dCam;
+        let recipe = Recipe { to: None, normalized, ..Recipe::new(method) };
         let layer = self.maker.maps(&recipe, activation, gradient)?;
         let resampled;
         let values = if to == *spatial {
@@ -103,7 +122,7 @@ impl<'a> Evidence<'a> {
             &resampled
         };
         let (values, ranges) = guided_product(&layer.values, values, *batch, layer.spatial, to)?;
-        Ok(Maps { values, spatial: to, ranges, ..layer })
+        self.resampled(Maps { values, spatial: to, ranges, ..layer })
     }
 
     /// Finished maps of a method of your own: `map` is `(B, 1, [D,] H, W)` on any grid; it is
@@ -124,7 +143,39 @@ impl<'a> Evidence<'a> {
                 ));
             }
         };
-        finished(map.as_slice().unwrap_or(&[]), batch, spatial, self.size)
+        self.finished(map.as_slice().unwrap_or(&[]), batch, spatial)
+    }
+
+    /// Maps on a grid, resampled and normalised.
+    fn finished(&self, values: &[f32], batch: usize, from: [usize; 3]) -> Result<Maps> {
+        let spatial = self.normalized_at().unwrap_or(from);
+        let (values, ranges) = ops::resample::resample_normalized(
+            values,
+            batch,
+            from,
+            spatial,
+            Interpolation::Linear,
+        )?;
+        self.resampled(Maps { values, batch, spatial, ranges, weights_cancel: vec![false; batch] })
+    }
+
+    /// The grid on which maps are normalised; that where they arise, if `None`.
+    fn normalized_at(&self) -> Option<[usize; 3]> {
+        match self.finish.compat {
+            Compat::None => self.finish.size,
+            Compat::M3dCam => None,
+        }
+    }
+
+    /// Normalised maps at the size that was asked for.
+    fn resampled(&self, maps: Maps) -> Result<Maps> {
+        let to = self.finish.size.unwrap_or(maps.spatial);
+        if to == maps.spatial {
+            return Ok(maps);
+        }
+        let values =
+            ops::resample(&maps.values, maps.batch, maps.spatial, to, Interpolation::Linear)?;
+        Ok(Maps { values, spatial: to, ..maps })
     }
 
     fn layer(&self) -> Result<(&'a Tensor, &'a Tensor)> {
@@ -142,24 +193,11 @@ impl fmt::Debug for Evidence<'_> {
         f.debug_struct("Evidence")
             .field("activation_and_gradient", &shapes)
             .field("guided", &self.guided.map(|guided| guided.spatial))
-            .field("size", &self.size)
+            .field("size", &self.finish.size)
             .finish_non_exhaustive()
     }
 }
 
 fn unasked(what: &str, field: &str) -> Error {
     Error::usage(format!("the method has no {what}: its `needs()` must say `{field}: true`"))
-}
-
-/// Maps on a grid, resampled and normalised.
-fn finished(
-    values: &[f32],
-    batch: usize,
-    from: [usize; 3],
-    size: Option<[usize; 3]>,
-) -> Result<Maps> {
-    let spatial = size.unwrap_or(from);
-    let (values, ranges) =
-        ops::resample::resample_normalized(values, batch, from, spatial, Interpolation::Linear)?;
-    Ok(Maps { values, batch, spatial, ranges, weights_cancel: vec![false; batch] })
 }

@@ -115,12 +115,16 @@ unsafe fn read_facts(raw: NonNull<ffi::mc_module>) -> Facts {
             final_activation: Some(text(facts.final_activation)).filter(|name| !name.is_empty()),
             ..Facts::default()
         };
+        for index in 0..facts.modules {
+            result.registered.push(text(ffi::mc_module_name(raw.as_ptr(), index)));
+        }
         // A layer that runs more than once counts by its last run, so the last tap decides.
         for index in 0..facts.taps {
             let tap = ffi::mc_module_tap(raw.as_ptr(), index);
             let name = text(tap.name);
             for (set, member) in [
                 (&mut result.unreached, !tap.reaches_score),
+                (&mut result.after_score, tap.follows_score),
                 (&mut result.redrawing, tap.redraws_score),
                 (&mut result.cancelling, tap.weights_cancel),
             ] {

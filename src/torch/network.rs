@@ -72,10 +72,14 @@ pub struct Facts {
     pub parameter_kind: Option<tch::Kind>,
     /// The activation (`"softmax"`, `"sigmoid"`...) that ends the network, if one does.
     pub final_activation: Option<String>,
+    /// All modules by name in the order in which they were registered, whether they run or not.
+    pub registered: Vec<String>,
     /// The class of each layer, such as `Conv3d`, by name.
     pub layer_types: HashMap<String, String>,
     /// Layers that the score cannot depend on.
     pub unreached: HashSet<String>,
+    /// Of these, layers between the score before a final activation and the output.
+    pub after_score: HashSet<String>,
     /// Layers that only pointwise steps separate from the score: a map there redraws the output.
     pub redrawing: HashSet<String>,
     /// Layers behind which an instance norm makes the mean gradient of every channel zero: the
@@ -84,4 +88,13 @@ pub struct Facts {
     /// The activations that [`Guide::All`](crate::Guide::All) would guide, such as `leaky_relu`, and
     /// how many of each there are.
     pub activations: BTreeMap<String, usize>,
+}
+
+impl Facts {
+    /// The same of the network whose score is taken at its output, behind a final activation.
+    pub(crate) fn scored_at_output(mut self) -> Self {
+        self.unreached.retain(|layer| !self.after_score.contains(layer));
+        self.redrawing.extend(self.after_score.drain());
+        self
+    }
 }

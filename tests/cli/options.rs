@@ -76,6 +76,35 @@ fn the_score_is_taken_before_or_after_the_softmax() {
 }
 
 #[test]
+fn maps_with_the_numbers_of_m3d_cam() {
+    let bench = Bench::new();
+    let manifest = Manifest::read();
+    let file = |name: &str| {
+        let case = manifest.cases().find(|case| case.network.name == name).unwrap();
+        (network(case.file), [network(&case.network.input)])
+    };
+    let (model, input) = file("plain2d");
+    let map = |compat: &str| {
+        let options = format!("--layer features.4 --label 1 --compat {compat}");
+        bench.map(&model, &input, &options).succeeded();
+        bench.npy("features.4/plain2d.input.npy")
+    };
+    let (ours, theirs) = (map("none"), map("m3dcam"));
+    let greatest = |maps: &ArrayD<f32>| maps.iter().copied().fold(0.0, f32::max);
+    assert!((greatest(&ours) - 1.0).abs() < 1e-6);
+    // Normalised first, then resampled.
+    assert!((0.5..0.999).contains(&greatest(&theirs)), "{}", greatest(&theirs));
+
+    // The logits: a segmentation's layer auto in M3d-CAM.
+    let (model, input) = file("unet2d");
+    bench.map(&model, &input, "--label 1 --compat m3dcam").succeeded();
+    let report = bench.report();
+    assert_eq!(report["layers"], json!(["head"]));
+    assert!(warnings(&report, 0).contains(&"REDRAWS_OUTPUT"));
+    assert_eq!(report["options"]["compat"], "m3dcam");
+}
+
+#[test]
 fn a_class_and_a_list_of_layers() {
     let bench = Bench::new();
     let manifest = Manifest::read();

@@ -27,6 +27,7 @@ fn options_that_make_no_sense() {
         ("--device tpu", "expected cpu, cuda or cuda:N"),
         ("--device cuda:x", "expected cpu, cuda or cuda:N"),
         ("--score sigmoid", "expected logits or output"),
+        ("--compat monai", "expected none or m3dcam"),
         ("--backend gradcam", "expected one of gcam, gcampp, gbp, ggcam, hirescam, layercam"),
         ("--layer a,,b", "a name is empty"),
         ("--layer ,", "a name is empty"),

@@ -7,6 +7,7 @@ IMAGES = "Grad-CAM++ resizes the (B, K) scores of a batch as if they were an ima
 NO_VOXELS = "full takes layers without voxels too, such as a linear one"
 RUNS = "of a layer that runs twice it takes the last activation with the first gradient"
 UNGUIDED = "F.relu is not guided: only modules are"
+NOTHING = "without any ReLU there is nothing to guide, and the map is the plain gradient"
 CONSTANT = "a sample whose map is constant is divided by 0 (NaN) if another sample's map is not"
 OVERFLOW = "exp of a score above 88 is infinite, and the map NaN"
 RANGE = "ggcam normalises all samples of a batch with the range of the first"
@@ -17,7 +18,7 @@ IN_PLACE = "an in-place ReLU writes over the activation that was kept"
 SHARED = {"shared2d": "relu", "unet2d": "down", "resnet18": "relu"}
 
 
-def why(case, error, not_finite):
+def why(case, error, not_finite, nothing_guided):
     """The fault that a case shows which fails with `error`, or gives wrong maps."""
     network, batch = case.network, case.samples > 1
     classifies = network.task == "classification"
@@ -32,6 +33,7 @@ def why(case, error, not_finite):
         )
     else:
         rules = (
+            (NOTHING, nothing_guided),
             (CONSTANT, batch and not_finite),
             (OVERFLOW, case.backend == "gcampp" and network.name.startswith("confident") and not_finite),
             (UNGUIDED, case.backend in ("gbp", "ggcam") and network.act == "functional"),

@@ -5,7 +5,8 @@ what is what. Every map is also computed by plain autograd in double precision (
 
 - "right": the package runs and is within `SAME` of that: the arrays are the package's;
 - "wrong": it runs and is not; "fails": it raises. The arrays are autograd's then, `why` says what is
-  wrong with the package (a fault that faults.py knows), and `error` what it raised.
+  wrong with the package (a fault that faults.py knows), and `error` what it raised. No array means
+  that there is no right answer but an error.
 
 `layer_maps` are on the layer's grid, `map` is what the package hands out, at the size of the input. Maps
 that single precision does not determine are left out. Arrays are parts of one file per network: where
@@ -113,10 +114,11 @@ class Maker:
         if not maps:
             return None
         found = {name: found[name] for name in maps if name in found}
-        if error or any(difference(found[name], maps[name]) > SAME for name in maps):
+        nothing_guided = case.backend in ("gbp", "ggcam") and not right.can_be_guided(self.plain)
+        if error or nothing_guided or any(difference(found[n], maps[n]) > SAME for n in maps):
             not_finite = not all(values.isfinite().all() for values in found.values())
-            why = faults.why(case, error, not_finite)
-            found, handed_out = maps, None
+            why = faults.why(case, error, not_finite, nothing_guided)
+            found, handed_out = {} if nothing_guided else maps, None
         if handed_out is None and len(found) == 1:
             handed_out = right.resized(next(iter(found.values())), x.shape[2:])
         return {

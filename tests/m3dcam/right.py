@@ -40,6 +40,11 @@ def guided(model):
     return model
 
 
+def can_be_guided(model):
+    """Whether anything in the network is."""
+    return any(isinstance(module, nn.ReLU) for module in model.modules())
+
+
 def mask_of(output, label):
     """The weight of each output value in the score, as base.py's `_isolate_class`, per sample."""
     if label is None:

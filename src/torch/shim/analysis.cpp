@@ -62,6 +62,7 @@ void GraphAnalysis::find_logits() {
   Value* output = graph_.outputs().at(0);
   logits_ = output;
   while (!logits_->node()->inputs().empty()) {
+    tail_.insert(logits_);
     Node* node = logits_->node();
     const std::string name = base_name(node);
     if (final_activations.count(name)) {
@@ -73,6 +74,7 @@ void GraphAnalysis::find_logits() {
     logits_ = node->input(0);
   }
   logits_ = output;
+  tail_.clear();
 }
 
 // Whether no gradient comes from the outputs of a step to its inputs.
@@ -238,6 +240,7 @@ void GraphAnalysis::judge(std::vector<TapFacts>& taps) const {
     TapFacts& facts = taps.at(static_cast<size_t>(node->i(attr::idx)));
     facts.in_graph = true;
     facts.reaches_score = ancestors_.count(node->output()) != 0;
+    facts.follows_score = tail_.count(node->output()) != 0;
     facts.redraws_score = facts.reaches_score && redraws(node->output());
     facts.weights_cancel = facts.reaches_score && cancels(node->output());
   }

@@ -53,6 +53,8 @@ class GraphAnalysis {
   const torch::jit::Module& module_;
   torch::jit::Value* logits_ = nullptr;
   std::string final_activation_;
+  // What lies between the logits and the output.
+  std::unordered_set<const torch::jit::Value*> tail_;
   int64_t input_channels_ = 0;
   int64_t input_rank_ = 0;
   std::unordered_set<const torch::jit::Value*> ancestors_;

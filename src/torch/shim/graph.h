@@ -16,6 +16,7 @@ struct TapFacts {
   std::string type;
   bool in_graph = false;
   bool reaches_score = false;
+  bool follows_score = false;
   bool redraws_score = false;
   bool weights_cancel = false;
 };

@@ -4,6 +4,7 @@
 #include <torch/script.h>
 
 #include <map>
+#include <unordered_set>
 #include <utility>
 
 #include "graph.h"
@@ -18,6 +19,7 @@ struct mc_module {
   std::vector<std::pair<std::string, size_t>> activations;
   std::vector<c10::IValue> defaults;
   std::string parameter_type;
+  std::vector<std::string> names;
 };
 
 namespace {
@@ -54,6 +56,18 @@ torch::jit::GraphExecutor& executor_for(mc_module& module, mc_guide guide) {
   return module.guided[guide] = executor_of(medcam::guide_graph(*module.tapped.graph, guide));
 }
 
+// As PyTorch's named_modules: each module once, by its first name, without the whole.
+std::vector<std::string> submodule_names(const torch::jit::Module& module) {
+  std::unordered_set<const void*> seen = {module._ivalue().get()};
+  std::vector<std::string> names;
+  for (const auto& named : module.named_modules()) {
+    if (seen.insert(named.value._ivalue().get()).second) {
+      names.push_back(named.name);
+    }
+  }
+  return names;
+}
+
 at::Tensor single_tensor(const c10::IValue& output) {
   TORCH_CHECK(output.isTensor(), "forward returns a ", output.tagKind(),
               ", not one tensor. Wrap the model in a module that returns the tensor to be "
@@ -80,6 +94,7 @@ bool mc_module_load(const char* path, int64_t cuda_index, mc_module** module, ch
       }
     }
     loaded->defaults = default_inputs(loaded->module);
+    loaded->names = submodule_names(loaded->module);
     loaded->tapped = medcam::tap_graph(loaded->module);
     loaded->executor = executor_of(loaded->tapped.graph);
     const auto activations = medcam::count_activations(*loaded->tapped.graph);
@@ -113,13 +128,18 @@ bool mc_module_forward_tapped(mc_module* module, const mc_tensor* input, mc_tape
 mc_facts mc_module_facts(const mc_module* module) {
   return {module->tapped.input_channels, module->tapped.input_rank,
           module->parameter_type.c_str(), module->tapped.final_activation.c_str(),
-          module->tapped.taps.size(), module->activations.size()};
+          module->tapped.taps.size(), module->activations.size(),
+          module->names.size()};
+}
+
+const char* mc_module_name(const mc_module* module, size_t index) {
+  return module->names[index].c_str();
 }
 
 mc_tap mc_module_tap(const mc_module* module, size_t index) {
   const medcam::TapFacts& tap = module->tapped.taps[index];
-  return {tap.name.c_str(), tap.type.c_str(), tap.reaches_score, tap.redraws_score,
-          tap.weights_cancel};
+  return {tap.name.c_str(), tap.type.c_str(), tap.reaches_score, tap.follows_score,
+          tap.redraws_score, tap.weights_cancel};
 }
 
 mc_activation mc_module_activation(const mc_module* module, size_t index) {

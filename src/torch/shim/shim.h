@@ -52,8 +52,13 @@ typedef struct {
   const char* final_activation;
   size_t taps;
   size_t activations;
+  // The number of its submodules.
+  size_t modules;
 } mc_facts;
 mc_facts mc_module_facts(const mc_module* module);
+
+// The dotted name of a submodule, counted in the order in which they were registered.
+const char* mc_module_name(const mc_module* module, size_t index);
 
 // One tapped call of a submodule.
 typedef struct {
@@ -61,6 +66,8 @@ typedef struct {
   const char* type;
   // Whether the score can depend on it.
   bool reaches_score;
+  // Whether it lies between the score before a final activation and the output.
+  bool follows_score;
   // Whether only pointwise steps separate it from the score.
   bool redraws_score;
   // Whether an instance norm behind it makes every channel's mean gradient zero.
