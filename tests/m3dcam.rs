@@ -225,6 +225,8 @@ fn check(case: &Case, network: &Network, arrays: &Arrays) -> usize {
 
 /// Compares all cases of some statuses; returns how many cases and maps there were.
 fn check_all(chosen: impl Fn(&Case) -> bool) -> (usize, usize) {
+    // The networks are small: several threads would only wait for one another.
+    medcam::tch::set_num_threads(1);
     let manifest = Manifest::read();
     let (mut cases, mut compared) = (0, 0);
     for network in &manifest.networks {
