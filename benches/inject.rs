@@ -79,15 +79,35 @@ impl Network {
         Tensor::rand(self.input, (Kind::Float, tch::Device::Cpu))
     }
 
-    /// A forward as `mode` says: `bare`, `auto` or `late`.
+    /// A forward as `mode` says: `bare`, `auto`, `late`, `full` (maps of all layers); or without
+    /// maps, by libtorch alone: `tape`, with autograd's tape from the input on, and `backward`, with
+    /// the gradient at the input too.
     fn forward(&self, mode: &str) -> Box<dyn FnMut()> {
-        let model = load(self.path(), Device::Cpu).expect("the model loads");
         let input = self.input();
+        if mode == "tape" || mode == "backward" {
+            let backward = mode == "backward";
+            let model = tch::CModule::load(self.path()).expect("the model loads");
+            for (_, parameter) in model.named_parameters().expect("it has parameters") {
+                let _frozen = parameter.set_requires_grad(false);
+            }
+            let input = input.set_requires_grad(true);
+            return Box::new(move || {
+                let output = tch::with_grad(|| model.forward_ts(&[&input]));
+                let output = output.expect("the model runs");
+                assert!(output.requires_grad());
+                if backward {
+                    let score = output.select(1, 1).sum(Kind::Float);
+                    let _ = Tensor::run_backward(&[&score], &[&input], false, false);
+                }
+            });
+        }
+        let model = load(self.path(), Device::Cpu).expect("the model loads");
         if mode == "bare" {
             return Box::new(move || drop(model.forward(&input).expect("the model runs")));
         }
         let layers = match mode {
             "auto" => LayerChoice::Auto,
+            "full" => LayerChoice::Full,
             _ => LayerChoice::Names(vec![self.late.to_owned()]),
         };
         let options = Options::default().layers(layers).target(self.target.clone());
@@ -97,6 +117,8 @@ impl Network {
 }
 
 const MODES: [&str; 3] = ["bare", "auto", "late"];
+/// Whose memory alone is measured.
+const FULL: [&str; 3] = ["full", "tape", "backward"];
 
 fn main() {
     // As the program does it: both sides gain, see there.
@@ -133,6 +155,7 @@ fn print_ratios() {
         "| network | bare | auto | late | peak: bare | auto | late | net: bare | auto | late |"
     );
     println!("|---|---|---|---|---|---|---|---|---|---|");
+    let mut of_full = Vec::new();
     for network in networks() {
         let mut forwards = MODES.map(|mode| network.forward(mode));
         let mut seconds = MODES.map(|_| Vec::new());
@@ -164,6 +187,23 @@ fn print_ratios() {
             ratios(|peak| peak.0),
             ratios(|peak| peak.1),
         );
+        of_full.push((
+            network.name,
+            peak_mib(network.name, "full"),
+            peak_mib(network.name, "tape"),
+        ));
+    }
+    println!(
+        "\nmaps of all layers; libtorch's tape from the input on; that and backward to the input"
+    );
+    println!("| network | peak: tape | backward | full | net: tape | backward | full |");
+    println!("|---|---|---|---|---|---|---|");
+    for (name, peaks) in of_full {
+        let ratios = |of: fn(&(f64, f64)) -> f64| {
+            let [full, tape, backward] = peaks.each_ref().map(of);
+            format!("{tape:.0} MiB | {:.2} | {:.2}", backward / tape, full / tape)
+        };
+        println!("| {name} | {} | {} |", ratios(|peak| peak.0), ratios(|peak| peak.1));
     }
 }
 
