@@ -187,11 +187,7 @@ fn print_ratios() {
             ratios(|peak| peak.0),
             ratios(|peak| peak.1),
         );
-        of_full.push((
-            network.name,
-            peak_mib(network.name, "full"),
-            peak_mib(network.name, "tape"),
-        ));
+        of_full.push((network.name, FULL.map(|mode| peak_mib(network.name, mode))));
     }
     println!(
         "\nmaps of all layers; libtorch's tape from the input on; that and backward to the input"
