@@ -49,7 +49,14 @@ const MOST_COMPONENTS: usize = 64;
 /// The targets of one output, those that stand for several spelled out.
 ///
 /// `logits` are `(B, K)` or `(B, K, [D,] H, W)`.
-pub(crate) fn explained(targets: &[Target], task: Task, logits: &Tensor) -> Result<Vec<Explained>> {
+///
+/// Also a class and how many components it has, where some are left out.
+pub(crate) fn explained(
+    targets: &[Target],
+    task: Task,
+    logits: &Tensor,
+) -> Result<(Vec<Explained>, Vec<(usize, usize)>)> {
+    let mut left_out = Vec::new();
     let mut all: Vec<Explained> = Vec::new();
     for target in targets {
         match target {
@@ -57,7 +64,13 @@ pub(crate) fn explained(targets: &[Target], task: Task, logits: &Tensor) -> Resu
                 let classes = logits.size().get(1).map_or(1, |&n| usize::try_from(n).unwrap_or(1));
                 all.extend((0..classes).map(|class| one(Target::Class(class))));
             }
-            Target::Components(class) => all.extend(each_component(*class, task, logits)?),
+            Target::Components(class) => {
+                let (components, most) = each_component(*class, task, logits)?;
+                if most > components.len() {
+                    left_out.push((*class, most));
+                }
+                all.extend(components);
+            }
             other => all.push(one(other.clone())),
         }
     }
@@ -66,7 +79,7 @@ pub(crate) fn explained(targets: &[Target], task: Task, logits: &Tensor) -> Resu
             all[index].label = format!("{}_{}", all[index].label, index + 1);
         }
     }
-    Ok(all)
+    Ok((all, left_out))
 }
 
 fn one(target: Target) -> Explained {
@@ -83,7 +96,8 @@ fn one(target: Target) -> Explained {
 }
 
 /// A region for the k-th largest component of each sample, for each k that any sample has.
-fn each_component(class: usize, task: Task, logits: &Tensor) -> Result<Vec<Explained>> {
+/// Also how many components the sample with the most has.
+fn each_component(class: usize, task: Task, logits: &Tensor) -> Result<(Vec<Explained>, usize)> {
     if task == Task::Classification {
         return Err(Error::input(
             "target",
@@ -104,10 +118,9 @@ fn each_component(class: usize, task: Task, logits: &Tensor) -> Result<Vec<Expla
     let labels = Arc::new(labels);
     // Without any, the first is asked for all the same: its map is zero, and a warning says why.
     let numbers = 1..=most.clamp(1, MOST_COMPONENTS);
-    Ok(numbers
-        .map(|number| Explained {
-            label: format!("component{number}"),
-            what: What::Component { class, labels: labels.clone(), number },
-        })
-        .collect())
+    let components = numbers.map(|number| Explained {
+        label: format!("component{number}"),
+        what: What::Component { class, labels: labels.clone(), number },
+    });
+    Ok((components.collect(), most))
 }
