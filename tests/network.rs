@@ -277,5 +277,5 @@ fn an_empty_target_gives_zeros_and_says_so() {
     let _output = net.forward(&input()).unwrap();
     assert!(net.attention_maps()[0].values().iter().all(|&value| value == 0.0));
     let codes: Vec<_> = net.warnings().iter().map(|warning| warning.code).collect();
-    assert_eq!(codes, ["EMPTY_TARGET", "EMPTY_TARGET", "ZERO_MAP", "ZERO_MAP"]);
+    assert_eq!(codes, ["EMPTY_TARGET", "EMPTY_TARGET", "ZERO_GRADIENT", "ZERO_GRADIENT"]);
 }

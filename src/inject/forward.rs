@@ -2,18 +2,18 @@
 
 use std::time::Instant;
 
-use ndarray::ArrayD;
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
+use super::checks::finite;
 use super::map::AttentionMap;
-use super::options::{Call, MapSize};
+use super::options::Call;
 use super::warning::{Warning, judge};
 use super::{Injected, Timings, find_layers};
 use crate::error::{Error, Result};
 use crate::methods::{
     Compat, Evidence, Explained, Finish, Guided, Score, ScoreAt, Target, compat, explained,
 };
-use crate::ops::Maps;
+use crate::ops::{Maps, Range};
 use crate::torch::{Guide, LayerChoice, Layers, Network, Selected, Tape, Task, torch};
 
 /// What a forward left for the maps.
@@ -29,6 +29,26 @@ struct Ran {
     start: Option<Tensor>,
     size: Option<[usize; 3]>,
     spatial_rank: usize,
+}
+
+/// The maps of one layer, and in which samples its gradient is 0 everywhere (looked at only where a
+/// map is).
+struct Made {
+    maps: Maps,
+    zero_gradient: Vec<bool>,
+}
+
+impl Made {
+    fn new(maps: Maps, gradient: &Tensor) -> Result<Self> {
+        let zero = |range: &Range| (range.minimum, range.maximum) == (0.0, 0.0);
+        if !maps.ranges.iter().any(zero) {
+            return Ok(Self { maps, zero_gradient: Vec::new() });
+        }
+        let any: Vec<bool> = torch("gradient", || {
+            Vec::try_from(gradient.f_ne(0)?.f_flatten(1, -1)?.f_any_dim(1, false)?)
+        })?;
+        Ok(Self { maps, zero_gradient: any.into_iter().map(|any| !any).collect() })
+    }
 }
 
 impl<N: Network> Injected<N> {
@@ -52,6 +72,10 @@ impl<N: Network> Injected<N> {
         let inferred = Instant::now();
         let asked = call.targets.clone().unwrap_or_else(|| self.options.targets.clone());
         let targets = explained(&asked, ran.task, &ran.logits)?;
+        for left_out in targets.iter().filter_map(|target| target.left_out.as_ref()) {
+            self.warnings.push(Warning::of_run("COMPONENTS_LEFT_OUT", left_out));
+        }
+        self.warn_of_unguided();
         for (index, target) in targets.iter().enumerate() {
             self.explain(&mut ran, target, index + 1 < targets.len())?;
         }
@@ -64,51 +88,6 @@ impl<N: Network> Injected<N> {
         self.save(Target::one_map(&asked), call)?;
         self.forwards += 1;
         Ok(ran.output.detach())
-    }
-
-    fn check_call(&self, input: &Tensor, call: &Call) -> Result<()> {
-        match (call.mask, &self.options.evaluate) {
-            (Some(mask), Some(_)) => check_mask(mask, input)?,
-            (None, Some(_)) => {
-                return Err(Error::input(
-                    "evaluate",
-                    "no mask: give the ground truth of the batch with Call::mask to forward_with",
-                ));
-            }
-            (Some(_), None) => {
-                return Err(Error::input(
-                    "mask",
-                    "nothing evaluates it: give an evaluator with Options::evaluate",
-                ));
-            }
-            (None, None) => {}
-        }
-        let (images, batch) = (call.raw_input.len(), input.size()[0]);
-        if images != 0 && i64::try_from(images).ok() != Some(batch) {
-            return Err(Error::input(
-                "raw_input",
-                format!("{images} image(s) for a batch of {batch}; give one per sample"),
-            ));
-        }
-        Ok(())
-    }
-
-    /// The size of the maps; `None` for that of the layer.
-    fn size(&self, input: &Tensor) -> Result<Option<[usize; 3]>> {
-        let size = match self.options.size {
-            MapSize::Layer => None,
-            MapSize::Exact(size) => Some(size),
-            MapSize::Input => Some(spatial(input)),
-        };
-        if let (4, Some([depth, ..])) = (input.dim(), size)
-            && depth != 1
-        {
-            return Err(Error::input(
-                "size",
-                format!("a depth of {depth} for a 2D network; give 1, H and W"),
-            ));
-        }
-        Ok(size)
     }
 
     /// Finds out, once, which layers there are and which of them are wanted.
@@ -172,7 +151,7 @@ impl<N: Network> Injected<N> {
     fn nothing_guided(&self) -> Error {
         let others: Vec<_> =
             self.facts.activations.iter().map(|(name, n)| format!("{n} {name}")).collect();
-        let what = match (&self.options.guide, others.is_empty()) {
+        let what = match (self.options.guide, others.is_empty()) {
             (Guide::Relu, false) => {
                 format!("it has no ReLU, but {}. Guide all kinds of activations", others.join(", "))
             }
@@ -182,6 +161,30 @@ impl<N: Network> Injected<N> {
             "{}: nothing in the network was guided, so the map would be the plain gradient: {what}",
             self.options.backend
         ))
+    }
+
+    /// Warns of activations that a guided method does not guide, beside those that it does.
+    fn warn_of_unguided(&mut self) {
+        const LIKE_RELU: [&str; 7] =
+            ["relu", "relu6", "clamp", "clamp_min", "clip", "hardtanh", "threshold"];
+        if !self.options.backend.needs().guided || self.options.guide != Guide::Relu {
+            return;
+        }
+        let others = self.facts.activations.iter();
+        let others: Vec<_> = others
+            .filter(|(name, _)| !LIKE_RELU.contains(&name.as_str()))
+            .map(|(name, count)| format!("{count} {name}"))
+            .collect();
+        if !others.is_empty() {
+            self.warnings.push(Warning::of_run(
+                "PARTLY_GUIDED",
+                format!(
+                    "ReLU is guided, {} are not, so the map is between guided backpropagation and \
+                     the plain gradient. Guide all kinds of activations",
+                    others.join(", ")
+                ),
+            ));
+        }
     }
 
     /// Makes the maps of one target; `keep`: others of the same forward follow.
@@ -248,12 +251,13 @@ impl<N: Network> Injected<N> {
     ) -> Result<Vec<AttentionMap>> {
         let Self { maker, selected, options, layers, warnings, .. } = self;
         let same: Vec<usize> = (0..selected.len()).map(|wish| ran.tape.same(wish)).collect();
-        let mut made: Vec<Option<Result<Maps>>> = selected.iter().map(|_| None).collect();
+        let mut made: Vec<Option<Result<Made>>> = selected.iter().map(|_| None).collect();
         let (backend, slots) = (options.backend, &mut made);
         // It owns `finish`, whose tensor two threads may not share.
         let reduce = move |wish: usize, activation: &Tensor, gradient: &Tensor| {
             let layer = Some((activation, gradient));
-            slots[wish] = Some(backend.maps(&mut Evidence::new(maker, layer, guided, &finish)));
+            let maps = backend.maps(&mut Evidence::new(maker, layer, guided, &finish));
+            slots[wish] = Some(maps.and_then(|maps| Made::new(maps, gradient)));
         };
         ran.tape.backward(&score.sum, ran.start.as_ref(), keep, reduce)?;
         let mut maps: Vec<Option<AttentionMap>> = Vec::new();
@@ -262,8 +266,10 @@ impl<N: Network> Injected<N> {
                 Some(made) => {
                     let (label, rank) = (&target.label, ran.spatial_rank);
                     let map = made
-                        .and_then(|m| {
-                            AttentionMap::new(&layer.label, label, m, &score.classes, rank)
+                        .and_then(|Made { maps, zero_gradient }| {
+                            let classes = &score.classes;
+                            let map = AttentionMap::new(&layer.label, label, maps, classes, rank)?;
+                            Ok(AttentionMap { zero_gradient, ..map })
                         })
                         .map_err(|error| error.within(format!("layer '{}'", layer.label)))?;
                     Some(map)
@@ -274,14 +280,11 @@ impl<N: Network> Injected<N> {
                     .map(|map| AttentionMap { layer: layer.label.clone(), ..map }),
             };
             match &map {
-                Some(_) if redraws(layers.as_ref(), layer) => warnings.push(Warning::of_layer(
-                    "REDRAWS_OUTPUT",
-                    &layer.label,
-                    "only pointwise steps come between it and the score, so the gradient is the \
-                     same at every voxel and the map only redraws the output. Layer auto avoids \
-                     such layers",
-                )),
-                Some(_) => {}
+                Some(_) => {
+                    let warning = redraws(layers.as_ref(), layer);
+                    // Once, for however many targets.
+                    warnings.extend(warning.filter(|warning| !warnings.contains(warning)));
+                }
                 None if options.layers == LayerChoice::Full => {
                     let message = format!("{}. It has no map", no_gradient(layer));
                     let layer = layer.label.clone();
@@ -315,22 +318,16 @@ impl<N: Network> Injected<N> {
     }
 }
 
-/// A mask is `(B, 1, [D,] H, W)`, on any grid.
-fn check_mask(mask: &ArrayD<f32>, input: &Tensor) -> Result<()> {
-    let (shape, of_input) = (mask.shape(), input.size());
-    let batch = usize::try_from(of_input[0]).unwrap_or(0);
-    if shape.len() == of_input.len() && shape[..2] == [batch, 1] {
-        return Ok(());
-    }
-    let axes = if of_input.len() == 4 { "1, H, W" } else { "1, D, H, W" };
-    Err(Error::input(
-        "evaluate",
-        format!("mask of shape {shape:?}; for this batch it must be ({batch}, {axes})"),
-    ))
-}
-
-fn redraws(layers: Option<&Layers>, layer: &Selected) -> bool {
-    layers.and_then(|layers| layers.get(&layer.name)).is_some_and(|layer| layer.redraws_output)
+fn redraws(layers: Option<&Layers>, layer: &Selected) -> Option<Warning> {
+    let facts = layers.and_then(|layers| layers.get(&layer.name))?;
+    facts.redraws_output.then(|| {
+        Warning::of_layer(
+            "REDRAWS_OUTPUT",
+            &layer.label,
+            "only pointwise steps come between it and the score, so the gradient is the same at \
+             every voxel and the map only redraws the output. Layer auto avoids such layers",
+        )
+    })
 }
 
 fn no_gradient(layer: &Selected) -> Error {
@@ -338,29 +335,4 @@ fn no_gradient(layer: &Selected) -> Error {
         "layer '{}': no gradient of the score reaches it; the score does not depend on it",
         layer.label
     ))
-}
-
-/// `D, H, W` of an input; 2D has `D = 1`.
-fn spatial(input: &Tensor) -> [usize; 3] {
-    let mut extents = [1; 3];
-    for (extent, &n) in extents.iter_mut().rev().zip(input.size()[2..].iter().rev()) {
-        *extent = usize::try_from(n).unwrap_or(0);
-    }
-    extents
-}
-
-/// Refuses NaN and infinity.
-pub(super) fn finite(what: &str, tensor: &Tensor) -> Result<()> {
-    let bad = torch(what, || {
-        let tensor = tensor.f_detach()?;
-        // One pass without a temporary; only a sum that is not finite calls for a closer look.
-        if tensor.f_sum(Kind::Float)?.f_double_value(&[])?.is_finite() {
-            return Ok(0);
-        }
-        i64::try_from(tensor.f_isfinite()?.f_logical_not()?.f_sum(Kind::Int64)?)
-    })?;
-    if bad == 0 {
-        return Ok(());
-    }
-    Err(Error::input(what, format!("{bad} of {} values are NaN or infinite", tensor.numel())))
 }

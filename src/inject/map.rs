@@ -17,6 +17,8 @@ pub struct AttentionMap {
     pub(super) values: Arc<Array5<f32>>,
     pub(super) ranges: Vec<Range>,
     pub(super) weights_cancel: Vec<bool>,
+    /// Whether the gradient behind each sample's map is 0 everywhere; empty if nobody looked.
+    pub(super) zero_gradient: Vec<bool>,
     pub(super) classes: Vec<Option<usize>>,
     pub(super) spatial_rank: usize,
 }
@@ -38,6 +40,7 @@ impl AttentionMap {
             values: Arc::new(values),
             ranges: maps.ranges,
             weights_cancel: maps.weights_cancel,
+            zero_gradient: Vec::new(),
             classes: classes.to_vec(),
             spatial_rank,
         })
@@ -108,6 +111,7 @@ impl AttentionMap {
             values: Arc::new(sum),
             ranges,
             weights_cancel: vec![false; batch],
+            zero_gradient: Vec::new(),
             ..first.clone()
         })
     }

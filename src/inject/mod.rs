@@ -1,5 +1,6 @@
 //! `inject()`: one network with its method, options and outputs.
 
+mod checks;
 mod forward;
 mod map;
 mod options;
@@ -268,7 +269,7 @@ impl<N: Network> Injected<N> {
 
     fn check(&self, input: &Tensor) -> Result<()> {
         check_input(&self.facts, input)?;
-        forward::finite("input", input)
+        checks::finite("input", input)
     }
 }
 

@@ -47,6 +47,13 @@ pub(super) fn judge(map: &AttentionMap) -> Vec<Warning> {
                 "the map is rounding noise: the gradient averages to zero in every channel, as it \
                  does in front of an instance normalisation. Take a layer behind one",
             ))
+        } else if map.zero_gradient.get(sample) == Some(&true) {
+            Some(warning(
+                "ZERO_GRADIENT",
+                sample,
+                "the gradient of the score is zero everywhere in this layer, and so is the map. Take \
+                 the score before a softmax, or another class or layer",
+            ))
         } else if (range.minimum, range.maximum) == (0.0, 0.0) {
             Some(warning(
                 "ZERO_MAP",

@@ -16,6 +16,8 @@ pub(crate) struct Explained {
     /// A name for files: `class2`, `component1`.
     pub label: String,
     what: What,
+    /// What of the output has no map, as a warning says it.
+    pub left_out: Option<String>,
 }
 
 #[derive(Debug)]
@@ -49,14 +51,7 @@ const MOST_COMPONENTS: usize = 64;
 /// The targets of one output, those that stand for several spelled out.
 ///
 /// `logits` are `(B, K)` or `(B, K, [D,] H, W)`.
-///
-/// Also a class and how many components it has, where some are left out.
-pub(crate) fn explained(
-    targets: &[Target],
-    task: Task,
-    logits: &Tensor,
-) -> Result<(Vec<Explained>, Vec<(usize, usize)>)> {
-    let mut left_out = Vec::new();
+pub(crate) fn explained(targets: &[Target], task: Task, logits: &Tensor) -> Result<Vec<Explained>> {
     let mut all: Vec<Explained> = Vec::new();
     for target in targets {
         match target {
@@ -64,13 +59,7 @@ pub(crate) fn explained(
                 let classes = logits.size().get(1).map_or(1, |&n| usize::try_from(n).unwrap_or(1));
                 all.extend((0..classes).map(|class| one(Target::Class(class))));
             }
-            Target::Components(class) => {
-                let (components, most) = each_component(*class, task, logits)?;
-                if most > components.len() {
-                    left_out.push((*class, most));
-                }
-                all.extend(components);
-            }
+            Target::Components(class) => all.extend(each_component(*class, task, logits)?),
             other => all.push(one(other.clone())),
         }
     }
@@ -79,7 +68,7 @@ pub(crate) fn explained(
             all[index].label = format!("{}_{}", all[index].label, index + 1);
         }
     }
-    Ok((all, left_out))
+    Ok(all)
 }
 
 fn one(target: Target) -> Explained {
@@ -92,12 +81,11 @@ fn one(target: Target) -> Explained {
         Target::All => "all".to_owned(),
         Target::Best | Target::Each | Target::Components(_) => "best".to_owned(),
     };
-    Explained { label, what: What::Given(target) }
+    Explained { label, what: What::Given(target), left_out: None }
 }
 
 /// A region for the k-th largest component of each sample, for each k that any sample has.
-/// Also how many components the sample with the most has.
-fn each_component(class: usize, task: Task, logits: &Tensor) -> Result<(Vec<Explained>, usize)> {
+fn each_component(class: usize, task: Task, logits: &Tensor) -> Result<Vec<Explained>> {
     if task == Task::Classification {
         return Err(Error::input(
             "target",
@@ -118,9 +106,16 @@ fn each_component(class: usize, task: Task, logits: &Tensor) -> Result<(Vec<Expl
     let labels = Arc::new(labels);
     // Without any, the first is asked for all the same: its map is zero, and a warning says why.
     let numbers = 1..=most.clamp(1, MOST_COMPONENTS);
+    let left_out = (most > MOST_COMPONENTS).then(|| {
+        format!(
+            "class {class} is predicted in {most} components; the {MOST_COMPONENTS} largest of each \
+             sample have a map. predicted:{class} explains all of them in one"
+        )
+    });
     let components = numbers.map(|number| Explained {
         label: format!("component{number}"),
         what: What::Component { class, labels: labels.clone(), number },
+        left_out: left_out.clone().filter(|_| number == 1),
     });
-    Ok((components.collect(), most))
+    Ok(components.collect())
 }

@@ -1,8 +1,15 @@
 //! What `inject` takes beside the method: files, evaluation, replacing, switching off.
 
+use std::sync::Arc;
+
 use medcam::evaluation::{Evaluator, Masks, Metric, Threshold};
+use medcam::tch::nn::{self, Module};
+use medcam::tch::{self, Tensor};
 use medcam::volumes::{self, Image, Input};
-use medcam::{Backend, Call, Guide, LayerChoice, Options, Target, inject, to_array};
+use medcam::{
+    Backend, Call, Facts, Guide, LayerChoice, Network, Options, Result, Tape, Target, inject,
+    to_array,
+};
 use ndarray::{Array3, ArrayD, Axis};
 use ndarray_npy::NpzReader;
 
@@ -29,7 +36,7 @@ fn an_archive_holds_the_maps_of_all_forwards() {
             let _output = injected.forward(&tensor(&case.network.input)).unwrap();
         }
         assert!(!file.exists(), "complete only after dump");
-        assert_eq!(injected.dump().unwrap(), [file.clone()]);
+        assert_eq!(injected.dump().unwrap(), std::slice::from_ref(&file));
         let mut archive = NpzReader::new(std::fs::File::open(&file).unwrap()).unwrap();
         assert_eq!(archive.names().unwrap().len(), 8);
         let name = "000001/features.4/class1.npy";
@@ -220,4 +227,61 @@ fn a_guided_method_says_where_nothing_is_guided() {
         assert!(error.contains("3 leaky_relu"), "{error}");
         run(Guide::All).unwrap();
     });
+}
+
+/// A network that says it has activations which `Guide::Relu` leaves alone.
+struct Mixed(nn::Conv2D, nn::VarStore);
+
+impl Network for Mixed {
+    fn forward_tapped(&self, input: &Tensor, tape: &mut Tape) -> Result<Tensor> {
+        let x = tape.relu(&self.0.forward(input))?;
+        let x = tape.tap("features", &x)?;
+        Ok(x.gelu("none").mean_dim([2_i64, 3].as_slice(), false, None))
+    }
+
+    fn facts(&self) -> Facts {
+        let mut facts = Facts::default();
+        facts.activations.extend([("relu".to_owned(), 1), ("gelu".to_owned(), 1)]);
+        facts
+    }
+}
+
+fn mixed() -> Mixed {
+    let store = nn::VarStore::new(tch::Device::Cpu);
+    let config = nn::ConvConfig { padding: 1, ..Default::default() };
+    Mixed(nn::conv2d(store.root(), 1, 4, 3, config), store)
+}
+
+fn codes(guide: Guide, target: Target) -> Vec<&'static str> {
+    let options = Options::default().backend(Backend::GUIDED_GRAD_CAM).guide(guide).target(target);
+    let mut injected = inject(mixed(), options).unwrap();
+    let input = Tensor::rand([1, 1, 9, 8], (tch::Kind::Float, tch::Device::Cpu));
+    let _output = injected.forward(&input).unwrap();
+    injected.warnings().iter().map(|warning| warning.code).collect()
+}
+
+#[test]
+fn activations_that_were_not_guided_are_warned_of() {
+    assert!(codes(Guide::Relu, Target::Class(0)).contains(&"PARTLY_GUIDED"));
+    assert!(!codes(Guide::All, Target::Class(0)).contains(&"PARTLY_GUIDED"));
+}
+
+#[test]
+fn a_gradient_of_zero_is_told_from_a_map_of_zero() {
+    let nothing = Target::Function(Arc::new(|y: &Tensor| y * 0.0));
+    let warned = codes(Guide::All, nothing);
+    assert!(warned.contains(&"ZERO_GRADIENT") || warned.contains(&"CONSTANT_MAP"), "{warned:?}");
+
+    let options = Options::default().target(Target::Function(Arc::new(|y: &Tensor| y * 0.0)));
+    let mut injected = inject(mixed(), options).unwrap();
+    let input = Tensor::rand([1, 1, 9, 8], (tch::Kind::Float, tch::Device::Cpu));
+    let _output = injected.forward(&input).unwrap();
+    assert_eq!(injected.warnings()[0].code, "ZERO_GRADIENT");
+
+    // Every output falls as the activations grow: all weights are below 0.
+    let options = Options::default().target(Target::Function(Arc::new(|y: &Tensor| -y)));
+    let mut injected = inject(mixed(), options).unwrap();
+    let _output = injected.forward(&(input + 10.0)).unwrap();
+    let codes: Vec<_> = injected.warnings().iter().map(|warning| warning.code).collect();
+    assert_eq!(codes, ["ZERO_MAP"]);
 }
