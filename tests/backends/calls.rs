@@ -230,7 +230,7 @@ fn a_guided_method_says_where_nothing_is_guided() {
 }
 
 /// A network that says it has activations which `Guide::Relu` leaves alone.
-struct Mixed(nn::Conv2D, nn::VarStore);
+struct Mixed(nn::Conv2D);
 
 impl Network for Mixed {
     fn forward_tapped(&self, input: &Tensor, tape: &mut Tape) -> Result<Tensor> {
@@ -249,7 +249,7 @@ impl Network for Mixed {
 fn mixed() -> Mixed {
     let store = nn::VarStore::new(tch::Device::Cpu);
     let config = nn::ConvConfig { padding: 1, ..Default::default() };
-    Mixed(nn::conv2d(store.root(), 1, 4, 3, config), store)
+    Mixed(nn::conv2d(store.root(), 1, 4, 3, config))
 }
 
 fn codes(guide: Guide, target: Target) -> Vec<&'static str> {
