@@ -47,8 +47,10 @@ mod torch {
     use std::path::PathBuf;
 
     const SHIM: &str = "src/torch/shim";
-    const SOURCES: [&str; 7] =
-        ["analysis", "backward", "device", "graph", "guided", "module", "tape"];
+    const SOURCES: [&str; 9] = [
+        "analysis", "backward", "channels", "device", "graph", "guided", "module", "outputs",
+        "tape",
+    ];
 
     pub fn build() {
         println!("cargo:rerun-if-changed={SHIM}");

@@ -58,6 +58,6 @@ pub use shape::{Layout, Shape};
 pub use tch;
 #[cfg(feature = "torch")]
 pub use torch::{
-    Device, Facts, Guide, Layer, LayerChoice, Layers, Model, Network, Tape, Task,
+    Device, Facts, Guide, Layer, LayerChoice, Layers, Model, Network, Output, Tape, Task,
     keep_freed_memory, load, to_array, to_tensor,
 };

@@ -11,6 +11,7 @@ mod cli {
     pub mod images;
     pub mod oblique;
     pub mod options;
+    pub mod outputs;
     pub mod run;
     pub mod score;
     pub mod usage;

@@ -1,20 +1,32 @@
 """The networks that the tests compare with and the benchmarks run, made by tests/networks/."""
 
-from .common import CHECKOUT, digest_of, generate
+from .common import CHECKOUT, digest_of, generate, install_apart
 from .environment import requirements
 
 SOURCES = CHECKOUT / "tests" / "networks"
-GENERATORS = {"networks": "make_networks.py", "bench": "make_bench_networks.py"}
+GENERATORS = {
+    "networks": "make_networks.py",
+    "architectures": "make_architectures.py",
+    "bench": "make_bench_networks.py",
+}
+# The sources that a generator does not read.
+APART = ("make_architectures.py", "architectures.py", "covid_net.py", "inf_net.py")
+OTHERS = {
+    "networks": ("make_bench_networks.py", *APART),
+    "architectures": ("make_bench_networks.py",),
+    "bench": ("make_networks.py", "make_several.py", *APART),
+}
 
 
 def make(environment, kind):
     """Run a generator, unless the same sources and packages made its networks before.
 
-    `kind` is "networks" or "bench"; returns the folder with the networks.
+    `kind` is one of `GENERATORS`; returns the folder with the networks.
     """
-    others = [name for name in GENERATORS.values() if name != GENERATORS[kind]]
-    sources = sorted(path for path in SOURCES.glob("*.py") if path.name not in others)
-    digest = digest_of(sources + [requirements("torch"), requirements("test")])
-    final = environment.root / f"{kind}-{digest}"
-    generate(environment, SOURCES / GENERATORS[kind], final)
+    groups = [requirements(group) for group in ("torch", "test", "networks")]
+    sources = sorted(path for path in SOURCES.glob("*.py") if path.name not in OTHERS[kind])
+    final = environment.root / f"{kind}-{digest_of(sources + groups)}"
+    if not final.exists():
+        packages = install_apart(environment, "networks", groups[-1], "nnU-Net's architectures")
+        generate(environment, SOURCES / GENERATORS[kind], final, PYTHONPATH=str(packages))
     return final

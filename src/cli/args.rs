@@ -67,6 +67,10 @@ pub struct ModelArguments {
     /// it is there].
     #[arg(long, value_name = "FILE")]
     pub card: Option<PathBuf>,
+    /// Of a model that returns several tensors, the one to explain, by number or by name; without it
+    /// the first.
+    #[arg(long, value_name = "N|NAME")]
+    pub explain_output: Option<String>,
     /// Where to run: auto, cpu, cuda or cuda:N.
     #[arg(long, default_value = "auto")]
     pub device: String,

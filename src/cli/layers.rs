@@ -71,7 +71,7 @@ fn table(layers: &Layers) -> String {
     let auto = layers.auto().map(|layer| layer.name.clone());
     let shape = |layer: &Layer| {
         let extents: Vec<_> = layer.shape.iter().map(ToString::to_string).collect();
-        extents.join("x")
+        extents.join("x") + if layer.channels_last { "  channels last" } else { "" }
     };
     let runs =
         |layer: &Layer| if layer.runs > 1 { format!(" x{}", layer.runs) } else { String::new() };

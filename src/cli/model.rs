@@ -39,7 +39,10 @@ impl Loaded {
         let beside = arguments.model.with_extension("toml");
         let card_path = arguments.card.clone().or_else(|| beside.is_file().then_some(beside));
         let card = card_path.as_ref().map(Card::read).transpose()?.unwrap_or_default();
-        let model = load(&arguments.model, device)?;
+        let mut model = load(&arguments.model, device)?;
+        if let Some(output) = &arguments.explain_output {
+            model = model.with_output(&output.parse()?)?;
+        }
         let facts = model.facts();
         let loaded = Self {
             card,

@@ -252,12 +252,16 @@ impl<N: Network> Injected<N> {
         let Self { maker, selected, options, layers, warnings, .. } = self;
         let same: Vec<usize> = (0..selected.len()).map(|wish| ran.tape.same(wish)).collect();
         let mut made: Vec<Option<Result<Made>>> = selected.iter().map(|_| None).collect();
-        let (backend, slots) = (options.backend, &mut made);
+        let (backend, slots, wanted) = (options.backend, &mut made, &*selected);
         // It owns `finish`, whose tensor two threads may not share.
         let reduce = move |wish: usize, activation: &Tensor, gradient: &Tensor| {
-            let layer = Some((activation, gradient));
-            let maps = backend.maps(&mut Evidence::new(maker, layer, guided, &finish));
-            slots[wish] = Some(maps.and_then(|maps| Made::new(maps, gradient)));
+            let layer = &wanted[wish];
+            slots[wish] = Some(layer.channels_first(activation).and_then(|activation| {
+                let gradient = layer.channels_first(gradient)?;
+                let layer = Some((&activation, &gradient));
+                let maps = backend.maps(&mut Evidence::new(maker, layer, guided, &finish))?;
+                Made::new(maps, &gradient)
+            }));
         };
         ran.tape.backward(&score.sum, ran.start.as_ref(), keep, reduce)?;
         let mut maps: Vec<Option<AttentionMap>> = Vec::new();
@@ -281,6 +285,12 @@ impl<N: Network> Injected<N> {
             };
             match &map {
                 Some(_) => {
+                    let axes = layer.channels_last.then(|| {
+                        let message =
+                            "its output was read as (B, [D,] H, W, C), as transformers have it";
+                        Warning::of_layer("CHANNELS_LAST", &layer.label, message)
+                    });
+                    warnings.extend(axes.filter(|warning| !warnings.contains(warning)));
                     let warning = redraws(layers.as_ref(), layer);
                     // Once, for however many targets.
                     warnings.extend(warning.filter(|warning| !warnings.contains(warning)));

@@ -1,11 +1,13 @@
 //! The layers of a network: which there are, which can carry a map, and which to take.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
+use tch::Tensor;
 
 use super::network::Facts;
 use super::tape::Seen;
+use super::torch;
 use crate::error::{Error, Result};
 
 /// What a network does, told from the rank of its output.
@@ -42,6 +44,8 @@ pub struct Layer {
     pub kind: String,
     /// The shape of its output for one sample, `(1, C, [D,] H, W)` for most; that of its last run.
     pub shape: Vec<i64>,
+    /// Whether its output is `(1, [D,] H, W, C)`, as in transformers; its maps have their axes right.
+    pub channels_last: bool,
     /// How often it runs in one forward; `NAME#k` picks the k-th run, `NAME` the last.
     pub runs: usize,
     /// Whether it can carry a map: its output has the rank of the input, more than one voxel along
@@ -60,8 +64,17 @@ pub struct Layer {
 }
 
 impl Layer {
+    /// The axes of the image, of a shape that has them.
+    fn spatial(&self) -> &[i64] {
+        if self.channels_last { &self.shape[1..self.shape.len() - 1] } else { &self.shape[2..] }
+    }
+
     fn voxels(&self) -> i64 {
-        self.shape[2..].iter().product()
+        self.spatial().iter().product()
+    }
+
+    fn channels(&self) -> i64 {
+        self.shape[if self.channels_last { self.shape.len() - 1 } else { 1 }]
     }
 }
 
@@ -75,7 +88,8 @@ pub enum LayerChoice {
     /// with the fewest voxels, and of these the last, as Seg-Grad-CAM (arXiv 2002.11434) takes the
     /// bottleneck.
     ///
-    /// Layers whose weights cancel ([`Layer::weights_cancel`]) are left out.
+    /// Left out are layers whose weights cancel ([`Layer::weights_cancel`]), and those with a single
+    /// channel, which a map could only repeat.
     #[default]
     Auto,
     /// All that can carry a map.
@@ -111,6 +125,21 @@ pub(crate) struct Selected {
     pub name: String,
     /// From 1.
     pub run: usize,
+    /// See [`Layer::channels_last`].
+    pub channels_last: bool,
+}
+
+impl Selected {
+    /// The layer's activation or gradient as `(B, C, [D,] H, W)`: the same memory, with other strides.
+    pub(crate) fn channels_first(&self, tensor: &Tensor) -> Result<Tensor> {
+        torch("layer", || {
+            if self.channels_last {
+                tensor.f_movedim_int(-1, 1)
+            } else {
+                Ok(tensor.shallow_clone())
+            }
+        })
+    }
 }
 
 /// The layers of a network as one forward showed them, parents before their children.
@@ -119,6 +148,10 @@ pub struct Layers {
     task: Task,
     layers: Vec<Layer>,
     output_shape: Vec<i64>,
+    /// Layers that did not run, for only outputs that are not explained need them.
+    not_run: HashSet<String>,
+    /// Layers that run, and whose output has no axis of the image.
+    no_images: HashSet<String>,
 }
 
 impl Layers {
@@ -132,6 +165,7 @@ impl Layers {
                     name: run.name.clone(),
                     kind: facts.layer_types.get(&run.name).cloned().unwrap_or_default(),
                     shape: Vec::new(),
+                    channels_last: facts.channels_last.contains(&run.name),
                     runs: 0,
                     can_carry_map: false,
                     redraws_output: task == Task::Segmentation
@@ -145,11 +179,18 @@ impl Layers {
             layer.runs += 1;
             layer.last_run = position;
             layer.shape.clone_from(&run.sizes);
+            // Windows of attention are counted along the axis of the batch.
             layer.can_carry_map = run.sizes.len() == input.len()
-                && run.sizes[2..].iter().all(|&extent| extent > 1)
-                && !facts.unreached.contains(&run.name);
+                && run.sizes[0] == input[0]
+                && layer.spatial().iter().all(|&extent| extent > 1)
+                && !facts.unreached.contains(&run.name)
+                && !facts.products.contains(&run.name);
         }
-        Ok(Self { task, layers: parents_first(layers), output_shape: output.to_vec() })
+        let ran = |name: &String| by_name.contains_key(name.as_str());
+        let not_run = facts.unreached.iter().filter(|name| !ran(name)).cloned().collect();
+        let output_shape = output.to_vec();
+        let no_images = facts.products.clone();
+        Ok(Self { task, layers: parents_first(layers), output_shape, not_run, no_images })
     }
 
     /// The shape of the network's output for one sample.
@@ -169,8 +210,10 @@ impl Layers {
 
     /// The layer that [`LayerChoice::Auto`] takes; see there for the rule.
     pub fn auto(&self) -> Option<&Layer> {
-        let candidates =
-            self.layers.iter().filter(|layer| layer.can_carry_map && !layer.weights_cancel);
+        let candidates = self
+            .layers
+            .iter()
+            .filter(|layer| layer.can_carry_map && !layer.weights_cancel && layer.channels() > 1);
         match self.task {
             Task::Classification => candidates.max_by_key(|layer| layer.last_run),
             Task::Segmentation => candidates
@@ -185,6 +228,7 @@ impl Layers {
             label: layer.name.clone(),
             name: layer.name.clone(),
             run: layer.runs,
+            channels_last: layer.channels_last,
         };
         let none = || {
             Error::layer(
@@ -241,10 +285,18 @@ impl Layers {
         if !layer.can_carry_map {
             return Err(self.mapless(layer));
         }
-        Ok(Selected { label: label.to_owned(), name: name.to_owned(), run })
+        let (label, name) = (label.to_owned(), name.to_owned());
+        Ok(Selected { label, name, run, channels_last: layer.channels_last })
     }
 
     fn unknown(&self, name: &str) -> Error {
+        if self.not_run.contains(name) {
+            return Error::layer(format!(
+                "layer '{name}' cannot carry a map: the output that is explained does not depend on \
+                 it, only another output of the model does. Choose that one (--explain-output, \
+                 Model::with_output)"
+            ));
+        }
         let mut near: Vec<_> = self
             .layers
             .iter()
@@ -266,11 +318,14 @@ impl Layers {
         let auto = self
             .auto()
             .map_or(String::new(), |auto| format!(" Layer auto would take is '{}'.", auto.name));
-        let spatial = layer.shape.len() >= 4 && layer.shape[2..].iter().all(|&extent| extent > 1);
-        let why = if spatial {
+        let shape = &layer.shape;
+        let spatial = shape.len() >= 4 && layer.spatial().iter().all(|&extent| extent > 1);
+        let why = if self.no_images.contains(&layer.name) || (spatial && shape[0] != 1) {
+            format!("its output of shape {shape:?} is no image, but attention weights or windows")
+        } else if spatial {
             "no gradient reaches it: the score does not depend on it".to_owned()
         } else {
-            format!("its output of shape {:?} has no spatial extent", layer.shape)
+            format!("its output of shape {shape:?} has no spatial extent")
         };
         Error::layer(format!("layer '{}' cannot carry a map: {why}.{auto}", layer.name))
     }

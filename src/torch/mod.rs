@@ -11,6 +11,7 @@ mod layers;
 mod maps;
 mod model;
 mod network;
+mod output;
 mod tape;
 
 use tch::{Kind, Tensor};
@@ -23,6 +24,7 @@ pub use layers::{Layer, LayerChoice, Layers, Task};
 pub(crate) use maps::{Grids, MapMaker, channel_mean};
 pub use model::{Model, load};
 pub use network::{Facts, Network};
+pub use output::Output;
 pub use tape::Tape;
 
 use crate::error::{Error, Result};

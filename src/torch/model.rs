@@ -9,6 +9,7 @@ use tch::{Kind, Tensor};
 
 use super::device::Device;
 use super::network::{Facts, Network};
+use super::output::Output;
 use super::tape::{Tape, own};
 use super::{check_input, ffi};
 use crate::error::{Error, Result};
@@ -28,6 +29,9 @@ pub struct Model {
 unsafe impl Send for Model {}
 
 /// Loads a TorchScript model, as `torch.jit.save` writes it, traced or scripted.
+///
+/// Of a model that returns several tensors the first is explained; [`Model::with_output`] chooses
+/// another.
 ///
 /// # Errors
 ///
@@ -127,6 +131,8 @@ unsafe fn read_facts(raw: NonNull<ffi::mc_module>) -> Facts {
                 (&mut result.after_score, tap.follows_score),
                 (&mut result.redrawing, tap.redraws_score),
                 (&mut result.cancelling, tap.weights_cancel),
+                (&mut result.channels_last, tap.channels_last),
+                (&mut result.products, tap.is_product),
             ] {
                 if member {
                     set.insert(name.clone());
@@ -145,7 +151,48 @@ unsafe fn read_facts(raw: NonNull<ffi::mc_module>) -> Facts {
 }
 
 impl Model {
-    /// The model's own output for a batch `(B, C, [D,] H, W)`, without autograd.
+    /// The same model, which is now to return, and to have explained, one of its other outputs.
+    ///
+    /// What the other outputs alone need is not run any more when maps are made. Where the graph does
+    /// not tell which of its values the output is (a list that is built in a loop), it is found when
+    /// the model has run: the score is then taken from the output itself, whatever activation ends it,
+    /// and layers of other outputs count as layers of this one, so that a layer is better named than
+    /// left to [`LayerChoice::Auto`](crate::LayerChoice::Auto).
+    ///
+    /// # Errors
+    ///
+    /// If libtorch cannot rewrite the graph. Whether the model returns such a tensor is seen when it
+    /// runs: [`Error::is_model`] then, with a list of what it returns.
+    ///
+    /// # Example
+    ///
+    /// ```no_run
+    /// use medcam::{Device, Output};
+    ///
+    /// let model = medcam::load("inf_net.pt", Device::Cpu)?.with_output(&Output::Index(3))?;
+    /// # Ok::<(), medcam::Error>(())
+    /// ```
+    pub fn with_output(mut self, output: &Output) -> Result<Self> {
+        let (index, name) = match output {
+            Output::First => (-1, ""),
+            Output::Index(index) => (i64::try_from(*index).unwrap_or(i64::MAX), ""),
+            Output::Name(name) => (-1, name.as_str()),
+        };
+        let name = CString::new(name).map_err(|_| {
+            Error::usage(format!("output '{}': NUL in a name", name.escape_debug()))
+        })?;
+        // SAFETY: the module is alive and exclusively ours; `name` is NUL-terminated and outlives
+        // the call.
+        ffi::checked(|error| unsafe {
+            ffi::mc_module_choose_output(self.raw.as_ptr(), index, name.as_ptr(), error)
+        })
+        .map_err(|message| Error::model(format!("{}: {message}", self.path.display())))?;
+        // SAFETY: the module is alive, and `self.facts` holds copies of what was read before.
+        self.facts = unsafe { read_facts(self.raw) };
+        Ok(self)
+    }
+
+    /// The model's own output (the chosen one of several) for a batch `(B, C, [D,] H, W)`, without autograd.
     ///
     /// # Errors
     ///

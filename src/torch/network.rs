@@ -85,6 +85,11 @@ pub struct Facts {
     /// Layers behind which an instance norm makes the mean gradient of every channel zero: the
     /// weights of Grad-CAM are rounding noise there.
     pub cancelling: HashSet<String>,
+    /// Layers whose output is `(B, [D,] H, W, C)`, as in transformers.
+    pub channels_last: HashSet<String>,
+    /// Layers whose output is a product of matrices, such as attention weights: no axis of it is one
+    /// of the image.
+    pub products: HashSet<String>,
     /// The activations that [`Guide::All`](crate::Guide::All) would guide, such as `leaky_relu`, and
     /// how many of each there are.
     pub activations: BTreeMap<String, usize>,

@@ -58,8 +58,6 @@ fn odd_models_are_refused_by_name() {
     };
     for (name, options, words) in [
         ("two_inputs", "", ["two_inputs.pt", "forward takes 2 inputs (x, y)", "Wrap the model"]),
-        ("tuple_output", "", ["tuple_output.pt", "forward returns a Tuple", "Wrap the model"]),
-        ("dict_output", "", ["dict_output.pt", "Dict, not one tensor", "Wrap the model"]),
         ("nan", "", ["nan.input0.npy", "the model's output", "2 of 4 values are NaN or infinite"]),
         ("vector", "", ["vector.input0.npy", "[2, 12]", "(B, C, H, W)"]),
         ("detached", "--layer gate", ["detached.input0.npy", "layer 'gate'", "no gradient"]),

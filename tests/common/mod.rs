@@ -21,6 +21,7 @@ pub struct Manifest {
     pub networks: Vec<Network>,
     pub odd: Vec<Odd>,
     pub guided: Vec<Guided>,
+    pub several: Several,
 }
 
 #[derive(Deserialize)]
@@ -136,6 +137,37 @@ impl Manifest {
                 },
             ]
         })
+    }
+}
+
+/// Models that return several tensors.
+#[derive(Deserialize)]
+pub struct Several {
+    pub input: String,
+    /// By `HEAD.logits` and `HEAD.output`: where the score of the maps is taken.
+    pub heads: BTreeMap<String, Head>,
+    pub models: Vec<SeveralModel>,
+}
+
+#[derive(Deserialize)]
+pub struct Head {
+    pub output: String,
+    /// Files of expected maps by layer.
+    pub maps: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+pub struct SeveralModel {
+    pub file: String,
+    /// What its outputs are called: main, coarse and image.
+    pub names: Vec<String>,
+    /// Whether the graph tells which value each of them is.
+    pub told: bool,
+}
+
+impl Several {
+    pub fn read() -> Self {
+        Manifest::read().several
     }
 }
 

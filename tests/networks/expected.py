@@ -22,10 +22,13 @@ class Run:
     """One forward and backward pass of `model`: every module's outputs and their gradients.
 
     `outputs[module]` lists a module's outputs in the order of its runs, and `events` all
-    (module, run) in the order in which they complete: a module after its children.
+    (module, run) in the order in which they complete: a module after its children. `output(model, x)`,
+    where given, is what the score is taken from. With `copies` the network goes on with copies of its
+    activations, so that it may write over them.
     """
 
-    def __init__(self, model, x, label, score="logits"):
+    def __init__(self, model, x, label, score="logits", output=None, copies=False):
+        self.copies = copies
         self.outputs = {}
         self.events = []
         self.versions = {}
@@ -34,7 +37,7 @@ class Run:
         ]
         self.size = x.shape[2:]
         x = x.clone().requires_grad_(True)
-        output = logits_of(model, x) if score == "logits" else model(x)
+        output = (output or (logits_of if score == "logits" else torch.nn.Module.__call__))(model, x)
         for hook in hooks:
             hook.remove()
         tensors = {id(t): t for kept in self.outputs.values() for t in kept if torch.is_tensor(t)}
@@ -49,6 +52,7 @@ class Run:
             self.versions.setdefault(id(output), output._version)
         self.outputs.setdefault(module, []).append(output)
         self.events.append((module, len(self.outputs[module])))
+        return output.clone() if self.copies and torch.is_tensor(output) else None
 
     def has_map(self, module, run):
         """Whether the output has an extent above 1 in every spatial axis and reaches the score."""
@@ -57,10 +61,12 @@ class Run:
             return False
         return min(output.shape[2:]) > 1 and id(output) in self.gradients
 
-    def map(self, module, run):
+    def map(self, module, run, channels_last=False):
         """The finished Grad-CAM map of a module's `run`-th run (from 1): (B, 1, ...) in [0, 1]."""
         activation = self.outputs[module][run - 1]
         gradient = self.gradients[id(activation)].double()
+        if channels_last:
+            activation, gradient = activation.movedim(-1, 1), gradient.movedim(-1, 1)
         axes = tuple(range(2, activation.dim()))
         weights = gradient.mean(dim=axes, keepdim=True)
         cam = F.relu((weights * activation.detach().double()).sum(dim=1, keepdim=True))

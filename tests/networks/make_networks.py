@@ -4,6 +4,7 @@ Each network is saved traced and scripted, with an input, its plain outputs, and
 (expected.py), computed in double precision from the out-of-place twin. manifest.json says what is what.
 """
 
+import functools
 import json
 import logging
 import sys
@@ -16,6 +17,7 @@ from torch import nn
 
 import expected
 import guided
+import make_several
 import odd
 import specs
 
@@ -204,7 +206,7 @@ def extra_maps(maps, spec, by_name):
 
 
 def make_odd(folder, name, build_model, shapes, layers, purpose):
-    """One odd model; scripted, since tracing refuses a dict."""
+    """One odd model."""
     torch.manual_seed(0)
     torch.jit.script(build_model().eval()).save(str(folder / f"{name}.pt"))
     inputs = [
@@ -255,6 +257,7 @@ def main():
         "networks": networks,
         "odd": [make_odd(folder, *arguments) for arguments in odd.ODD],
         "guided": list(all_guided(folder, networks)),
+        "several": make_several.make(folder, functools.partial(save, folder)),
     }
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 

@@ -1,7 +1,5 @@
 """Models and inputs that a user may bring and for which there is no map, or none worth having."""
 
-from typing import Dict, Tuple
-
 import torch
 from torch import nn
 
@@ -71,18 +69,6 @@ class NotANumber(Conv):
             self.head.weight[0, 0] = float("nan")
 
 
-class TupleOutput(Conv):
-    def forward(self, x) -> Tuple[torch.Tensor, torch.Tensor]:
-        features = self.conv(x)
-        return self.head(features.mean(dim=(2, 3))), features
-
-
-class DictOutput(Conv):
-    def forward(self, x) -> Dict[str, torch.Tensor]:
-        features = self.conv(x)
-        return {"logits": self.head(features.mean(dim=(2, 3))), "features": features}
-
-
 IMAGE = (2, 1, 11, 13)
 
 # name, class, input shapes, layers to ask for, what it is for.
@@ -104,6 +90,4 @@ ODD = (
     ),
     ("vector", Vector, ((2, 12),), ["first"], "no layer has spatial axes, and neither has the input"),
     ("nan", NotANumber, (IMAGE,), ["conv"], "the logits of class 0 and its gradients are NaN"),
-    ("tuple_output", TupleOutput, (IMAGE,), ["conv"], "forward returns a tuple"),
-    ("dict_output", DictOutput, (IMAGE,), ["conv"], "forward returns a dict"),
 )

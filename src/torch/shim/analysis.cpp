@@ -4,13 +4,12 @@
 
 #include <algorithm>
 
+#include "channels.h"
+
 namespace medcam {
 
 using namespace torch::jit;
 
-namespace {
-
-// The operator's name without its namespace and without the underscore of the in-place variant.
 std::string base_name(const Node* node) {
   if (!node->kind().is_aten()) return "";
   std::string name = node->kind().toUnqualString();
@@ -24,6 +23,8 @@ bool is_convolution(const Node* node) {
       "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"};
   return kinds.count(base_name(node)) != 0;
 }
+
+namespace {
 
 bool is_tensor(const Value* value) { return value->type()->isSubtypeOf(*TensorType::get()); }
 
@@ -98,6 +99,15 @@ void GraphAnalysis::find_ancestors() {
       open.insert(open.end(), node->outputs().begin(), node->outputs().end());
     }
   }
+  // Likewise what is put into a list or dict.
+  const auto add_writers = [&](const Value* container) {
+    for (const Use& use : container->uses()) {
+      const auto* schema = use.user->maybeSchema();
+      if (use.offset != 0 || !schema || !schema->is_mutable()) continue;
+      open.insert(open.end(), use.user->inputs().begin(), use.user->inputs().end());
+      open.insert(open.end(), use.user->outputs().begin(), use.user->outputs().end());
+    }
+  };
   while (!open.empty()) {
     const Value* value = open.back();
     open.pop_back();
@@ -108,6 +118,15 @@ void GraphAnalysis::find_ancestors() {
     }
     if (!ancestors_.insert(value).second) continue;
     const Node* node = value->node();
+    if (kind == TypeKind::ListType || kind == TypeKind::DictType) {
+      add_writers(value);
+      // One that is an attribute has a value of its own each time it is named.
+      if (node->kind() == prim::GetAttr) {
+        for (const Node* other : findAllNodes(graph_, prim::GetAttr, /*recurse=*/true)) {
+          if (other->s(attr::name) == node->s(attr::name)) add_writers(other->output());
+        }
+      }
+    }
     if (stops_gradient(node)) continue;
     if (node->kind() == prim::Param && node->owningBlock()->owningNode()) {
       node = node->owningBlock()->owningNode();
@@ -236,6 +255,7 @@ bool GraphAnalysis::cancels(const Value* value) const {
 }
 
 void GraphAnalysis::judge(std::vector<TapFacts>& taps) const {
+  ChannelAxes axes;
   for (const Node* node : findAllNodes(graph_, kTap, /*recurse=*/true)) {
     TapFacts& facts = taps.at(static_cast<size_t>(node->i(attr::idx)));
     facts.in_graph = true;
@@ -243,6 +263,9 @@ void GraphAnalysis::judge(std::vector<TapFacts>& taps) const {
     facts.follows_score = tail_.count(node->output()) != 0;
     facts.redraws_score = facts.reaches_score && redraws(node->output());
     facts.weights_cancel = facts.reaches_score && cancels(node->output());
+    const Channels channels = axes.of(node->output());
+    facts.channels_last = channels == Channels::kLast;
+    facts.is_product = channels == Channels::kNone;
   }
   // What folding and dead-code elimination took away never runs.
   taps.erase(std::remove_if(taps.begin(), taps.end(), [](const auto& tap) { return !tap.in_graph; }),

@@ -18,6 +18,10 @@ namespace medcam {
 inline const c10::Symbol kTap = c10::Symbol::fromQualString("medcam::tap");
 inline const c10::Symbol kScore = c10::Symbol::fromQualString("medcam::score");
 
+// The operator's name without its namespace and without the underscore of the in-place variant.
+std::string base_name(const torch::jit::Node* node);
+bool is_convolution(const torch::jit::Node* node);
+
 class GraphAnalysis {
  public:
   GraphAnalysis(torch::jit::Graph& graph, const torch::jit::Module& module);

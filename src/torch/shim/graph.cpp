@@ -156,7 +156,7 @@ void protect_from_writes(const std::shared_ptr<Graph>& graph) {
 
 }  // namespace
 
-TappedGraph tap_graph(const Module& module) {
+TappedGraph tap_graph(const Module& module, const OutputChoice& output) {
   GraphFunction* forward = tryToGraphFunction(module.get_method("forward").function());
   TORCH_CHECK(forward, "forward is not TorchScript code");
   TappedGraph tapped;
@@ -170,12 +170,15 @@ TappedGraph tap_graph(const Module& module) {
   fold_training(*graph);
   ConstantPropagation(graph);
   EliminateDeadCode(graph);
+  tapped.returns_choice = keep_only(graph, output);
 
   const GraphAnalysis analysis(*graph, module);
   tapped.final_activation = analysis.final_activation();
   tapped.input_channels = analysis.input_channels();
   tapped.input_rank = analysis.input_rank();
   analysis.judge(tapped.taps);
+  // What only the other outputs need is not run.
+  EliminateDeadCode(graph);
   if (!tapped.final_activation.empty()) insert_score(*graph, tape, analysis.logits());
   protect_from_writes(graph);
   graph->lint();

@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "outputs.h"
+
 namespace medcam {
 
 // One tap in the graph, and what the graph says of the layer that it follows.
@@ -19,18 +21,22 @@ struct TapFacts {
   bool follows_score = false;
   bool redraws_score = false;
   bool weights_cancel = false;
+  bool channels_last = false;
+  bool is_product = false;
 };
 
 // The forward of a module with every submodule call inlined and tapped. Its last input is the tape.
 struct TappedGraph {
   std::shared_ptr<torch::jit::Graph> graph;
   std::vector<TapFacts> taps;
+  // Whether the graph returns the chosen output alone; else all that forward returns.
+  bool returns_choice = false;
   std::string final_activation;
   int64_t input_channels = 0;
   int64_t input_rank = 0;
 };
 
 // The module must be in evaluation mode. Throws if forward is not TorchScript code.
-TappedGraph tap_graph(const torch::jit::Module& module);
+TappedGraph tap_graph(const torch::jit::Module& module, const OutputChoice& output);
 
 }  // namespace medcam

@@ -20,6 +20,7 @@ struct mc_module {
   std::vector<c10::IValue> defaults;
   std::string parameter_type;
   std::vector<std::string> names;
+  medcam::OutputChoice output;
 };
 
 namespace {
@@ -68,11 +69,12 @@ std::vector<std::string> submodule_names(const torch::jit::Module& module) {
   return names;
 }
 
-at::Tensor single_tensor(const c10::IValue& output) {
-  TORCH_CHECK(output.isTensor(), "forward returns a ", output.tagKind(),
-              ", not one tensor. Wrap the model in a module that returns the tensor to be "
-              "explained, and export that");
-  return output.toTensor();
+void tap(mc_module& module) {
+  module.tapped = medcam::tap_graph(module.module, module.output);
+  module.executor = executor_of(module.tapped.graph);
+  module.guided.clear();
+  const auto activations = medcam::count_activations(*module.tapped.graph);
+  module.activations.assign(activations.begin(), activations.end());
 }
 
 }  // namespace
@@ -95,20 +97,25 @@ bool mc_module_load(const char* path, int64_t cuda_index, mc_module** module, ch
     }
     loaded->defaults = default_inputs(loaded->module);
     loaded->names = submodule_names(loaded->module);
-    loaded->tapped = medcam::tap_graph(loaded->module);
-    loaded->executor = executor_of(loaded->tapped.graph);
-    const auto activations = medcam::count_activations(*loaded->tapped.graph);
-    loaded->activations.assign(activations.begin(), activations.end());
+    tap(*loaded);
     *module = loaded.release();
   });
 }
 
 void mc_module_free(mc_module* module) { delete module; }
 
+bool mc_module_choose_output(mc_module* module, int64_t index, const char* name, char** error) {
+  return medcam::guarded(error, [&] {
+    module->output = {index, name};
+    tap(*module);
+  });
+}
+
 bool mc_module_forward(mc_module* module, const mc_tensor* input, mc_tensor** output,
                        char** error) {
   return medcam::guarded(error, [&] {
-    *output = medcam::wrap(single_tensor(module->module.forward({medcam::unwrap(input)})));
+    *output = medcam::wrap(
+        medcam::pick(module->module.forward({medcam::unwrap(input)}), module->output));
   });
 }
 
@@ -121,7 +128,9 @@ bool mc_module_forward_tapped(mc_module* module, const mc_tensor* input, mc_tape
     stack.insert(stack.end(), module->defaults.begin(), module->defaults.end());
     stack.emplace_back(tape->tape);
     executor_for(*module, tape->tape->guidance.guide).run(stack);
-    *output = medcam::wrap(single_tensor(stack.back()));
+    *output = medcam::wrap(module->tapped.returns_choice
+                               ? stack.back().toTensor()
+                               : medcam::pick(stack.back(), module->output));
   });
 }
 
@@ -138,8 +147,8 @@ const char* mc_module_name(const mc_module* module, size_t index) {
 
 mc_tap mc_module_tap(const mc_module* module, size_t index) {
   const medcam::TapFacts& tap = module->tapped.taps[index];
-  return {tap.name.c_str(), tap.type.c_str(), tap.reaches_score, tap.follows_score,
-          tap.redraws_score, tap.weights_cancel};
+  return {tap.name.c_str(),   tap.type.c_str(),   tap.reaches_score, tap.follows_score,
+          tap.redraws_score, tap.weights_cancel, tap.channels_last, tap.is_product};
 }
 
 mc_activation mc_module_activation(const mc_module* module, size_t index) {

@@ -35,6 +35,9 @@ bool mc_keep_freed_memory(void);
 // cuda_index: -1 for the CPU.
 bool mc_module_load(const char* path, int64_t cuda_index, mc_module** module, char** error);
 void mc_module_free(mc_module* module);
+// Of a model that returns several tensors: which one is meant, by number (else -1), by name (else ""), or
+// the first. Strings of facts and taps read before are gone.
+bool mc_module_choose_output(mc_module* module, int64_t index, const char* name, char** error);
 bool mc_module_forward(mc_module* module, const mc_tensor* input, mc_tensor** output, char** error);
 // Runs the tapped copy of forward; grad mode is the caller's to set and to restore.
 bool mc_module_forward_tapped(mc_module* module, const mc_tensor* input, mc_tape* tape,
@@ -72,6 +75,10 @@ typedef struct {
   bool redraws_score;
   // Whether an instance norm behind it makes every channel's mean gradient zero.
   bool weights_cancel;
+  // Whether its channels are on the last axis, as in transformers.
+  bool channels_last;
+  // Whether it is a product of matrices, such as attention weights, and no image.
+  bool is_product;
 } mc_tap;
 mc_tap mc_module_tap(const mc_module* module, size_t index);
 

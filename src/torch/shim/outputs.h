@@ -1,0 +1,28 @@
+// Models that return several tensors: which of them is explained.
+#pragma once
+
+#include <torch/csrc/jit/ir/ir.h>
+#include <torch/script.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+namespace medcam {
+
+// One of the tensors in what forward returns: tuples, lists and dicts, nested at will, are gone through
+// depth first. By number (from 0, what is no tensor counted too), by name (the keys of dicts, the fields
+// of named tuples and the places in the rest, joined by dots), or else the first tensor.
+struct OutputChoice {
+  int64_t index = -1;
+  std::string name;
+};
+
+// The chosen tensor of what a run returned; the error lists what there is.
+at::Tensor pick(const c10::IValue& returned, const OutputChoice& choice);
+
+// Makes the chosen tensor the only output of the graph. False where the graph does not tell which value
+// it is (a list built in a loop); then it is for pick to find.
+bool keep_only(const std::shared_ptr<torch::jit::Graph>& graph, const OutputChoice& choice);
+
+}  // namespace medcam
