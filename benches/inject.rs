@@ -119,12 +119,17 @@ impl Network {
 const MODES: [&str; 3] = ["bare", "auto", "late"];
 /// Whose memory alone is measured.
 const FULL: [&str; 3] = ["full", "tape", "backward"];
+/// Freed memory goes back to the system, as it does unless a program asks for another thing: what
+/// is held then is what is needed, without the gaps of an allocator that keeps everything.
+const RETURNED: &str = "--returned";
 
 fn main() {
-    // As the program does it: both sides gain, see there.
-    medcam::keep_freed_memory();
     let arguments: Vec<String> = std::env::args().collect();
-    if let [_, flag, name, mode] = &arguments[..]
+    if !arguments.iter().any(|argument| argument == RETURNED) {
+        // As the program does it: both sides gain, see there.
+        medcam::keep_freed_memory();
+    }
+    if let [_, flag, name, mode, ..] = &arguments[..]
         && flag == "--peak"
     {
         return print_peak(name, mode);
@@ -173,7 +178,7 @@ fn print_ratios() {
             seconds.sort_by(f64::total_cmp);
             seconds[seconds.len() / 2]
         });
-        let peaks = MODES.map(|mode| peak_mib(network.name, mode));
+        let peaks = MODES.map(|mode| peak_mib(network.name, mode, &[]));
         let ratios = |of: fn(&(f64, f64)) -> f64| {
             let [bare, auto, late] = peaks.each_ref().map(of);
             format!("{bare:.0} MiB | {:.2} | {:.2}", auto / bare, late / bare)
@@ -187,27 +192,32 @@ fn print_ratios() {
             ratios(|peak| peak.0),
             ratios(|peak| peak.1),
         );
-        of_full.push((network.name, FULL.map(|mode| peak_mib(network.name, mode))));
+        of_full.push(
+            [&[RETURNED][..], &[]]
+                .map(|how| (network.name, FULL.map(|mode| peak_mib(network.name, mode, how)))),
+        );
     }
     println!(
         "\nmaps of all layers; libtorch's tape from the input on; that and backward to the input"
     );
-    println!("| network | peak: tape | backward | full | net: tape | backward | full |");
-    println!("|---|---|---|---|---|---|---|");
-    for (name, peaks) in of_full {
+    println!("| network | memory | peak: tape | backward | full | net: tape | backward | full |");
+    println!("|---|---|---|---|---|---|---|---|");
+    let hows = ["returned", "kept"].into_iter().cycle();
+    for ((name, peaks), how) in of_full.into_iter().flatten().zip(hows) {
         let ratios = |of: fn(&(f64, f64)) -> f64| {
             let [full, tape, backward] = peaks.each_ref().map(of);
             format!("{tape:.0} MiB | {:.2} | {:.2}", backward / tape, full / tape)
         };
-        println!("| {name} | {} | {} |", ratios(|peak| peak.0), ratios(|peak| peak.1));
+        println!("| {name} | {how} | {} | {} |", ratios(|peak| peak.0), ratios(|peak| peak.1));
     }
 }
 
 /// The peak memory of a process that runs one kind of forward, whole and over what it held once the
 /// model was loaded.
-fn peak_mib(name: &str, mode: &str) -> (f64, f64) {
+fn peak_mib(name: &str, mode: &str, how: &[&str]) -> (f64, f64) {
     let program = std::env::current_exe().expect("the program has a path");
-    let output = Command::new(program).args(["--peak", name, mode]).output().expect("it runs");
+    let output = Command::new(program).args(["--peak", name, mode]).args(how).output();
+    let output = output.expect("it runs");
     let text = String::from_utf8_lossy(&output.stdout);
     let numbers: Vec<f64> = text.split_whitespace().filter_map(|n| n.parse().ok()).collect();
     match numbers[..] {

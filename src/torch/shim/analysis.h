@@ -16,6 +16,7 @@
 namespace medcam {
 
 inline const c10::Symbol kTap = c10::Symbol::fromQualString("medcam::tap");
+inline const c10::Symbol kTapNorm = c10::Symbol::fromQualString("medcam::tap_norm");
 inline const c10::Symbol kScore = c10::Symbol::fromQualString("medcam::score");
 
 // The operator's name without its namespace and without the underscore of the in-place variant.

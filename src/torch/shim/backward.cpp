@@ -18,13 +18,17 @@ class Hooks {
       : tape_(tape), keep_(keep), gradient_(gradient), context_(context) {
     for (size_t index = 0; index < tape.wishes.size(); ++index) {
       handles_.push_back(is_first(index) ? std::make_optional(add(index)) : std::nullopt);
+      Wish& wish = tape.wishes[index];
+      if (!wish.again) continue;
+      wish.receiver->take = [this, index](const at::Tensor& gradient) { again(index, gradient); };
     }
   }
 
   ~Hooks() {
     for (size_t index = 0; index < handles_.size(); ++index) {
-      const at::Tensor& activation = tape_.wishes[index].activation;
-      if (handles_[index] && activation.defined()) activation.remove_hook(*handles_[index]);
+      const Wish& wish = tape_.wishes[index];
+      if (wish.receiver) wish.receiver->take = nullptr;
+      if (handles_[index] && wish.activation.defined()) wish.activation.remove_hook(*handles_[index]);
     }
   }
 
@@ -55,6 +59,17 @@ class Hooks {
     });
   }
 
+  void again(size_t index, const at::Tensor& gradient) {
+    Wish& wish = tape_.wishes[index];
+    if (!gradient.defined()) return;
+    {
+      const at::Tensor activation = wish.again();
+      gradient_(context_, index, reinterpret_cast<const mc_tensor*>(&activation),
+                reinterpret_cast<const mc_tensor*>(&gradient));
+    }
+    if (!keep_) wish.again = nullptr;
+  }
+
   Tape& tape_;
   bool keep_;
   mc_gradient gradient_;
@@ -65,6 +80,7 @@ class Hooks {
 // Where backward ends. Only what is named here is kept until the end.
 std::vector<at::Tensor> ends(const Tape& tape, const mc_tensor* start) {
   std::vector<at::Tensor> found;
+  bool several = false;
   const auto add = [&](const at::Tensor& tensor) {
     for (const at::Tensor& other : found) {
       if (other.is_same(tensor)) return;
@@ -74,10 +90,11 @@ std::vector<at::Tensor> ends(const Tape& tape, const mc_tensor* start) {
   for (const Wish& wish : tape.wishes) {
     // The tape starts at the leaves: every other activation lies on the way there.
     if (wish.activation.defined() && (start || wish.activation.is_leaf())) add(wish.activation);
+    several = several || wish.again;
   }
   // From one layer there is no need to go on to the input. Of several, which lies deepest is not
   // known, and to name them all would keep all their gradients.
-  if (start && found.size() > 1) found = {unwrap(start)};
+  if (start && (several || found.size() > 1)) found = {unwrap(start)};
   return found;
 }
 

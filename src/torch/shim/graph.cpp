@@ -133,6 +133,26 @@ void collect_writers(Block* block, std::vector<Node*>& writers) {
   }
 }
 
+// What a norm gave is computed once more when it is needed, from its input, which autograd keeps anyway:
+// replaces the tap of a norm whose output is written over, where nothing writes to its input.
+bool tap_norm(Graph& graph, const AliasDb& aliases, Node* tap) {
+  const Node* norm = tap->input(0)->node();
+  const bool by_instance = norm->kind() == aten::instance_norm;
+  if ((!by_instance && norm->kind() != aten::batch_norm) || aliases.hasWriters(norm->input(0)) ||
+      toIValue(norm->input(5)) != c10::IValue(by_instance)) {
+    return false;
+  }
+  std::vector<Value*> inputs = {tap->input(0), tap->input(1), tap->input(2)};
+  for (size_t i = 0; i < 5; ++i) inputs.push_back(norm->input(i));
+  inputs.push_back(graph.insertConstant(by_instance));
+  inputs.push_back(norm->input(7));
+  Node* other = graph.insertNode(graph.create(kTapNorm, inputs, /*outputs=*/1));
+  other->output()->setType(TensorType::get());
+  tap->output()->replaceAllUsesWith(other->output());
+  tap->destroy();
+  return true;
+}
+
 // A record must not change after it was taken: where something writes to what a tap returned, the
 // tap returns a copy.
 void protect_from_writes(const std::shared_ptr<Graph>& graph) {
@@ -149,6 +169,7 @@ void protect_from_writes(const std::shared_ptr<Graph>& graph) {
           });
       if (!written) continue;
       WithInsertPoint here(node);
+      if (kind == kTap && !is_in_loop(node) && tap_norm(*graph, aliases, node)) continue;
       node->replaceInput(node->inputs().size() - 1, graph->insertConstant(true));
     }
   }

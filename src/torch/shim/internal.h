@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 #include <torch/custom_class.h>
 
+#include <functional>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -19,11 +20,21 @@ struct Seen {
   std::vector<int64_t> sizes;
 };
 
+// Takes the gradient of an activation, while a backward is interested in it.
+struct Receiver : torch::CustomClassHolder {
+  std::function<void(const at::Tensor&)> take;
+};
+
 // A wish for the activation of one run of a layer, and the activation once it happened.
 struct Wish {
   std::string name;
   int64_t run;
   at::Tensor activation;
+  // In its place, where it is written over: how to compute it once more, and who gets its gradient.
+  std::function<at::Tensor()> again;
+  c10::intrusive_ptr<Receiver> receiver;
+
+  bool recorded() const { return activation.defined() || again; }
 };
 
 // What one run of a model records. Travels through the graph as an input of its own, so that
@@ -31,7 +42,9 @@ struct Wish {
 struct Tape : torch::CustomClassHolder {
   // Passes the output of a layer through; the first wish that comes true starts autograd.
   // copy: what is returned will be written to in place, so the record must not share its memory.
-  at::Tensor tap(const at::Tensor& x, const std::string& name, bool copy);
+  // again: computes x once more, from what autograd keeps anyway, so that no copy is needed.
+  at::Tensor tap(const at::Tensor& x, const std::string& name, bool copy,
+                 const std::function<at::Tensor()>& again = nullptr);
   at::Tensor note_score(const at::Tensor& x, bool copy);
 
   std::unordered_map<std::string, int64_t> runs;
