@@ -335,7 +335,8 @@ fn redraws(layers: Option<&Layers>, layer: &Selected) -> Option<Warning> {
             "REDRAWS_OUTPUT",
             &layer.label,
             "only pointwise steps come between it and the score, so the gradient is the same at \
-             every voxel and the map only redraws the output. Layer auto avoids such layers",
+             every voxel and the map only redraws the output. Take a layer further from it, as auto \
+             does (but not that of compat m3dcam)",
         )
     })
 }
