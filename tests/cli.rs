@@ -6,6 +6,7 @@ mod common;
 mod cli {
     pub mod bad_inputs;
     pub mod bad_models;
+    pub mod evaluate;
     pub mod gallery;
     pub mod hostile;
     pub mod images;

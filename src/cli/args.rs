@@ -89,6 +89,7 @@ Examples:
   medcam map model.pt scan.nii.gz -o maps --label 1,2,5          three classes from one forward
   medcam map model.pt scan.nii.gz -o maps --label components:1   a map of each lesion
   medcam map model.pt scan.nii.gz -o maps --backend ggcam        Guided Grad-CAM
+  medcam map model.pt scans/*.nii.gz -o maps --mask lesions      scored against lesions/STEM.*
   medcam map model.pt photo.png -o maps --dtype u8
   medcam map model.pt batch.npy -o maps --json
 
@@ -130,6 +131,22 @@ pub struct MapArguments {
     /// Explain only this region (0/1, on the image's grid) of class --label, in segmentation.
     #[arg(long, value_name = "FILE")]
     pub target_mask: Option<PathBuf>,
+    /// Evaluate the maps: the mask of the one input, or a folder with a mask of each input's name;
+    /// 0/1, or a label at each voxel. Writes DIR/scores.xlsx, scores.csv and mean_scores.png.
+    #[arg(long, value_name = "FILE|DIR")]
+    pub mask: Option<PathBuf>,
+    /// What the values of --mask are: 0/1 (binary), or the class of each voxel (labels).
+    #[arg(long, default_value = "detect", value_name = "detect|binary|labels", requires = "mask")]
+    pub mask_values: String,
+    /// What to measure with --mask: ioa, wioa, iou, wiou, pointing_game, relevance_mass,
+    /// relevance_rank.
+    #[arg(long, default_value = "wioa", value_delimiter = ',', value_name = "NAME[,NAME...]")]
+    #[arg(requires = "mask")]
+    pub metric: Vec<String>,
+    /// From where on a voxel counts as attention: Otsu's threshold, or a number from 0 to 1.
+    #[arg(long, default_value = "otsu", value_name = "otsu|X", allow_hyphen_values = true)]
+    #[arg(requires = "mask")]
+    pub threshold: String,
     /// Take the score before a final softmax or sigmoid, or after it.
     #[arg(long, default_value = "logits", value_name = "logits|output")]
     pub score: String,

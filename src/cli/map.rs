@@ -11,6 +11,7 @@ use ndarray::Axis;
 use tch::Tensor;
 
 use super::args::MapArguments;
+use super::evaluate::{Evaluation, Scored};
 use super::model::Loaded;
 use super::report::{
     Class, Done, Explained, InputReport, Outcome, Report, Seconds, peak_memory_bytes, print_json,
@@ -18,7 +19,7 @@ use super::report::{
 };
 use super::terminal::{complain, print};
 use crate::error::{Error, Result};
-use crate::inject::{AttentionMap, Injected, MapSize, Options, inject};
+use crate::inject::{AttentionMap, Injected, MapSize, Options, Warning, inject};
 use crate::methods::{Backend, Target};
 use crate::torch::{Model, Network, to_array};
 use crate::volumes::{self, Caption, Input, MapType, Prepared, Style};
@@ -26,6 +27,7 @@ use crate::volumes::{self, Caption, Input, MapType, Prepared, Style};
 pub fn run(arguments: &MapArguments) -> Result<ExitCode> {
     let start = Instant::now();
     let job = Job::new(arguments)?;
+    let mut evaluation = Evaluation::new(arguments)?;
     volumes::make_folder(&arguments.output)?;
     let (loaded, model) = Loaded::new(&arguments.model)?;
     let final_activation = model.facts().final_activation;
@@ -36,10 +38,14 @@ pub fn run(arguments: &MapArguments) -> Result<ExitCode> {
     let mut task = None;
     let mut layers: Vec<String> = Vec::new();
     let mut inputs = Vec::new();
-    for path in &arguments.inputs {
+    for (index, path) in arguments.inputs.iter().enumerate() {
         progress.set_message(volumes::stem_of(path));
         let mut outputs = Vec::new();
-        let outcome = match job.one(&loaded, &mut injected, path, &mut outputs) {
+        let mut evaluate = |map: &AttentionMap, file: &Path, warnings: &mut Vec<_>| {
+            let evaluation = evaluation.as_mut();
+            evaluation.map_or(Ok(Vec::new()), |e| e.add(index, map, file, warnings))
+        };
+        let outcome = match job.one(&loaded, &mut injected, path, &mut evaluate, &mut outputs) {
             Ok(done) => {
                 for warning in &done.warnings {
                     progress.suspend(|| {
@@ -64,6 +70,8 @@ pub fn run(arguments: &MapArguments) -> Result<ExitCode> {
     progress.finish_and_clear();
 
     injected.dump()?;
+    let layer_order = injected.layer_names(false);
+    let scores = evaluation.map_or(Ok(Vec::new()), |e| e.dump(layer_order, &arguments.output))?;
     let failed = inputs.iter().filter(|i| matches!(i.outcome, Outcome::Failed { .. })).count();
     let report = Report {
         medcam: env!("CARGO_PKG_VERSION"),
@@ -77,6 +85,7 @@ pub fn run(arguments: &MapArguments) -> Result<ExitCode> {
         final_activation,
         layers,
         inputs,
+        scores,
         failed,
         seconds: start.elapsed().as_secs_f64(),
         peak_memory_bytes: peak_memory_bytes(),
@@ -113,6 +122,9 @@ fn progress_bar(inputs: usize) -> ProgressBar {
     }
     bar
 }
+
+/// Scores a map that was written to a file.
+type Evaluate<'a> = dyn FnMut(&AttentionMap, &Path, &mut Vec<Warning>) -> Result<Vec<Scored>> + 'a;
 
 /// One run's settings, checked before anything is loaded.
 struct Job<'a> {
@@ -172,6 +184,7 @@ impl<'a> Job<'a> {
         loaded: &Loaded,
         injected: &mut Injected<Model>,
         path: &Path,
+        evaluate: &mut Evaluate<'_>,
         outputs: &mut Vec<PathBuf>,
     ) -> Result<Done> {
         let start = Instant::now();
@@ -195,16 +208,24 @@ impl<'a> Job<'a> {
                 format!("{stem}_{}", map.target())
             }
         };
+        let mut written = Vec::new();
         for map in injected.attention_maps() {
             let folder = self.arguments.output.join(map.layer());
             volumes::make_folder(&folder)?;
             let (name, values) = (file_of(map), map.values());
-            outputs.extend(prepared.grid.save_map(&folder, &name, values, self.dtype)?);
+            let files = prepared.grid.save_map(&folder, &name, values, self.dtype)?;
+            written.extend(files.last().map(|file| (map, file.clone())));
+            outputs.extend(files);
         }
         if self.arguments.save_output {
             let file = self.arguments.output.join(format!("{stem}_output.npy"));
             volumes::write_npy(&file, &to_array(&output)?, MapType::F32)?;
             outputs.push(file);
+        }
+        let mut warnings = injected.warnings().to_vec();
+        let mut scores = Vec::new();
+        for (map, file) in written {
+            scores.extend(evaluate(map, &file, &mut warnings)?);
         }
         let style = if self.backend.needs().guided { Style::Gray } else { Style::Heat };
         // Last: not every input has a picture, and a batch that has none keeps its maps.
@@ -232,7 +253,8 @@ impl<'a> Job<'a> {
         }
         Ok(Done {
             explained,
-            warnings: injected.warnings().to_vec(),
+            scores,
+            warnings,
             seconds: Seconds::new(read, injected.timings(), start.elapsed().as_secs_f64()),
         })
     }
@@ -283,8 +305,9 @@ impl<'a> Job<'a> {
 
 /// Refuses names that `run.json` cannot hold, and inputs that would write the same files.
 fn check_names(arguments: &MapArguments) -> Result<()> {
-    let MapArguments { inputs, output, target_mask, .. } = arguments;
-    let others = [Some(output), target_mask.as_ref(), arguments.model.card.as_ref()];
+    let MapArguments { inputs, output, target_mask, mask, .. } = arguments;
+    let card = arguments.model.card.as_ref();
+    let others = [Some(output), target_mask.as_ref(), mask.as_ref(), card];
     for path in inputs.iter().chain(others.into_iter().flatten()) {
         if path.to_str().is_none() {
             let path = path.display();

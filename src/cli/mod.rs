@@ -3,6 +3,7 @@
 //! Exit codes: 0, 1 (a run failed), 2 (usage).
 
 mod args;
+mod evaluate;
 mod layers;
 mod map;
 mod model;

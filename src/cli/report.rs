@@ -8,6 +8,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::args::MapArguments;
+use super::evaluate::Scored;
 use super::terminal::print;
 use crate::error::{Error, Result};
 use crate::inject::{Timings, Warning};
@@ -29,6 +30,8 @@ pub struct Report<'a> {
     /// The layers chosen.
     pub layers: Vec<String>,
     pub inputs: Vec<InputReport>,
+    /// The files of `--mask`.
+    pub scores: Vec<PathBuf>,
     /// Inputs that failed.
     pub failed: usize,
     pub seconds: f64,
@@ -54,6 +57,9 @@ pub enum Outcome {
 #[derive(Serialize)]
 pub struct Done {
     pub explained: Vec<Explained>,
+    /// With `--mask`, of each map.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub scores: Vec<Scored>,
     pub warnings: Vec<Warning>,
     pub seconds: Seconds,
 }
@@ -97,7 +103,8 @@ impl Seconds {
 impl Report<'_> {
     /// The files that were written.
     pub fn outputs(&self) -> impl Iterator<Item = &Path> {
-        self.inputs.iter().flat_map(|input| input.outputs.iter().map(PathBuf::as_path))
+        let of_inputs = self.inputs.iter().flat_map(|input| &input.outputs);
+        of_inputs.chain(&self.scores).map(PathBuf::as_path)
     }
 
     pub fn write(&self, folder: &Path) -> Result<()> {

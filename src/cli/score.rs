@@ -62,7 +62,8 @@ pub fn run(arguments: &ScoreArguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn metrics(names: &[String]) -> Result<Vec<Metric>> {
+/// The metrics of `--metric`.
+pub fn metrics(names: &[String]) -> Result<Vec<Metric>> {
     for (i, name) in names.iter().enumerate() {
         if names[..i].contains(name) {
             return Err(Error::usage(format!("--metric: {name} is there twice")));

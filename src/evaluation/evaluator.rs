@@ -145,6 +145,11 @@ impl Evaluator {
         self.metrics.iter().map(|metric| prepared.score(metric)).collect()
     }
 
+    /// The metrics.
+    pub fn metrics(&self) -> &[Metric] {
+        &self.metrics
+    }
+
     /// All scores, in the order in which they were added.
     pub fn scores(&self) -> &[Score] {
         &self.scores

@@ -1,5 +1,7 @@
 //! Masks as they come, 0/1 or one label per class, made 0/1.
 
+use std::str::FromStr;
+
 use ndarray::ArrayView3;
 
 use crate::error::{Error, Result};
@@ -20,6 +22,22 @@ pub enum Masks {
     Binary,
     /// The label of a class at each voxel: whole numbers from 0 on.
     Labels,
+}
+
+/// `detect`, `binary` or `labels`.
+impl FromStr for Masks {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "detect" => Ok(Self::Detect),
+            "binary" => Ok(Self::Binary),
+            "labels" => Ok(Self::Labels),
+            _ => Err(Error::usage(format!(
+                "mask values '{text}': expected detect, binary or labels"
+            ))),
+        }
+    }
 }
 
 /// Above it, f32 does not hold every whole number.
@@ -63,7 +81,8 @@ impl Masks {
         if open && mask.iter().any(|&value| value == 1.0) {
             return refuse(format!(
                 "it has only 0 and 1, and class {class} is evaluated: is this the mask of that \
-                 class (Masks::Binary), or are its voxels those of class 1 (Masks::Labels)?"
+                 class (binary: Masks::Binary), or are its voxels those of class 1 (labels: \
+                 Masks::Labels)? Say which"
             ));
         }
         Ok(mask.iter().map(|&value| u8::from(f64::from(value) == class as f64)).collect())
