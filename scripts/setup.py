@@ -1,14 +1,17 @@
 #!/usr/bin/env python3
-"""Prepare this machine: `scripts/setup.py demo|test|bench|gallery`.
+"""Prepare this machine: `scripts/setup.py demo|test|bench|gallery`; `env` prints what it found.
 
 Everything goes into `${XDG_CACHE_HOME:-$HOME/.cache}/medcam`, where other checkouts find it again;
 the checkout itself gets `.cargo/config.toml`, so that plain cargo commands find it too. Nothing
 that is there and sound is done again, and what an interrupted run left half done is repaired.
 Your own LIBTORCH and LIBCLANG_PATH are used where they are set.
+
+`eval "$(scripts/setup.py env)"` tells a shell what a crate that depends on medcam needs to build and run.
 """
 
 import argparse
 import os
+import shlex
 import sys
 
 from setup_parts import cargo_config, data, gallery, m3dcam, networks, preflight
@@ -69,13 +72,31 @@ def prepare(job):
         cargo_config.write(entries)
 
 
+def exports():
+    """The shell's lines for crates elsewhere: what cargo finds in this checkout, and, as programs of
+    theirs are not linked with its path, where libtorch's libraries are."""
+    entries = cargo_config.read()
+    if "LIBTORCH" not in entries:
+        raise SetupError("nothing is set up in this checkout: first run scripts/setup.py demo")
+    lines = [
+        f"export {name}={shlex.quote(entries[name])}"
+        for name in ("LIBTORCH", "LIBCLANG_PATH")
+        if name in entries
+    ]
+    lines.append('export LD_LIBRARY_PATH="$LIBTORCH/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"')
+    return "\n".join(lines)
+
+
 def main():
     """Returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("job", choices=("demo", "test", "bench", "gallery"), help="what to prepare for")
+    parser.add_argument("job", choices=("demo", "test", "bench", "gallery", "env"), help="what to prepare for")
     job = parser.parse_args().job
     try:
-        prepare(job)
+        if job == "env":
+            print(exports())
+        else:
+            prepare(job)
     except SetupError as error:
         print(f"set-up: {error}", file=sys.stderr)
         return 1

@@ -7,6 +7,7 @@ mod common;
 mod backends {
     mod calls;
     mod several;
+    mod told;
 }
 
 use common::{Manifest, difference, model, tensor};

@@ -8,8 +8,12 @@ mod common;
 use std::collections::BTreeSet;
 
 use common::{Case, Manifest, array, difference, model, tensor};
+use medcam::ops::{Maps, View, channel_weights};
 use medcam::tch::Kind;
-use medcam::{Device, Injected, LayerChoice, Model, Options, ScoreAt, Target, inject, to_array};
+use medcam::{
+    Attention, Backend, Device, Evidence, Injected, LayerChoice, Layout, Model, Needs, Options,
+    Result, ScoreAt, Shape, Target, inject, to_array,
+};
 
 /// Maps are in [0, 1], so this is of their range. We compute in single precision, the expected maps
 /// are in double.
@@ -209,12 +213,41 @@ fn in_place_and_out_of_place_twins_agree() {
     assert!(twins >= 8, "{twins}");
 }
 
+/// Says of Grad-CAM's weights what their numbers say, whatever the graph says.
+#[derive(Debug)]
+struct Numbers;
+
+impl Attention for Numbers {
+    fn name(&self) -> &'static str {
+        "numbers"
+    }
+    fn title(&self) -> &'static str {
+        "Numbers"
+    }
+    fn needs(&self) -> Needs {
+        Needs { layer: true, guided: false }
+    }
+    fn maps(&self, evidence: &mut Evidence) -> Result<Maps> {
+        let gradient = to_array(evidence.gradient()?)?;
+        let (shape, voxels) = (gradient.shape(), gradient.shape()[2..].iter().product());
+        let shape = Shape::new(shape[0], shape[1], [1, 1, voxels])?;
+        let view = View::new(gradient.as_slice().unwrap(), shape, Layout::Contiguous)?;
+        let cancel = channel_weights::cancel(&view, &channel_weights(&view)?)?;
+        let channels: &[i64] = &[1];
+        let maps = evidence.finish(&evidence.activation()?.mean_dim(channels, true, None))?;
+        Ok(Maps { weights_cancel: cancel, ..maps })
+    }
+}
+
 #[test]
 fn where_the_graph_says_that_weights_cancel_they_do() {
+    static NUMBERS: Numbers = Numbers;
     let mut told = 0;
     for case in Manifest::read().cases() {
         let input = tensor(&case.network.input);
-        let mut injected = injected(&case, case.file, LayerChoice::Full);
+        let options = Options::default().target(target(&case)).layers(LayerChoice::Full);
+        let options = options.backend(Backend::new(&NUMBERS));
+        let mut injected = inject(model(case.file), options).unwrap();
         let _output = injected.forward(&input).unwrap();
         let noisy: BTreeSet<String> = injected
             .warnings()

@@ -116,7 +116,8 @@ pub struct MapArguments {
     #[arg(long, default_value = "auto", value_name = "auto|full|NAME[,NAME...]")]
     pub layer: String,
     /// Make one map, of layer `fused`, of those of all layers: their mean, or the greatest at each
-    /// voxel.
+    /// voxel, brought to [0, 1] again. Maps that are noise (WEIGHTS_CANCEL) are left out, as long as
+    /// there is another.
     #[arg(long, value_name = "mean|max")]
     pub fuse: Option<String>,
     /// What to explain: the best class, all outputs together, class N, each class, the voxels

@@ -78,6 +78,28 @@ fn spatial(input: &Tensor) -> [usize; 3] {
     extents
 }
 
+/// Refuses a score that has no gradient.
+pub(super) fn differentiable(scored: &Tensor) -> Result<()> {
+    let kind = scored.kind();
+    if matches!(kind, Kind::Float | Kind::Double | Kind::Half | Kind::BFloat16) {
+        return Ok(());
+    }
+    let what = match kind {
+        Kind::ComplexHalf | Kind::ComplexFloat | Kind::ComplexDouble => {
+            "complex numbers have no greatest, so none is a score. Export the model with a real \
+             output, such as their magnitude"
+        }
+        _ => {
+            "what is not floating point, as behind an argmax or a threshold, has no gradient. Export \
+             the model so that it returns its scores"
+        }
+    };
+    Err(Error::model(format!(
+        "the model's output is of type {kind:?}: {what}; or, if it returns several tensors, have \
+         another explained (--explain-output, Model::with_output)"
+    )))
+}
+
 /// Refuses NaN and infinity.
 pub(super) fn finite(what: &str, tensor: &Tensor) -> Result<()> {
     let bad = torch(what, || {

@@ -4,17 +4,21 @@ use std::time::Instant;
 
 use tch::Tensor;
 
-use super::checks::finite;
+use super::checks::{differentiable, finite};
 use super::map::AttentionMap;
 use super::options::Call;
-use super::warning::{Warning, judge};
+use super::warning::{Warning, judge, judge_fused};
 use super::{Injected, Timings, find_layers};
 use crate::error::{Error, Result};
 use crate::methods::{
     Compat, Evidence, Explained, Finish, Guided, Score, ScoreAt, Target, compat, explained,
 };
 use crate::ops::{Maps, Range};
-use crate::torch::{Guide, LayerChoice, Layers, Network, Selected, Tape, Task, torch};
+use crate::torch::{
+    Guide, LayerChoice, Layers, Network, Selected, Tape, Task, backward_error, torch,
+};
+
+const GUIDE_ALL: &str = "Guide all kinds of activations (--guide all, Guide::All)";
 
 /// What a forward left for the maps.
 struct Ran {
@@ -137,12 +141,13 @@ impl<N: Network> Injected<N> {
                 )));
             }
         }
-        finite("the model's output", &output)?;
         let logits = tape.noted_logits().unwrap_or_else(|| output.shallow_clone());
         let scored = match self.options.score {
             ScoreAt::Logits => &logits,
             ScoreAt::Output => &output,
         };
+        differentiable(scored)?;
+        finite("the model's output", &output)?;
         let task = Task::of(&input.size(), &output.size())?;
         let (scored, spatial_rank) = (scored.shallow_clone(), input.dim() - 2);
         Ok(Ran { tape, output, scored, logits, task, start, size, spatial_rank })
@@ -153,7 +158,7 @@ impl<N: Network> Injected<N> {
             self.facts.activations.iter().map(|(name, n)| format!("{n} {name}")).collect();
         let what = match (self.options.guide, others.is_empty()) {
             (Guide::Relu, false) => {
-                format!("it has no ReLU, but {}. Guide all kinds of activations", others.join(", "))
+                format!("it has no ReLU, but {}. {GUIDE_ALL}", others.join(", "))
             }
             _ => "it has no activation that can be guided. Take another backend".to_owned(),
         };
@@ -180,7 +185,7 @@ impl<N: Network> Injected<N> {
                 "PARTLY_GUIDED",
                 format!(
                     "ReLU is guided, {} are not, so the map is between guided backpropagation and \
-                     the plain gradient. Guide all kinds of activations",
+                     the plain gradient. {GUIDE_ALL}",
                     others.join(", ")
                 ),
             ));
@@ -203,10 +208,9 @@ impl<N: Network> Injected<N> {
             Some(start) => {
                 ran.tape.set_guided(true);
                 let keep = keep || !self.selected.is_empty();
-                let gradient = torch("backward", || {
-                    Tensor::f_run_backward(&[&score.sum], &[start], keep, false)
-                })?
-                .remove(0);
+                let gradient = Tensor::f_run_backward(&[&score.sum], &[start], keep, false)
+                    .map_err(|error| backward_error(&error.to_string()).because(error))?
+                    .remove(0);
                 ran.tape.set_guided(false);
                 if !gradient.defined() {
                     return Err(Error::model("no gradient of the score reaches the input"));
@@ -231,7 +235,11 @@ impl<N: Network> Injected<N> {
             vec![AttentionMap::new("input", name, maps, &score.classes, rank)?]
         };
         let explained = match self.options.fuse {
-            Some(fuse) => vec![AttentionMap::fused(&explained, fuse)?],
+            Some(fuse) => {
+                let fused = AttentionMap::fused(&explained, fuse)?;
+                self.warnings.extend(explained.iter().flat_map(|map| judge_fused(map, &fused)));
+                vec![fused]
+            }
             None => explained,
         };
         self.warnings.extend(explained.iter().flat_map(judge));
@@ -258,8 +266,9 @@ impl<N: Network> Injected<N> {
             let layer = &wanted[wish];
             slots[wish] = Some(layer.channels_first(activation).and_then(|activation| {
                 let gradient = layer.channels_first(gradient)?;
-                let layer = Some((&activation, &gradient));
-                let maps = backend.maps(&mut Evidence::new(maker, layer, guided, &finish))?;
+                let tensors = Some((&activation, &gradient));
+                let evidence = Evidence::new(maker, tensors, guided, &finish);
+                let maps = backend.maps(&mut evidence.weights_cancel(layer.weights_cancel))?;
                 Made::new(maps, &gradient)
             }));
         };
@@ -286,8 +295,9 @@ impl<N: Network> Injected<N> {
             match &map {
                 Some(_) => {
                     let axes = layer.channels_last.then(|| {
-                        let message =
-                            "its output was read as (B, [D,] H, W, C), as transformers have it";
+                        let message = "its output was read as (B, [D,] H, W, C), as transformers have \
+                                       it. Check in its shape (medcam layers) that the last axis is the \
+                                       channels";
                         Warning::of_layer("CHANNELS_LAST", &layer.label, message)
                     });
                     warnings.extend(axes.filter(|warning| !warnings.contains(warning)));
@@ -296,7 +306,7 @@ impl<N: Network> Injected<N> {
                     warnings.extend(warning.filter(|warning| !warnings.contains(warning)));
                 }
                 None if options.layers == LayerChoice::Full => {
-                    let message = format!("{}. It has no map", no_gradient(layer));
+                    let message = format!("{}. It has no map; leave it out", no_gradient(layer));
                     let layer = layer.label.clone();
                     warnings.push(Warning { code: "NO_GRADIENT", layer, sample: None, message });
                 }
@@ -321,7 +331,9 @@ impl<N: Network> Injected<N> {
                 sample: Some(sample),
                 ..Warning::of_run(
                     "EMPTY_TARGET",
-                    format!("sample {sample}: {what}, so the map is zero"),
+                    format!(
+                        "sample {sample}: {what}, so the map is zero. Take another class or region"
+                    ),
                 )
             });
         }

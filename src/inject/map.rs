@@ -82,35 +82,49 @@ impl AttentionMap {
         &self.classes
     }
 
-    /// The map of several layers, all of one target and one size.
+    /// The map of several layers, all of one target and one size. In each sample the layers whose
+    /// weights cancel are left out, as long as there is another.
     pub(super) fn fused(maps: &[Self], fuse: Fuse) -> Result<Self> {
         let Some((first, rest)) = maps.split_first() else {
             return Err(Error::layer("fuse: no layer has a map"));
         };
-        let mut sum = (*first.values).clone();
         for map in rest {
-            if map.values.dim() != sum.dim() {
+            if map.values.dim() != first.values.dim() {
                 return Err(Error::usage(format!(
                     "fuse: the maps of '{}' and '{}' have different sizes; ask for one size",
                     first.layer, map.layer
                 )));
             }
-            Zip::from(&mut sum).and(&*map.values).par_for_each(|sum, &value| match fuse {
-                Fuse::Mean => *sum += value,
-                Fuse::Max => *sum = sum.max(value),
-            });
         }
-        if fuse == Fuse::Mean {
-            let count = maps.len() as f32;
-            sum.par_mapv_inplace(|value| value / count);
+        let mut values = (*first.values).clone();
+        let (batch, ..) = values.dim();
+        let weights_cancel: Vec<bool> =
+            (0..batch).map(|b| maps.iter().all(|map| map.weights_cancel[b])).collect();
+        for (b, mut fused) in values.outer_iter_mut().enumerate() {
+            let kept = maps.iter().filter(|map| weights_cancel[b] || !map.weights_cancel[b]);
+            let mut count = 0.0;
+            for map in kept {
+                count += 1.0;
+                let of_layer = map.values.index_axis(Axis(0), b);
+                if count == 1.0 {
+                    fused.assign(&of_layer);
+                    continue;
+                }
+                Zip::from(&mut fused).and(&of_layer).par_for_each(|fused, &value| match fuse {
+                    Fuse::Mean => *fused += value,
+                    Fuse::Max => *fused = fused.max(value),
+                });
+            }
+            if fuse == Fuse::Mean {
+                fused.par_mapv_inplace(|value| value / count);
+            }
         }
-        let (batch, ..) = sum.dim();
-        let ranges = normalize(sum.as_slice_mut().unwrap_or(&mut []), batch)?;
+        let ranges = normalize(values.as_slice_mut().unwrap_or(&mut []), batch)?;
         Ok(Self {
             layer: "fused".to_owned(),
-            values: Arc::new(sum),
+            values: Arc::new(values),
             ranges,
-            weights_cancel: vec![false; batch],
+            weights_cancel,
             zero_gradient: Vec::new(),
             ..first.clone()
         })

@@ -280,5 +280,6 @@ fn find_layers(network: &impl Network, facts: &Facts, input: &Tensor) -> Result<
         let _no_grad = tch::no_grad_guard();
         network.forward_tapped(&sample, &mut tape)?
     };
+    checks::differentiable(tape.noted_logits().as_ref().unwrap_or(&output))?;
     Layers::new(&sample.size(), &output.size(), &tape.seen(), facts)
 }

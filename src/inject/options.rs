@@ -23,7 +23,9 @@ pub enum MapSize {
 
 /// How the maps of several layers become one.
 ///
-/// Each layer's map is normalised first, so that all count alike, and the result again.
+/// Each layer's map is normalised first, so that all count alike, and the result again. In each
+/// sample the maps that are rounding noise (warning `WEIGHTS_CANCEL`) are left out, as long as there is
+/// another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fuse {
     /// The mean at each voxel.

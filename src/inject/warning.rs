@@ -5,6 +5,8 @@ use serde::Serialize;
 use super::AttentionMap;
 use crate::ops::Range;
 
+const WEIGHTS_CANCEL: &str = "WEIGHTS_CANCEL";
+
 /// Something that a reader of a map should know; each code is explained in `docs/diagnostics.md`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
@@ -40,19 +42,19 @@ pub(super) fn judge(map: &AttentionMap) -> Vec<Warning> {
         message: format!("layer '{}', {}, sample {sample}: {message}", map.layer, map.target),
     };
     let of_sample = |(sample, (range, cancel)): (usize, (&Range, &bool))| {
-        if *cancel {
-            Some(warning(
-                "WEIGHTS_CANCEL",
-                sample,
-                "the map is rounding noise: the gradient averages to zero in every channel, as it \
-                 does in front of an instance normalisation. Take a layer behind one",
-            ))
-        } else if map.zero_gradient.get(sample) == Some(&true) {
+        if map.zero_gradient.get(sample) == Some(&true) {
             Some(warning(
                 "ZERO_GRADIENT",
                 sample,
                 "the gradient of the score is zero everywhere in this layer, and so is the map. Take \
                  the score before a softmax, or another class or layer",
+            ))
+        } else if *cancel {
+            Some(warning(
+                WEIGHTS_CANCEL,
+                sample,
+                "the map is rounding noise: the gradient averages to zero in every channel, as it \
+                 does in front of an instance normalisation. Take a layer behind one",
             ))
         } else if (range.minimum, range.maximum) == (0.0, 0.0) {
             Some(warning(
@@ -72,4 +74,16 @@ pub(super) fn judge(map: &AttentionMap) -> Vec<Warning> {
         }
     };
     map.ranges.iter().zip(&map.weights_cancel).enumerate().filter_map(of_sample).collect()
+}
+
+/// Warnings about the values of one of the maps that `fused` was made of.
+pub(super) fn judge_fused(map: &AttentionMap, fused: &AttentionMap) -> Vec<Warning> {
+    let mut warnings = judge(map);
+    for Warning { code, sample, message, .. } in &mut warnings {
+        let all_cancel = sample.is_some_and(|sample| fused.weights_cancel[sample]);
+        if *code == WEIGHTS_CANCEL && !all_cancel {
+            message.push_str(". The fused map leaves this one out");
+        }
+    }
+    warnings
 }

@@ -15,6 +15,7 @@ pub struct Evidence<'a> {
     layer: Option<(&'a Tensor, &'a Tensor)>,
     guided: Option<&'a Guided>,
     finish: &'a Finish,
+    weights_cancel: bool,
 }
 
 /// How a map is finished.
@@ -50,7 +51,12 @@ impl<'a> Evidence<'a> {
         guided: Option<&'a Guided>,
         finish: &'a Finish,
     ) -> Self {
-        Self { maker, layer, guided, finish }
+        Self { maker, layer, guided, finish, weights_cancel: false }
+    }
+
+    /// The same of a layer whose Grad-CAM weights are known to be rounding noise, or not.
+    pub(crate) fn weights_cancel(self, weights_cancel: bool) -> Self {
+        Self { weights_cancel, ..self }
     }
 
     /// The activation of the layer, `(B, C, [D,] H, W)`.
@@ -86,7 +92,7 @@ impl<'a> Evidence<'a> {
             )?);
         }
         let recipe = Recipe { to: self.normalized_at(), ..Recipe::new(method) };
-        let maps = self.maker.maps(&recipe, activation, gradient)?;
+        let maps = self.weighted(&recipe, activation, gradient)?;
         self.resampled(maps)
     }
 
@@ -113,7 +119,7 @@ impl<'a> Evidence<'a> {
         let to = self.normalized_at().unwrap_or(*spatial);
         let normalized = self.finish.compat == Compat::M3dCam;
         let recipe = Recipe { to: None, normalized, ..Recipe::new(method) };
-        let layer = self.maker.maps(&recipe, activation, gradient)?;
+        let layer = self.weighted(&recipe, activation, gradient)?;
         let resampled;
         let values = if to == *spatial {
             values
@@ -144,6 +150,22 @@ impl<'a> Evidence<'a> {
             }
         };
         self.finished(map.as_slice().unwrap_or(&[]), batch, spatial)
+    }
+
+    /// The maps of a layer, and whether their weights cancel: the numbers do not show it everywhere,
+    /// as noise need not be far below a gradient that is small itself. Of the methods Grad-CAM alone
+    /// takes the mean of the gradient.
+    fn weighted(
+        &mut self,
+        recipe: &Recipe,
+        activation: &Tensor,
+        gradient: &Tensor,
+    ) -> Result<Maps> {
+        let mut maps = self.maker.maps(recipe, activation, gradient)?;
+        if self.weights_cancel && recipe.method == Method::GradCam {
+            maps.weights_cancel.fill(true);
+        }
+        Ok(maps)
     }
 
     /// Maps on a grid, resampled and normalised.

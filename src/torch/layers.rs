@@ -127,6 +127,8 @@ pub(crate) struct Selected {
     pub run: usize,
     /// See [`Layer::channels_last`].
     pub channels_last: bool,
+    /// See [`Layer::weights_cancel`], which is told of the last run alone.
+    pub weights_cancel: bool,
 }
 
 impl Selected {
@@ -229,6 +231,7 @@ impl Layers {
             name: layer.name.clone(),
             run: layer.runs,
             channels_last: layer.channels_last,
+            weights_cancel: layer.weights_cancel,
         };
         let none = || {
             Error::layer(
@@ -286,7 +289,8 @@ impl Layers {
             return Err(self.mapless(layer));
         }
         let (label, name) = (label.to_owned(), name.to_owned());
-        Ok(Selected { label, name, run, channels_last: layer.channels_last })
+        let weights_cancel = layer.weights_cancel && run == layer.runs;
+        Ok(Selected { label, name, run, channels_last: layer.channels_last, weights_cancel })
     }
 
     fn unknown(&self, name: &str) -> Error {

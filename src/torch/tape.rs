@@ -5,7 +5,7 @@ use std::ptr::NonNull;
 
 use tch::Tensor;
 
-use super::ffi;
+use super::{backward_error, ffi};
 use crate::error::{Error, Result};
 
 /// What one run of a network records: the activations that were asked for, and the tensor that the
@@ -142,7 +142,7 @@ impl Tape {
                 error,
             )
         })
-        .map_err(|message| Error::model(format!("backward: {message}")))
+        .map_err(|message| backward_error(&message))
     }
 
     /// The tensor noted as the one that the score is taken from.

@@ -13,6 +13,8 @@ use super::write::{self, MapType, to_u8};
 use crate::error::{Error, Result};
 
 const DATA_OFFSET: usize = 352;
+/// The greatest f32 that takes 255 to no more than 1: the nearest to 1/255 takes it to 1 + 6e-8.
+const U8_SLOPE: f32 = (1.0_f32 / 255.0).next_down();
 const DESCRIPTION: &[u8] = b"medcam attention map";
 
 /// Writes `map`, which covers the field of view of `header`'s grid of `shape` in its voxel order.
@@ -100,7 +102,7 @@ fn on_grid(header: &NiftiHeader, from: [usize; 3], to: [usize; 3]) -> NiftiHeade
 fn header_bytes(geometry: &NiftiHeader, dims: Vec<i16>, dtype: MapType) -> Vec<u8> {
     let (kind, bits, slope) = match dtype {
         MapType::F32 => (NiftiType::Float32, 32_i16, 1.0_f32),
-        MapType::U8 => (NiftiType::Uint8, 8, 1.0 / 255.0),
+        MapType::U8 => (NiftiType::Uint8, 8, U8_SLOPE),
     };
     let mut head = vec![0_u8; DATA_OFFSET];
     let mut put = |at: usize, bytes: &[u8]| head[at..at + bytes.len()].copy_from_slice(bytes);

@@ -77,8 +77,8 @@ impl Volume {
     ///
     /// The map is in this volume's voxel order. Where its extents differ, it covers the same
     /// field of view, and the affine and spacing are those of a half-pixel resize. Affine, form
-    /// codes and units are this volume's; [`MapType::U8`] stores `scl_slope = 1/255`, so that
-    /// readers see values within `0..=1` again.
+    /// codes and units are this volume's; [`MapType::U8`] stores a `scl_slope` just below 1/255, so
+    /// that readers see values within `0..=1` again.
     ///
     /// # Errors
     ///

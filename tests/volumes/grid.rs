@@ -88,6 +88,13 @@ fn a_map_is_written_onto_the_image() {
     let back = Volume::read(&files[0]).unwrap();
     let error = (&back.data.index_axis(Axis(0), 0) - &restored).mapv(f32::abs);
     assert!(error.iter().all(|&e| e <= 0.5 / 255.0 + 1e-6));
+    // What a reader that counts in f64 makes of the greatest value is no more than 1.
+    let file = folder.path().join("ones.nii");
+    volume.write_map(&file, &restored.mapv(|_| 1.0), MapType::U8).unwrap();
+    let bytes = std::fs::read(file).unwrap();
+    let slope = f64::from(f32::from_le_bytes(bytes[112..116].try_into().unwrap()));
+    let greatest = f64::from(bytes[352]) * slope;
+    assert!((1.0 - 1e-7..=1.0).contains(&greatest), "{greatest}");
 
     // On the layer's grid: the same field of view, from corner to corner.
     let map = Array5::zeros((1, 1, 2, 3, 4));
