@@ -51,6 +51,31 @@ fn deepbet_on_a_t1_image() {
     assert!(report["peak_memory_bytes"].as_u64().unwrap() > 1 << 20);
 }
 
+/// In `conv.0` the noise is not far enough below the gradient for the numbers to tell.
+#[test]
+fn noise_of_deepbet_is_told_alone_and_fused() {
+    let [model, t1, card] = deepbet();
+    let card = card.to_str().unwrap();
+    for (options, expected) in [
+        ("--layer conv.0", vec![("conv.0", false)]),
+        ("--layer conv.0 --backend layercam", vec![]),
+        ("--layer up0 --fuse mean", vec![("up0", false), ("fused", false)]),
+        ("--layer conv.0,tp_conv1 --fuse max", vec![("conv.0", true)]),
+    ] {
+        let bench = Bench::new();
+        let all = format!("--card {card} --label 1 {options}");
+        bench.map(&model, std::slice::from_ref(&t1), &all).succeeded();
+        let report = bench.report();
+        assert!(warnings(&report, 0).iter().all(|&code| code == "WEIGHTS_CANCEL"), "{options}");
+        let warnings = report["inputs"][0]["warnings"].as_array().unwrap().iter();
+        let told = warnings.map(|warning| {
+            let left_out = warning["message"].as_str().unwrap().contains("leaves this one out");
+            (warning["layer"].as_str().unwrap(), left_out)
+        });
+        assert_eq!(told.collect::<Vec<_>>(), expected, "{options}");
+    }
+}
+
 #[test]
 fn a_batch_of_npy_gives_what_autograd_and_the_library_give() {
     let bench = Bench::new();

@@ -50,7 +50,8 @@ pub fn channel_weights<T: Element>(gradient: &View<T>) -> Result<Vec<f32>> {
 }
 
 /// Below this part of the mean magnitude of its gradient, the greatest weight of a sample is what
-/// rounding in f32 left: over 14 networks up to 2e-5 where weights cancel, above 7e-4 elsewhere.
+/// rounding in f32 left: over 14 networks up to 2e-5 where weights cancel (but above 1e-4 in one
+/// layer, of which the graph tells), above 7e-4 elsewhere.
 const NOISE: f64 = 1e-4;
 
 /// For each sample, whether its weights are nothing but rounding noise: whether the greatest of
