@@ -6,10 +6,12 @@ mod common;
 mod cli {
     pub mod bad_inputs;
     pub mod bad_models;
+    pub mod clashes;
     pub mod evaluate;
     pub mod gallery;
     pub mod hostile;
     pub mod images;
+    pub mod kept;
     pub mod oblique;
     pub mod options;
     pub mod outputs;

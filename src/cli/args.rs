@@ -150,6 +150,7 @@ pub struct MapArguments {
     pub threshold: String,
     /// Take the score before a final softmax or sigmoid, or after it.
     #[arg(long, default_value = "logits", value_name = "logits|output")]
+    #[arg(default_value_if("compat", "m3dcam", "output"))]
     pub score: String,
     /// Whose numbers: medcam's own, or those of M3d-CAM 0.1.22. That takes the score after a final
     /// softmax, and has a layer auto of its own; what is its label None is `--label all` here.
@@ -166,7 +167,7 @@ pub struct MapArguments {
     #[arg(long)]
     pub picture: bool,
     /// Also write DIR/attention_maps.npz: the maps of all inputs, of the model's input's size, as
-    /// NNNNNN/LAYER/TARGET with NNNNNN counting inputs from 0.
+    /// STEM/LAYER/TARGET with STEM the name of the input's file. Without any map there is none.
     #[arg(long)]
     pub archive: bool,
     /// Also write DIR/STEM_output.npy: the model's own output.
@@ -212,6 +213,14 @@ pub struct ScoreArguments {
     /// Print JSON on stdout.
     #[arg(long)]
     pub json: bool,
+}
+
+impl ModelArguments {
+    /// The card that is given, or that beside the model.
+    pub fn card_file(&self) -> Option<PathBuf> {
+        let beside = self.model.with_extension("toml");
+        self.card.clone().or_else(|| beside.is_file().then_some(beside))
+    }
 }
 
 impl MapArguments {

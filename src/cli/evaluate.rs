@@ -55,9 +55,34 @@ impl Evaluation {
         Ok(Some(Self { evaluator, mask_values, masks }))
     }
 
-    /// Scores one map of input number `index`. `file` is what was written of it, so this is what
-    /// `medcam score` says of that file.
+    /// The masks, one per input.
+    pub fn masks(&self) -> &[PathBuf] {
+        &self.masks
+    }
+
+    /// Scores the maps of input number `index`: all of them, or none is kept. The files are what was
+    /// written of them, so this is what `medcam score` says of those.
     pub fn add(
+        &mut self,
+        index: usize,
+        maps: &[(&AttentionMap, PathBuf)],
+        warnings: &mut Vec<Warning>,
+    ) -> Result<Vec<Scored>> {
+        let before = self.evaluator.scores().len();
+        let mut scored = Vec::new();
+        for (map, file) in maps {
+            match self.add_map(index, map, file, warnings) {
+                Ok(of_map) => scored.extend(of_map),
+                Err(error) => {
+                    self.evaluator.truncate(before);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(scored)
+    }
+
+    fn add_map(
         &mut self,
         index: usize,
         map: &AttentionMap,

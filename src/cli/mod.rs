@@ -3,7 +3,9 @@
 //! Exit codes: 0, 1 (a run failed), 2 (usage).
 
 mod args;
+mod clashes;
 mod evaluate;
+mod job;
 mod layers;
 mod map;
 mod model;

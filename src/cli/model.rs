@@ -36,8 +36,7 @@ impl Loaded {
             "auto" => Device::best()?,
             other => other.parse()?,
         };
-        let beside = arguments.model.with_extension("toml");
-        let card_path = arguments.card.clone().or_else(|| beside.is_file().then_some(beside));
+        let card_path = arguments.card_file();
         let card = card_path.as_ref().map(Card::read).transpose()?.unwrap_or_default();
         let mut model = load(&arguments.model, device)?;
         if let Some(output) = &arguments.explain_output {
@@ -58,6 +57,16 @@ impl Loaded {
     /// Brings an image into the form that the model takes.
     pub fn prepare(&self, path: &Path, input: &Input) -> Result<Prepared> {
         self.card.prepare(input, self.spatial_rank).map_err(|error| error.within(path.display()))
+    }
+
+    /// An error of `tensor`, with a hint where the model itself fails on it.
+    pub fn explain(&self, error: Error, model: &Model, tensor: &Tensor) -> Error {
+        let fails = || tch::no_grad(|| model.forward(tensor)).is_err();
+        if self.card_path.is_none() && fails() {
+            return error
+                .with_hint("no model card was given, which says what the model takes: see --card");
+        }
+        error
     }
 
     pub fn tensor(&self, prepared: &Prepared) -> Result<Tensor> {

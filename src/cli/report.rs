@@ -30,10 +30,14 @@ pub struct Report<'a> {
     /// The layers chosen.
     pub layers: Vec<String>,
     pub inputs: Vec<InputReport>,
+    /// The file of `--archive`; none without maps.
+    pub archive: Option<PathBuf>,
     /// The files of `--mask`.
     pub scores: Vec<PathBuf>,
     /// Inputs that failed.
     pub failed: usize,
+    /// Why the archive or the scores could not be written.
+    pub error: Option<String>,
     pub seconds: f64,
     pub peak_memory_bytes: Option<u64>,
 }
@@ -104,11 +108,11 @@ impl Report<'_> {
     /// The files that were written.
     pub fn outputs(&self) -> impl Iterator<Item = &Path> {
         let of_inputs = self.inputs.iter().flat_map(|input| &input.outputs);
-        of_inputs.chain(&self.scores).map(PathBuf::as_path)
+        of_inputs.chain(&self.archive).chain(&self.scores).map(PathBuf::as_path)
     }
 
     pub fn write(&self, folder: &Path) -> Result<()> {
-        let json = to_json(self)?;
+        let json = to_json(self)? + "\n";
         volumes::atomically(&folder.join("run.json"), |file| file.write_all(json.as_bytes()))
     }
 }

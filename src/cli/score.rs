@@ -7,10 +7,11 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::args::ScoreArguments;
+use super::clashes::Given;
 use super::report::print_json;
 use super::terminal::{complain, print};
 use crate::error::{Error, Result};
-use crate::evaluation::{Evaluator, Masks, Metric, pair};
+use crate::evaluation::{Evaluator, FILES, Masks, Metric, pair};
 use crate::volumes;
 
 #[derive(Serialize)]
@@ -28,6 +29,11 @@ pub fn run(arguments: &ScoreArguments) -> Result<ExitCode> {
     let threshold = arguments.threshold.parse()?;
     let masks = if class.is_some() { Masks::Labels } else { Masks::Binary };
     let mut evaluator = Evaluator::new(metrics.clone(), threshold).masks(masks);
+
+    if let Some(folder) = &arguments.output {
+        let outputs = FILES.map(|name| folder.join(name));
+        Given::new([map.as_path(), mask.as_path()]).check(outputs)?;
+    }
 
     let (map_input, mask_input) = (volumes::read(map)?, volumes::read(mask)?);
     let of_both =

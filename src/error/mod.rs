@@ -107,6 +107,14 @@ impl Error {
         self
     }
 
+    /// The same error with what may help, behind the message.
+    #[cfg(feature = "cli")]
+    #[must_use]
+    pub(crate) fn with_hint(mut self, hint: &str) -> Self {
+        self.0.message = format!("{}. Hint: {hint}", self.0.message);
+        self
+    }
+
     /// Whether an option, or a combination of options, makes no sense.
     pub fn is_usage(&self) -> bool {
         self.0.kind == Kind::Usage

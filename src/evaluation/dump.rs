@@ -9,6 +9,9 @@ use super::plot;
 use crate::error::{Error, Result};
 use crate::volumes::{atomically, make_folder, write_png};
 
+/// What a dump writes.
+pub(crate) const FILES: [&str; 3] = ["scores.xlsx", "scores.csv", "mean_scores.png"];
+
 impl Evaluator {
     /// Writes all scores and their means into `folder`, which is made if it is not there, and says
     /// which files. Older files of these names are replaced.
@@ -48,8 +51,7 @@ impl Evaluator {
             return Err(Error::input("dump", "there are no scores; add some first"));
         }
         make_folder(folder)?;
-        let [xlsx, csv, png] =
-            ["scores.xlsx", "scores.csv", "mean_scores.png"].map(|name| folder.join(name));
+        let [xlsx, csv, png] = FILES.map(|name| folder.join(name));
         let bytes = workbook(scores, &means)
             .map_err(|error| Error::file(&xlsx, format!("cannot write: {error}")).because(error))?;
         atomically(&xlsx, |file| std::io::Write::write_all(file, &bytes))?;

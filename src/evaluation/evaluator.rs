@@ -134,6 +134,12 @@ impl Evaluator {
         Ok(scores)
     }
 
+    /// Keeps the first `count` scores only.
+    #[cfg(feature = "torch")]
+    pub(crate) fn truncate(&mut self, count: usize) {
+        self.scores.truncate(count);
+    }
+
     fn of_class(
         &self,
         map: ArrayView3<'_, f32>,

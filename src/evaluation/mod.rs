@@ -55,6 +55,8 @@ mod plot;
 mod prepared;
 
 pub use curves::{Baseline, Curve, deletion, dice, insertion};
+#[cfg(feature = "cli")]
+pub(crate) use dump::FILES;
 pub use evaluator::{Evaluator, MeanScore, Score};
 pub use masks::Masks;
 pub use metric::{Function, Metric, Threshold};

@@ -26,6 +26,9 @@ impl<N: Network> Injected<N> {
             }
             (None, None) => {}
         }
+        if let Some(name) = &call.name {
+            check_name(name)?;
+        }
         let (images, batch) = (call.raw_input.len(), input.size()[0]);
         if images != 0 && i64::try_from(images).ok() != Some(batch) {
             return Err(Error::input(
@@ -53,6 +56,17 @@ impl<N: Network> Injected<N> {
         }
         Ok(size)
     }
+}
+
+/// A name becomes a part of paths, also of those within an archive.
+fn check_name(name: &str) -> Result<()> {
+    if name.contains(['/', '\\', '\0']) || ["", ".", ".."].contains(&name) {
+        return Err(Error::input(
+            "name",
+            format!("{name:?} cannot be part of a path; give one such as the stem of a file"),
+        ));
+    }
+    Ok(())
 }
 
 /// A mask is `(B, 1, [D,] H, W)`, on any grid.

@@ -60,6 +60,9 @@ impl<N: Network> Injected<N> {
     pub(super) fn run(&mut self, input: &Tensor, call: &Call) -> Result<Tensor> {
         self.maps.clear();
         self.warnings.clear();
+        self.scored = self.evaluator().map_or(0, |evaluator| evaluator.scores().len());
+        let number = self.calls;
+        self.calls += 1;
         let start = Instant::now();
         self.check(input)?;
         if !self.options.enabled {
@@ -81,16 +84,16 @@ impl<N: Network> Injected<N> {
         }
         self.warn_of_unguided();
         for (index, target) in targets.iter().enumerate() {
-            self.explain(&mut ran, target, index + 1 < targets.len())?;
+            self.explain(&mut ran, target, index + 1 < targets.len())
+                .inspect_err(|_| self.maps.clear())?;
         }
         self.timings = Timings {
             discovery: discovered - start,
             inference: inferred - discovered,
             maps: inferred.elapsed(),
         };
-        self.evaluate(call)?;
-        self.save(Target::one_map(&asked), call)?;
-        self.forwards += 1;
+        let name = call.name.clone().unwrap_or_else(|| format!("{number:06}"));
+        self.keep(&name, Target::one_map(&asked), call)?;
         Ok(ran.output.detach())
     }
 

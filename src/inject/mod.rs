@@ -1,5 +1,6 @@
 //! `inject()`: one network with its method, options and outputs.
 
+mod archive;
 mod checks;
 mod forward;
 mod map;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use tch::Tensor;
 
+use archive::Archive;
 pub use map::AttentionMap;
 pub use options::{Call, Fuse, MapSize, Options};
 pub use warning::Warning;
@@ -22,7 +24,6 @@ use crate::torch::{
     Device, Facts, Layers, MapMaker, Network, Selected, Tape, check_input, to_tensor, torch,
 };
 use crate::volumes;
-use save::Archive;
 
 /// Injects attention maps into a network: each [`Injected::forward`] gives the network's own
 /// output, bit for bit, and makes the maps on the way.
@@ -84,7 +85,7 @@ pub fn inject<N: Network>(network: N, mut options: Options) -> Result<Injected<N
         maker: MapMaker::default(),
         maps: Vec::new(),
         warnings: Vec::new(),
-        forwards: 0,
+        calls: 0,
         timings: Timings::default(),
         archive,
         scored: 0,
@@ -102,7 +103,8 @@ pub struct Injected<N: Network> {
     maker: MapMaker,
     maps: Vec<AttentionMap>,
     warnings: Vec<Warning>,
-    forwards: usize,
+    /// How often a forward was asked for.
+    calls: usize,
     timings: Timings,
     archive: Option<Archive>,
     /// How many of the evaluator's scores are of earlier forwards.
@@ -130,8 +132,10 @@ impl<N: Network> Injected<N> {
     /// # Errors
     ///
     /// If the input does not fit the network or is not finite, a layer is unknown or no gradient
-    /// reaches it, a class is out of range, the maps are not finite, or they cannot be saved. The
-    /// maps of the forward before are gone then.
+    /// reaches it, a class is out of range, the maps are not finite, or they cannot be evaluated or
+    /// saved. The maps of the forward before are gone then, and no score of this one is kept; its maps
+    /// are there where only keeping them failed. What cannot be added to the archive of
+    /// [`Options::save_archive`] ends the archive, not the forwards to come.
     pub fn forward(&mut self, input: &Tensor) -> Result<Tensor> {
         self.forward_with(input, &Call::default())
     }
@@ -164,6 +168,9 @@ impl<N: Network> Injected<N> {
 
     /// The only map of the last forward, as a tensor.
     fn map_tensor(&self, input: &Tensor) -> Result<Tensor> {
+        if !self.options.enabled {
+            return Err(Error::usage("no map can be returned: maps are switched off; enable them"));
+        }
         let [map] = &self.maps[..] else {
             let names: Vec<_> =
                 self.maps.iter().map(|map| format!("{}/{}", map.layer, map.target)).collect();

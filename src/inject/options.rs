@@ -164,8 +164,9 @@ impl Options {
         self
     }
 
-    /// Writes the maps of each forward to `folder/LAYER/NNNNNN.npy`, `(B, 1, [D,] H, W)` f32,
-    /// `NNNNNN` counting forwards from 0; to `NNNNNN_TARGET.npy` where a forward has several targets.
+    /// Writes the maps of each forward to `folder/LAYER/NAME.npy`, `(B, 1, [D,] H, W)` f32; to
+    /// `NAME_TARGET.npy` where a forward has several targets. `NAME` is that of [`Call::name`], or
+    /// six digits that count the calls of forward from 0, those too that failed.
     #[must_use]
     pub fn save_maps(mut self, folder: impl Into<PathBuf>) -> Self {
         self.save_maps = Some(folder.into());
@@ -173,8 +174,9 @@ impl Options {
     }
 
     /// Collects the maps of all forwards in one `.npz` file, which
-    /// [`Injected::dump`](crate::Injected::dump) completes: `NNNNNN/LAYER/TARGET` is an array
-    /// `(B, 1, [D,] H, W)` f32.
+    /// [`Injected::dump`](crate::Injected::dump) completes: `NAME/LAYER/TARGET` is an array
+    /// `(B, 1, [D,] H, W)` f32, with `NAME` as in [`save_maps`](Self::save_maps). Until then an older
+    /// file of that name stays as it is, and without `dump` for good.
     #[must_use]
     pub fn save_archive(mut self, file: impl Into<PathBuf>) -> Self {
         self.save_archive = Some(file.into());
@@ -220,6 +222,7 @@ pub struct Call<'a> {
     pub(super) targets: Option<Vec<Target>>,
     pub(super) mask: Option<&'a ArrayD<f32>>,
     pub(super) raw_input: &'a [Input],
+    pub(super) name: Option<String>,
 }
 
 impl<'a> Call<'a> {
@@ -239,10 +242,18 @@ impl<'a> Call<'a> {
     }
 
     /// The images behind the batch, one per sample: [`Options::save_maps`] then also writes each
-    /// map over its image, to `NNNNNN_B_overlay.png` with `B` counting samples from 0.
+    /// map over its image, to `NAME_B_overlay.png` with `B` counting samples from 0.
     #[must_use]
     pub fn raw_input(mut self, images: &'a [Input]) -> Self {
         self.raw_input = images;
+        self
+    }
+    /// The name under which the maps of this call are saved, archived and scored, in place of its
+    /// running number: such as the stem of a file. It must be one part of a path, and archived maps
+    /// cannot be replaced.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
         self
     }
 }

@@ -1,95 +1,65 @@
-//! Where maps go: files per forward, an archive of all, overlays.
+//! Where maps go: scores, files per forward, an archive of all, overlays.
 
-use std::fmt;
-use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use ndarray::{ArrayD, ArrayView3, Axis};
-use ndarray_npy::{NpzWriter, WriteNpzError};
 use tch::Tensor;
 
-use super::{AttentionMap, Call, Injected};
+use super::archive::Archive;
+use super::{Call, Injected};
 use crate::error::{Error, Result};
 use crate::torch::Network;
 use crate::volumes::{self, Caption, MapType, Style};
 
-/// The archive of [`Options::save_archive`](crate::Options::save_archive), under a name of its own
-/// until it is complete.
-pub(super) struct Archive {
-    writer: NpzWriter<File>,
-    unfinished: PathBuf,
-    path: PathBuf,
-}
-
-impl Archive {
-    pub(super) fn new(path: &Path) -> Result<Self> {
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(".part");
-        let unfinished = path.with_file_name(name);
-        let file = File::create(&unfinished).map_err(|error| {
-            Error::file(path, format!("cannot make this archive: {error}")).because(error)
-        })?;
-        Ok(Self { writer: NpzWriter::new(file), unfinished, path: path.to_owned() })
-    }
-
-    fn add(&mut self, forward: usize, map: &AttentionMap) -> Result<()> {
-        let name = format!("{forward:06}/{}/{}", map.layer, map.target);
-        self.writer.add_array(name, &map.to_array()).map_err(|error| self.refuse(error))
-    }
-
-    fn finish(self) -> Result<PathBuf> {
-        let Self { writer, unfinished, path } = self;
-        let refuse = |error: &dyn fmt::Display| {
-            Error::file(&path, format!("cannot complete this archive: {error}"))
-        };
-        writer.finish().map_err(|error| refuse(&error).because(error))?;
-        fs::rename(&unfinished, &path).map_err(|error| refuse(&error).because(error))?;
-        Ok(path)
-    }
-
-    fn refuse(&self, error: WriteNpzError) -> Error {
-        Error::file(&self.path, format!("cannot write to this archive: {error}")).because(error)
-    }
-}
-
-impl fmt::Debug for Archive {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Archive").field("path", &self.path).finish_non_exhaustive()
-    }
-}
-
 impl<N: Network> Injected<N> {
     /// Writes what was collected over all forwards, and returns the files: the archive of
     /// [`Options::save_archive`](crate::Options::save_archive), to which nothing is added afterwards,
-    /// and the scores of [`Options::save_scores`](crate::Options::save_scores).
+    /// and the scores of [`Options::save_scores`](crate::Options::save_scores). Without any map, no
+    /// archive is written, and an older one stays.
     ///
     /// # Errors
     ///
-    /// If a file cannot be written.
+    /// If a file cannot be written, or the archive was given up in a forward; the other files are
+    /// written all the same. If there are no scores to be saved.
     pub fn dump(&mut self) -> Result<Vec<PathBuf>> {
-        let mut files = Vec::new();
-        if let Some(archive) = self.archive.take() {
-            files.push(archive.finish()?);
-        }
-        if let (Some(folder), Some(evaluator)) = (&self.options.save_scores, &self.options.evaluate)
-        {
-            let order = self.layer_names(false);
-            files.extend(evaluator.clone().layer_order(order).dump(folder)?);
-        }
+        let archive = self.archive.take().map_or(Ok(None), Archive::finish);
+        let scores = match (&self.options.save_scores, &self.options.evaluate) {
+            (Some(folder), Some(evaluator)) => {
+                evaluator.clone().layer_order(self.layer_names(false)).dump(folder)
+            }
+            _ => Ok(Vec::new()),
+        };
+        let mut files = Vec::from_iter(archive?);
+        files.extend(scores?);
         Ok(files)
     }
 
-    /// Scores the maps of the last forward with its masks.
-    pub(super) fn evaluate(&mut self, call: &Call) -> Result<()> {
+    /// Scores, saves and archives the maps of the last forward; its scores are gone where one of
+    /// these fails.
+    pub(super) fn keep(&mut self, name: &str, one: bool, call: &Call) -> Result<()> {
+        if let Some(archive) = &self.archive {
+            archive.check(name, &self.maps)?;
+        }
+        let mut kept = self.evaluate(name, call).and_then(|()| self.save(name, one, call));
+        // Last: an archive that fails takes no map's own file with it.
+        if let (Ok(()), Some(archive)) = (&kept, &mut self.archive) {
+            kept = archive.add(name, &self.maps);
+        }
+        if let (Err(_), Some(evaluator)) = (&kept, &mut self.options.evaluate) {
+            evaluator.truncate(self.scored);
+        }
+        kept
+    }
+
+    fn evaluate(&mut self, name: &str, call: &Call) -> Result<()> {
         let (Some(evaluator), Some(mask)) = (&mut self.options.evaluate, call.mask) else {
             return Ok(());
         };
-        self.scored = evaluator.scores().len();
         for map in &self.maps {
             for (b, sample) in map.values.outer_iter().enumerate() {
                 let mask = of_sample(mask, b)?;
-                let (class, name) = (map.classes[b], format!("{:06}_{b}", self.forwards));
+                let (class, name) = (map.classes[b], format!("{name}_{b}"));
                 evaluator.add(sample.index_axis(Axis(0), 0), mask, &map.layer, class, &name)?;
             }
         }
@@ -117,23 +87,15 @@ impl<N: Network> Injected<N> {
         Ok(names)
     }
 
-    /// Writes the maps of the last forward where the options say.
-    pub(super) fn save(&mut self, one: bool, call: &Call) -> Result<()> {
-        if let Some(archive) = &mut self.archive {
-            for map in &self.maps {
-                archive.add(self.forwards, map)?;
-            }
-        }
+    /// Writes the maps of the last forward to files of their own.
+    fn save(&self, name: &str, one: bool, call: &Call) -> Result<()> {
         let guided = self.options.backend.needs().guided;
         let style = if guided { Style::Gray } else { Style::Heat };
         let Some(folder) = &self.options.save_maps else { return Ok(()) };
         for map in &self.maps {
             let folder = folder.join(&map.layer);
             volumes::make_folder(&folder)?;
-            let mut stem = format!("{:06}", self.forwards);
-            if !one {
-                stem = format!("{stem}_{}", map.target);
-            }
+            let stem = if one { name.to_owned() } else { format!("{name}_{}", map.target) };
             volumes::write_npy(folder.join(format!("{stem}.npy")), &map.to_array(), MapType::F32)?;
             for (b, image) in call.raw_input.iter().enumerate() {
                 let sample = map.values.index_axis(Axis(0), b);

@@ -72,15 +72,7 @@ pub(crate) fn explained(targets: &[Target], task: Task, logits: &Tensor) -> Resu
 }
 
 fn one(target: Target) -> Explained {
-    let label = match &target {
-        Target::Class(class) => format!("class{class}"),
-        Target::Predicted(class) => format!("predicted{class}"),
-        Target::Classes(_) => "classes".to_owned(),
-        Target::Region { .. } => "region".to_owned(),
-        Target::Function(_) => "function".to_owned(),
-        Target::All => "all".to_owned(),
-        Target::Best | Target::Each | Target::Components(_) => "best".to_owned(),
-    };
+    let label = target.label();
     Explained { label, what: What::Given(target), left_out: None }
 }
 

@@ -63,6 +63,21 @@ impl Target {
     pub(crate) fn one_map(targets: &[Self]) -> bool {
         matches!(targets, [target] if !matches!(target, Self::Each | Self::Components(_)))
     }
+
+    /// What its maps are called; `Each` and `Components` part into several of other names.
+    pub(crate) fn label(&self) -> String {
+        match self {
+            Self::Best => "best".to_owned(),
+            Self::Class(class) => format!("class{class}"),
+            Self::Classes(_) => "classes".to_owned(),
+            Self::All => "all".to_owned(),
+            Self::Predicted(class) => format!("predicted{class}"),
+            Self::Region { .. } => "region".to_owned(),
+            Self::Each => "each".to_owned(),
+            Self::Components(class) => format!("components{class}"),
+            Self::Function(_) => "function".to_owned(),
+        }
+    }
 }
 
 /// Where the score is taken in a network that ends in a softmax or sigmoid.

@@ -19,6 +19,8 @@ mod raster;
 mod volume;
 mod write;
 
+use std::fs::{self, File};
+use std::io;
 use std::path::Path;
 
 use ndarray::ArrayD;
@@ -32,8 +34,8 @@ pub use picture::{Caption, Style, overlay};
 pub use prepare::Prepared;
 pub use raster::{Image, write_png};
 pub use volume::Volume;
-pub(crate) use write::atomically;
 pub use write::{MapType, make_folder};
+pub(crate) use write::{Unfinished, atomically};
 
 use crate::error::{Error, Result};
 
@@ -55,7 +57,8 @@ const SUFFIXES: [&str; 6] = [".nii.gz", ".nii", ".png", ".jpeg", ".jpg", ".npy"]
 ///
 /// # Errors
 ///
-/// If the name ends otherwise, or the file cannot be opened or understood. The message names it.
+/// If the name ends otherwise, or the file cannot be opened or understood, or is a pipe. The message
+/// names it.
 pub fn read(path: impl AsRef<Path>) -> Result<Input> {
     let path = path.as_ref();
     match suffix_of(path) {
@@ -67,6 +70,18 @@ pub fn read(path: impl AsRef<Path>) -> Result<Input> {
             Err(Error::file(path, format!("unknown kind of file; readable are {known}")))
         }
     }
+}
+
+/// Opens a file and says how long it is. A pipe is refused: it could be waited for without end.
+fn open(path: &Path) -> Result<(File, u64)> {
+    let refuse =
+        |error: io::Error| Error::file(path, format!("cannot open: {error}")).because(error);
+    let what = fs::metadata(path).map_err(refuse)?;
+    if !what.is_file() {
+        let kind = if what.is_dir() { "a directory" } else { "a pipe or device" };
+        return Err(Error::file(path, format!("cannot open: {kind}, not a file")));
+    }
+    Ok((File::open(path).map_err(refuse)?, what.len()))
 }
 
 /// The file's name without folder and suffix: `scans/a.b.nii.gz` gives `a.b`.
@@ -81,6 +96,16 @@ pub fn stem_of(path: impl AsRef<Path>) -> String {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let suffix = suffix_of(path).map_or(0, str::len);
     name[..name.len() - suffix].to_owned()
+}
+
+/// What the names of the files end with that [`Grid::save_map`] writes for this input.
+#[cfg(feature = "cli")]
+pub(crate) fn map_suffixes(input: &Path) -> &'static [&'static str] {
+    match suffix_of(input) {
+        Some(".nii.gz" | ".nii") => &[".nii.gz"],
+        Some(".npy") => &[".npy"],
+        _ => &[".png", ".npy"],
+    }
 }
 
 fn suffix_of(path: &Path) -> Option<&'static str> {

@@ -1,6 +1,5 @@
 //! NumPy's `.npy` files: reading any number type as f32, writing maps.
 
-use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
 
@@ -9,6 +8,7 @@ use ndarray::{ArrayD, IxDyn, ShapeBuilder};
 use ndarray_npy::npy::header::{Header, Layout};
 use ndarray_npy::{ReadDataError, ReadableElement, WriteNpyExt};
 
+use super::open;
 use super::write::{self, MapType, to_u8};
 use crate::error::{Error, Result};
 
@@ -41,12 +41,8 @@ const MAX_NESTING: usize = 4;
 /// ```
 pub fn read_npy(path: impl AsRef<Path>) -> Result<ArrayD<f32>> {
     let path = path.as_ref();
-    let refuse = |message: String| Error::file(path, message);
-    let file =
-        File::open(path).map_err(|error| refuse(format!("cannot open: {error}")).because(error))?;
-    let length = file.metadata().map(|m| m.len());
-    let length = length.map_err(|error| refuse(format!("cannot read: {error}")).because(error))?;
-    decode(BufReader::new(file), length).map_err(refuse)
+    let (file, length) = open(path)?;
+    decode(BufReader::new(file), length).map_err(|message| Error::file(path, message))
 }
 
 fn decode(mut source: impl Read, length: u64) -> Result<ArrayD<f32>, String> {

@@ -1,11 +1,12 @@
 //! PNG and JPEG images.
 
+use std::io::BufReader;
 use std::path::Path;
 
 use image::{DynamicImage, ImageFormat, ImageReader};
 use ndarray::{Array3, Axis};
 
-use super::write;
+use super::{open, write};
 use crate::error::{Error, Result};
 
 /// A 2D image, read from a PNG or JPEG file.
@@ -24,8 +25,8 @@ impl Image {
     /// If the file cannot be opened or decoded.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let reader = ImageReader::open(path)
-            .map_err(|error| Error::file(path, format!("cannot open: {error}")).because(error))?
+        let (file, _) = open(path)?;
+        let reader = ImageReader::new(BufReader::new(file))
             .with_guessed_format()
             .map_err(|error| Error::file(path, format!("cannot read: {error}")).because(error))?;
         let picture = reader

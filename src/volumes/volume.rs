@@ -9,7 +9,7 @@ use ndarray::{Array3, Array4, ShapeBuilder};
 use nifti::{InMemNiftiVolume, IntoNdArray, NiftiHeader, NiftiType};
 
 use super::affine::{self, Affine, Orientation};
-use super::{MapType, nifti_write};
+use super::{MapType, nifti_write, open};
 use crate::error::{Error, Result};
 
 /// The header and the four bytes that say whether extensions follow.
@@ -57,13 +57,7 @@ impl Volume {
     /// more than the file can hold.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let open = || -> io::Result<(File, u64)> {
-            let file = File::open(path)?;
-            let length = file.metadata()?.len();
-            Ok((file, length))
-        };
-        let (file, length) = open()
-            .map_err(|error| Error::file(path, format!("cannot open: {error}")).because(error))?;
+        let (file, length) = open(path)?;
         let gzipped = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gz"));
         decode(BufReader::new(file), length, gzipped).map_err(|message| Error::file(path, message))
     }

@@ -82,7 +82,8 @@ fn a_second_run_replaces_the_first() {
     assert_eq!(left.len(), 3, "{left:?}");
 }
 
-fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+/// The files in a folder, those of its folders too.
+pub fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
 }

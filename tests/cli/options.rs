@@ -101,7 +101,8 @@ fn maps_with_the_numbers_of_m3d_cam() {
     let report = bench.report();
     assert_eq!(report["layers"], json!(["head"]));
     assert!(warnings(&report, 0).contains(&"REDRAWS_OUTPUT"));
-    assert_eq!(report["options"]["compat"], "m3dcam");
+    let options = &report["options"];
+    assert_eq!((&options["compat"], &options["score"]), (&json!("m3dcam"), &json!("output")));
 }
 
 #[test]

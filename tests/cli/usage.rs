@@ -32,6 +32,12 @@ fn options_that_make_no_sense() {
         ("--layer a,,b", "a name is empty"),
         ("--layer ,", "a name is empty"),
         ("--colour", "--colour"),
+        ("--label 1,01", "--label: 01 is there twice"),
+        ("--label best,best", "--label: best is there twice"),
+        ("--backend gbp --layer features", "leave --layer out"),
+        ("--backend gbp --layer full", "leave --layer out"),
+        ("--guide all", "Grad-CAM guides nothing; leave --guide out"),
+        ("--score logits --compat m3dcam", "leave --score out"),
     ] {
         bench.map(&model, &input, options).failed(2, &[word]);
     }

@@ -1,0 +1,151 @@
+//! The archive of [`Options::save_archive`](crate::Options::save_archive).
+
+use std::collections::HashSet;
+use std::fmt::{self, Display};
+use std::fs::File;
+use std::io::{self, ErrorKind, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ndarray_npy::NpzWriter;
+
+use super::AttentionMap;
+use crate::error::{Error, Result};
+use crate::volumes::Unfinished;
+
+/// An archive that takes the place of an older one when it is complete.
+pub(super) struct Archive {
+    path: PathBuf,
+    /// Or why it was given up.
+    writing: Result<Writing, String>,
+}
+
+/// Dropped in this order: the writer completes its file, which then goes.
+struct Writing {
+    writer: NpzWriter<Output>,
+    unfinished: Unfinished,
+    failure: Failure,
+    entries: HashSet<String>,
+}
+
+type Failure = Arc<Mutex<Option<io::Error>>>;
+
+/// A file whose first failure is kept; what is written from there on goes nowhere. A zip writer
+/// completes its file when it is dropped, and would say on stderr that it cannot.
+struct Output {
+    file: File,
+    failure: Failure,
+}
+
+impl Archive {
+    pub(super) fn new(path: &Path) -> Result<Self> {
+        if path.file_name().is_none() || path.is_dir() {
+            let path = path.display();
+            return Err(Error::usage(format!(
+                "save_archive: '{path}' is no name for a file; give one such as maps.npz"
+            )));
+        }
+        let (unfinished, file) = Unfinished::beside(path).map_err(|error| {
+            Error::file(path, format!("cannot make this archive: {error}")).because(error)
+        })?;
+        let failure = Failure::default();
+        let writer = NpzWriter::new(Output { file, failure: failure.clone() });
+        let entries = HashSet::new();
+        let writing = Ok(Writing { writer, unfinished, failure, entries });
+        Ok(Self { path: path.to_owned(), writing })
+    }
+
+    /// Refuses maps that the archive has already.
+    pub(super) fn check(&self, name: &str, maps: &[AttentionMap]) -> Result<()> {
+        let Ok(writing) = &self.writing else { return Ok(()) };
+        match maps.iter().map(|map| entry(name, map)).find(|entry| writing.entries.contains(entry))
+        {
+            Some(entry) => Err(Error::input(
+                "name",
+                format!("the archive has '{entry}' already; give each call a name of its own"),
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// Adds the maps of one forward. The archive is given up where that fails, and takes nothing
+    /// from then on.
+    pub(super) fn add(&mut self, name: &str, maps: &[AttentionMap]) -> Result<()> {
+        let Ok(writing) = &mut self.writing else { return Ok(()) };
+        let Err(why) = maps.iter().try_for_each(|map| writing.add(name, map)) else {
+            return Ok(());
+        };
+        let error = format!("cannot write to this archive, which is given up: {why}");
+        self.writing = Err(why);
+        Err(Error::file(&self.path, error))
+    }
+
+    /// `None` if there were no maps: an older archive is still there then.
+    pub(super) fn finish(self) -> Result<Option<PathBuf>> {
+        let Self { path, writing } = self;
+        let refuse = |why| Error::file(&path, format!("this archive was not written: {why}"));
+        let Writing { writer, unfinished, failure, entries } = writing.map_err(refuse)?;
+        if entries.is_empty() {
+            return Ok(None);
+        }
+        let output = writer.finish().map_err(|error| refuse(error.to_string()).because(error))?;
+        let failed = kept(&failure).take().map_or(Ok(()), Err);
+        failed
+            .and_then(|()| unfinished.rename(&output.file, &path))
+            .map_err(|error| refuse(error.to_string()).because(error))?;
+        Ok(Some(path))
+    }
+}
+
+impl Writing {
+    fn add(&mut self, name: &str, map: &AttentionMap) -> Result<(), String> {
+        let text = |error: &dyn Display| error.to_string();
+        let entry = entry(name, map);
+        let added = self.writer.add_array(entry.clone(), &map.to_array());
+        // What went wrong first, not what came of it.
+        kept(&self.failure).as_ref().map_or(Ok(()), |error| Err(text(error)))?;
+        added.map_err(|error| text(&error))?;
+        self.entries.insert(entry);
+        Ok(())
+    }
+}
+
+fn entry(name: &str, map: &AttentionMap) -> String {
+    format!("{name}/{}/{}", map.layer, map.target)
+}
+
+fn kept(failure: &Failure) -> MutexGuard<'_, Option<io::Error>> {
+    failure.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut failure = kept(&self.failure);
+        if failure.is_none() {
+            match self.file.write(bytes) {
+                Err(error) if error.kind() != ErrorKind::Interrupted => *failure = Some(error),
+                result => return result,
+            }
+        }
+        // As if it had been written.
+        let count = i64::try_from(bytes.len()).unwrap_or(i64::MAX);
+        self.file.seek(SeekFrom::Current(count))?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Seek for Output {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.file.seek(to)
+    }
+}
+
+impl fmt::Debug for Archive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Archive").field("path", &self.path).finish_non_exhaustive()
+    }
+}
