@@ -34,8 +34,10 @@ pub use picture::{Caption, Style, overlay};
 pub use prepare::Prepared;
 pub use raster::{Image, write_png};
 pub use volume::Volume;
+#[cfg(feature = "torch")]
+pub(crate) use write::Unfinished;
+pub(crate) use write::atomically;
 pub use write::{MapType, make_folder};
-pub(crate) use write::{Unfinished, atomically};
 
 use crate::error::{Error, Result};
 
