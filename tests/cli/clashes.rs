@@ -11,7 +11,7 @@ fn picture(bench: &Bench, name: &str) -> PathBuf {
     bench.picture(name)
 }
 
-/// Runs `files`' owner, and checks that it is refused before anything is written.
+/// Checks that a run is refused, and leaves every file in `maps` as it was.
 #[track_caller]
 fn refused(bench: &Bench, model: &Path, inputs: &[PathBuf], options: &str, words: &[&str]) {
     let before: Vec<_> = walk(&bench.at("maps")).into_iter().map(content).collect();
