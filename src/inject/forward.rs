@@ -76,6 +76,10 @@ impl<N: Network> Injected<N> {
         }
         let discovered = Instant::now();
         let mut ran = self.forward_recorded(input, size)?;
+        if self.options.backend.needs().layer && self.select_anew(input, &ran)? {
+            ran = self.forward_recorded(input, size)?;
+        }
+        self.check_recorded(&ran.tape)?;
         let inferred = Instant::now();
         let asked = call.targets.clone().unwrap_or_else(|| self.options.targets.clone());
         let targets = explained(&asked, ran.task, &ran.logits)?;
@@ -99,22 +103,50 @@ impl<N: Network> Injected<N> {
 
     /// Finds out, once, which layers there are and which of them are wanted.
     fn discover(&mut self, input: &Tensor) -> Result<()> {
-        if !self.selected.is_empty() {
-            return Ok(());
+        if self.selected.is_empty() {
+            // Not kept if nothing can be selected: of another input there may be.
+            let layers = match self.layers.take() {
+                Some(layers) => layers,
+                None => find_layers(&self.network, &self.facts, input)?,
+            };
+            self.selected = self.select(&layers)?;
+            self.layers = Some(layers);
         }
-        let layers = match self.layers.take() {
-            Some(layers) => layers,
-            None => find_layers(&self.network, &self.facts, input)?,
-        };
+        Ok(())
+    }
+
+    fn select(&self, layers: &Layers) -> Result<Vec<Selected>> {
         let m3dcam_auto =
             (self.options.compat, &self.options.layers) == (Compat::M3dCam, &LayerChoice::Auto);
-        let layer = m3dcam_auto.then(|| compat::auto_layer(&self.facts.registered, &layers));
-        let selected = match layer.flatten() {
+        let layer = m3dcam_auto.then(|| compat::auto_layer(&self.facts.registered, layers));
+        match layer.flatten() {
             Some(name) => layers.select(&LayerChoice::Names(vec![name])),
             None => layers.select(&self.options.layers),
-        };
-        self.layers = Some(layers);
-        self.selected = selected?;
+        }
+    }
+
+    /// Whether the layers that this forward showed call for others than were recorded: what runs, and
+    /// how often, may depend on the input, and what `auto` takes on its size.
+    fn select_anew(&mut self, input: &Tensor, ran: &Ran) -> Result<bool> {
+        let (input, output) = (input.size(), ran.output.size());
+        let layers = Layers::of_batch(&input, &output, &ran.tape.seen(), &self.facts)?;
+        let selected = self.select(&layers)?;
+        let differs = selected != self.selected;
+        if differs {
+            (self.layers, self.selected) = (Some(layers), selected);
+        }
+        Ok(differs)
+    }
+
+    fn check_recorded(&self, tape: &Tape) -> Result<()> {
+        for (wish, layer) in self.selected.iter().enumerate() {
+            if !tape.recorded(wish) {
+                return Err(Error::layer(format!(
+                    "layer '{}': run {} did not happen for this input",
+                    layer.label, layer.run
+                )));
+            }
+        }
         Ok(())
     }
 
@@ -131,18 +163,11 @@ impl<N: Network> Injected<N> {
                 // A leaf may not be written to; its copy may.
                 tch::with_grad(|| self.network.forward_tapped(&start.copy(), &mut tape))
             }
-            None => tch::no_grad(|| self.network.forward_tapped(input, &mut tape)),
+            // What went before the input is not of this tape.
+            None => tch::no_grad(|| self.network.forward_tapped(&input.detach(), &mut tape)),
         }?;
         if needs.guided && tape.guided_activations() == 0 {
             return Err(self.nothing_guided());
-        }
-        for (wish, layer) in self.selected.iter().enumerate() {
-            if !tape.recorded(wish) {
-                return Err(Error::layer(format!(
-                    "layer '{}': run {} did not happen for this input",
-                    layer.label, layer.run
-                )));
-            }
         }
         let logits = tape.noted_logits().unwrap_or_else(|| output.shallow_clone());
         let scored = match self.options.score {

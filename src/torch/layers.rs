@@ -61,6 +61,8 @@ pub struct Layer {
     /// When its last run ended, counted from 0 over all layers.
     #[serde(skip)]
     last_run: usize,
+    #[serde(skip)]
+    is_floating_point: bool,
 }
 
 impl Layer {
@@ -174,6 +176,7 @@ impl Layers {
                         && facts.redrawing.contains(&run.name),
                     weights_cancel: facts.cancelling.contains(&run.name),
                     last_run: 0,
+                    is_floating_point: true,
                 });
                 layers.len() - 1
             });
@@ -181,8 +184,10 @@ impl Layers {
             layer.runs += 1;
             layer.last_run = position;
             layer.shape.clone_from(&run.sizes);
+            layer.is_floating_point = run.is_floating_point;
             // Windows of attention are counted along the axis of the batch.
-            layer.can_carry_map = run.sizes.len() == input.len()
+            layer.can_carry_map = run.is_floating_point
+                && run.sizes.len() == input.len()
                 && run.sizes[0] == input[0]
                 && layer.spatial().iter().all(|&extent| extent > 1)
                 && !facts.unreached.contains(&run.name)
@@ -193,6 +198,25 @@ impl Layers {
         let output_shape = output.to_vec();
         let no_images = facts.products.clone();
         Ok(Self { task, layers: parents_first(layers), output_shape, not_run, no_images })
+    }
+
+    /// The layers as a forward of a whole batch showed them.
+    pub(crate) fn of_batch(
+        input: &[i64],
+        output: &[i64],
+        seen: &[Seen],
+        facts: &Facts,
+    ) -> Result<Self> {
+        let of_one = |sizes: &[i64]| {
+            let mut sizes = sizes.to_vec();
+            if let Some(batch) = sizes.first_mut().filter(|batch| **batch == input[0]) {
+                *batch = 1;
+            }
+            sizes
+        };
+        let seen: Vec<Seen> =
+            seen.iter().map(|run| Seen { sizes: of_one(&run.sizes), ..run.clone() }).collect();
+        Self::new(&of_one(input), &of_one(output), &seen, facts)
     }
 
     /// The shape of the network's output for one sample.
@@ -324,7 +348,9 @@ impl Layers {
             .map_or(String::new(), |auto| format!(" Layer auto would take is '{}'.", auto.name));
         let shape = &layer.shape;
         let spatial = shape.len() >= 4 && layer.spatial().iter().all(|&extent| extent > 1);
-        let why = if self.no_images.contains(&layer.name) || (spatial && shape[0] != 1) {
+        let why = if !layer.is_floating_point {
+            "its output is not floating point, so it has no gradient".to_owned()
+        } else if self.no_images.contains(&layer.name) || (spatial && shape[0] != 1) {
             format!("its output of shape {shape:?} is no image, but attention weights or windows")
         } else if spatial {
             "no gradient reaches it: the score does not depend on it".to_owned()

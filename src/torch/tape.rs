@@ -25,6 +25,7 @@ pub struct Tape {
 pub(crate) struct Seen {
     pub name: String,
     pub sizes: Vec<i64>,
+    pub is_floating_point: bool,
 }
 
 impl Tape {
@@ -167,7 +168,8 @@ impl Tape {
                     } else {
                         std::slice::from_raw_parts(seen.sizes, seen.rank).to_vec()
                     };
-                    Seen { name: CStr::from_ptr(seen.name).to_string_lossy().into_owned(), sizes }
+                    let name = CStr::from_ptr(seen.name).to_string_lossy().into_owned();
+                    Seen { name, sizes, is_floating_point: seen.is_floating_point }
                 })
                 .collect()
         }

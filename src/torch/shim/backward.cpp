@@ -1,7 +1,9 @@
 // Autograd from a score back to what a tape recorded, each activation reduced as its gradient arrives.
-#include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/engine.h>
+#include <torch/csrc/autograd/variable.h>
 
-#include <optional>
+#include <algorithm>
+#include <unordered_set>
 #include <vector>
 
 #include "internal.h"
@@ -10,92 +12,82 @@ namespace medcam {
 
 namespace {
 
-// Hooks on the activations of a tape, gone with this object: they refer to what lives on the stack of
-// one backward.
-class Hooks {
+using torch::autograd::Edge;
+using torch::autograd::Node;
+
+// Has the gradients of what a tape recorded handed out, for as long as this object lives.
+class Handout {
  public:
-  Hooks(Tape& tape, bool keep, mc_gradient gradient, void* context)
-      : tape_(tape), keep_(keep), gradient_(gradient), context_(context) {
-    for (size_t index = 0; index < tape.wishes.size(); ++index) {
-      handles_.push_back(is_first(index) ? std::make_optional(add(index)) : std::nullopt);
-      Wish& wish = tape.wishes[index];
-      if (!wish.again) continue;
-      wish.receiver->take = [this, index](const at::Tensor& gradient) { again(index, gradient); };
-    }
+  Handout(Tape& tape, bool keep, mc_gradient gradient, void* context) : tape_(tape) {
+    tape.receiver->take = [=, &tape](size_t index, const at::Tensor& arrived) {
+      Record& record = *tape.wishes[index].record;
+      // A copy: what the tape holds is let go below, and the engine holds it no longer than it must.
+      const at::Tensor activation = record.again ? record.again() : record.activation;
+      if (!activation.defined()) return;
+      TORCH_CHECK(record.again || record.is_copy || activation._version() == record.version,
+                  "layer '", tape.wishes[index].name,
+                  "': the model writes over its output later, where its graph does not show it. Take "
+                  "another layer, or export the model without in-place operations");
+      const at::NoGradGuard no_grad;
+      gradient(context, index, reinterpret_cast<const mc_tensor*>(&activation),
+               reinterpret_cast<const mc_tensor*>(&arrived));
+      if (keep) return;
+      record.activation.reset();
+      record.again = nullptr;
+    };
   }
 
-  ~Hooks() {
-    for (size_t index = 0; index < handles_.size(); ++index) {
-      const Wish& wish = tape_.wishes[index];
-      if (wish.receiver) wish.receiver->take = nullptr;
-      if (handles_[index] && wish.activation.defined()) wish.activation.remove_hook(*handles_[index]);
-    }
-  }
+  ~Handout() { tape_.receiver->take = nullptr; }
 
-  Hooks(const Hooks&) = delete;
-  Hooks& operator=(const Hooks&) = delete;
+  Handout(const Handout&) = delete;
+  Handout& operator=(const Handout&) = delete;
 
  private:
-  bool is_first(size_t index) const {
-    const auto& wishes = tape_.wishes;
-    if (!wishes[index].activation.defined()) return false;
-    for (size_t i = 0; i < index; ++i) {
-      if (wishes[i].activation.is_same(wishes[index].activation)) return false;
-    }
-    return true;
-  }
-
-  unsigned add(size_t index) {
-    return tape_.wishes[index].activation.register_hook([this, index](const at::Tensor& gradient) {
-      // A copy: what the tape holds is let go below, and the engine holds it no longer than it must.
-      const at::Tensor activation = tape_.wishes[index].activation;
-      if (!activation.defined() || !gradient.defined()) return;
-      gradient_(context_, index, reinterpret_cast<const mc_tensor*>(&activation),
-                reinterpret_cast<const mc_tensor*>(&gradient));
-      if (keep_) return;
-      for (Wish& wish : tape_.wishes) {
-        if (wish.activation.is_same(activation)) wish.activation.reset();
-      }
-    });
-  }
-
-  void again(size_t index, const at::Tensor& gradient) {
-    Wish& wish = tape_.wishes[index];
-    if (!gradient.defined()) return;
-    {
-      const at::Tensor activation = wish.again();
-      gradient_(context_, index, reinterpret_cast<const mc_tensor*>(&activation),
-                reinterpret_cast<const mc_tensor*>(&gradient));
-    }
-    if (!keep_) wish.again = nullptr;
-  }
-
   Tape& tape_;
-  bool keep_;
-  mc_gradient gradient_;
-  void* context_;
-  std::vector<std::optional<unsigned>> handles_;
 };
 
-// Where backward ends. Only what is named here is kept until the end.
-std::vector<at::Tensor> ends(const Tape& tape, const mc_tensor* start) {
-  std::vector<at::Tensor> found;
-  bool several = false;
-  const auto add = [&](const at::Tensor& tensor) {
-    for (const at::Tensor& other : found) {
-      if (other.is_same(tensor)) return;
+// Whether backward from a node comes to one of the ends; `elsewhere` is what is known not to.
+bool leads_to(const std::vector<Edge>& ends, Node* from, std::unordered_set<Node*>& elsewhere) {
+  std::vector<Node*> left = {from};
+  std::unordered_set<Node*> visited = {from};
+  while (!left.empty()) {
+    Node* node = left.back();
+    left.pop_back();
+    for (const Edge& end : ends) {
+      if (end.function.get() == node) return true;
     }
-    found.push_back(tensor);
-  };
-  for (const Wish& wish : tape.wishes) {
-    // The tape starts at the leaves: every other activation lies on the way there.
-    if (wish.activation.defined() && (start || wish.activation.is_leaf())) add(wish.activation);
-    several = several || wish.again;
+    for (const Edge& next : node->next_edges()) {
+      Node* other = next.function.get();
+      if (other && !elsewhere.count(other) && visited.insert(other).second) left.push_back(other);
+    }
   }
-  // From one layer there is no need to go on to the input. Of several, which lies deepest is not
-  // known, and to name them all would keep all their gradients.
-  if (start && (several || found.size() > 1)) found = {unwrap(start)};
-  return found;
+  elsewhere.insert(visited.begin(), visited.end());
+  // It may become an end itself.
+  elsewhere.erase(from);
+  return false;
+}
+
+// Where backward ends. Only the gradients of what is named here are kept until the end, so a layer on
+// the way to another is not.
+std::vector<Edge> ends(const Tape& tape, const mc_tensor* start) {
+  std::vector<Edge> ends;
+  std::unordered_set<Node*> elsewhere;
+  std::vector<Edge> recorded;
+  for (size_t index = 0; index < tape.wishes.size(); ++index) {
+    const auto& record = tape.wishes[index].record;
+    std::shared_ptr<Node> node = record && tape.same(index) == index ? record->node.lock() : nullptr;
+    if (node) recorded.emplace_back(std::move(node), record->number);
+  }
+  // From one layer there is no need to go on to the input.
+  if (start && recorded.size() > 1) return {torch::autograd::impl::gradient_edge(unwrap(start))};
+  // What ran earlier never leads to what ran later.
+  std::stable_sort(recorded.begin(), recorded.end(), [](const Edge& a, const Edge& b) {
+    return a.function->sequence_nr() < b.function->sequence_nr();
+  });
+  for (Edge& edge : recorded) {
+    if (!leads_to(ends, edge.function.get(), elsewhere)) ends.push_back(std::move(edge));
+  }
+  return ends;
 }
 
 }  // namespace
@@ -105,10 +97,12 @@ std::vector<at::Tensor> ends(const Tape& tape, const mc_tensor* start) {
 extern "C" bool mc_tape_backward(mc_tape* tape, const mc_tensor* score, const mc_tensor* start,
                                  bool keep, mc_gradient gradient, void* context, char** error) {
   return medcam::guarded(error, [&] {
-    const std::vector<at::Tensor> ends = medcam::ends(*tape->tape, start);
+    const std::vector<torch::autograd::Edge> ends = medcam::ends(*tape->tape, start);
     TORCH_CHECK(!ends.empty(), "no layer was recorded");
-    const medcam::Hooks hooks(*tape->tape, keep, gradient, context);
-    torch::autograd::grad({medcam::unwrap(score)}, ends, /*grad_outputs=*/{}, keep,
-                          /*create_graph=*/false, /*allow_unused=*/true);
+    const medcam::Handout handout(*tape->tape, keep, gradient, context);
+    const at::Tensor& from = medcam::unwrap(score);
+    torch::autograd::Engine::get_default_engine().execute(
+        {torch::autograd::impl::gradient_edge(from)}, {at::ones_like(from)}, keep,
+        /*create_graph=*/false, /*accumulate_grad=*/false, ends);
   });
 }

@@ -134,13 +134,17 @@ void collect_writers(Block* block, std::vector<Node*>& writers) {
 }
 
 // What a norm gave is computed once more when it is needed, from its input, which autograd keeps anyway:
-// replaces the tap of a norm whose output is written over, where nothing writes to its input.
+// replaces the tap of a norm whose output is written over, where nothing else has it before the tap and
+// nothing writes to what it is computed from.
 bool tap_norm(Graph& graph, const AliasDb& aliases, Node* tap) {
   const Node* norm = tap->input(0)->node();
   const bool by_instance = norm->kind() == aten::instance_norm;
-  if ((!by_instance && norm->kind() != aten::batch_norm) || aliases.hasWriters(norm->input(0)) ||
+  if ((!by_instance && norm->kind() != aten::batch_norm) || norm->output()->uses().size() != 1 ||
       toIValue(norm->input(5)) != c10::IValue(by_instance)) {
     return false;
+  }
+  for (size_t i = 0; i < 5; ++i) {
+    if (aliases.hasWriters(norm->input(i))) return false;
   }
   std::vector<Value*> inputs = {tap->input(0), tap->input(1), tap->input(2)};
   for (size_t i = 0; i < 5; ++i) inputs.push_back(norm->input(i));
@@ -153,8 +157,23 @@ bool tap_norm(Graph& graph, const AliasDb& aliases, Node* tap) {
   return true;
 }
 
+// Returns its input in evaluation, which alias analysis does not know: left out.
+void drop_dropout(Block* block) {
+  for (auto node = block->nodes().begin(); node != block->nodes().end(); ++node) {
+    for (Block* inner : node->blocks()) drop_dropout(inner);
+    const std::string name = base_name(*node);
+    const bool is_dropout = name == "dropout" || name == "feature_dropout" ||
+                            name == "alpha_dropout" || name == "feature_alpha_dropout";
+    if (!is_dropout || node->inputs().size() != 3 || toIValue(node->input(2)) != c10::IValue(false)) {
+      continue;
+    }
+    node->output()->replaceAllUsesWith(node->input(0));
+    node.destroyCurrent();
+  }
+}
+
 // A record must not change after it was taken: where something writes to what a tap returned, the
-// tap returns a copy.
+// tap keeps a copy.
 void protect_from_writes(const std::shared_ptr<Graph>& graph) {
   const AliasDb aliases(graph);
   std::vector<Node*> writers;
@@ -190,6 +209,7 @@ TappedGraph tap_graph(const Module& module, const OutputChoice& output) {
   }
   fold_training(*graph);
   ConstantPropagation(graph);
+  drop_dropout(graph->block());
   EliminateDeadCode(graph);
   tapped.returns_choice = keep_only(graph, output);
 

@@ -112,6 +112,7 @@ typedef struct {
   const char* name;
   const int64_t* sizes;
   size_t rank;
+  bool is_floating_point;
 } mc_seen;
 size_t mc_tape_seen_count(const mc_tape* tape);
 mc_seen mc_tape_seen(const mc_tape* tape, size_t index);

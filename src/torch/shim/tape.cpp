@@ -1,6 +1,8 @@
 // The tape: what a run of a model records, and the operators that put it into a TorchScript graph.
 #include <ATen/core/grad_mode.h>
-#include <torch/csrc/autograd/custom_function.h>
+#include <torch/csrc/autograd/function.h>
+#include <torch/csrc/autograd/function_hook.h>
+#include <torch/csrc/autograd/variable.h>
 #include <torch/library.h>
 
 #include <cstdlib>
@@ -13,55 +15,105 @@ namespace medcam {
 
 namespace {
 
-// Passes a tensor on under another history: what writes to the result leaves that of x alone, though
-// they share their memory. Nobody may read x afterwards. Hands the gradient to a receiver.
-struct Handover : torch::autograd::Function<Handover> {
-  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x,
-                            const c10::intrusive_ptr<Receiver>& receiver) {
-    context->saved_data["receiver"] = c10::IValue::make_capsule(receiver);
-    // No view of x, which autograd would not let anyone write to here.
-    return x.variable_data();
+// Where the tape starts: what was computed before is not in autograd's graph.
+struct Start : torch::autograd::Node {
+  torch::autograd::variable_list apply(torch::autograd::variable_list&&) override { return {}; }
+};
+
+// Hands a gradient on as it arrives. Of the node at which it arrives, not of the tensor: what writes to
+// the tensor later gives it another node, and this one goes on to get the gradient of what was there before.
+struct Hook : torch::autograd::FunctionPreHook {
+  Hook(std::shared_ptr<Receiver> receiver, size_t wish, uint32_t number)
+      : receiver_(std::move(receiver)), wish_(wish), number_(number) {}
+
+  torch::autograd::variable_list operator()(
+      const torch::autograd::variable_list& gradients) override {
+    if (receiver_->take && gradients[number_].defined()) receiver_->take(wish_, gradients[number_]);
+    return gradients;
   }
 
-  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
-                                                 torch::autograd::variable_list gradients) {
-    const auto receiver =
-        c10::static_intrusive_pointer_cast<Receiver>(context->saved_data["receiver"].toCapsule());
-    if (receiver->take) receiver->take(gradients[0]);
-    return {gradients[0], at::Tensor()};
+ private:
+  std::shared_ptr<Receiver> receiver_;
+  size_t wish_;
+  uint32_t number_;
+};
+
+// Passes gradients on.
+struct Passage : torch::autograd::Node {
+  torch::autograd::variable_list apply(torch::autograd::variable_list&& gradients) override {
+    return std::move(gradients);
   }
 };
 
+// A tensor that is no view, in the same memory, behind a node of its own: autograd loses sight of a view that
+// is written to.
+at::Tensor behind(const std::shared_ptr<torch::autograd::Node>& node, const at::Tensor& view) {
+  at::Tensor y = view.detach();
+  torch::autograd::create_gradient_edge(y, node);
+  return y;
+}
+
 }  // namespace
+
+Tape::~Tape() {
+  // A layer may return what outlives the run, such as a parameter.
+  for (const auto& tensor : started) {
+    if (auto strong = tensor.lock()) at::Tensor(std::move(strong)).detach_();
+  }
+}
+
+at::Tensor Tape::start(const at::Tensor& x) {
+  // All before has run without autograd.
+  at::GradMode::set_enabled(true);
+  const auto node = std::make_shared<Start>();
+  if (x.is_view()) return behind(node, x);
+  at::Tensor y = x;
+  torch::autograd::create_gradient_edge(y, node);
+  started.emplace_back(y.getIntrusivePtr());
+  return y;
+}
 
 at::Tensor Tape::tap(const at::Tensor& x, const std::string& name, bool copy,
                      const std::function<at::Tensor()>& again) {
   const int64_t run = ++runs[name];
-  seen.push_back({name, x.sizes().vec()});
-  for (Wish& wish : wishes) {
+  seen.push_back({name, x.sizes().vec(), x.is_floating_point()});
+  at::Tensor y = x;
+  bool is_recorded = false;
+  for (size_t index = 0; index < wishes.size(); ++index) {
+    Wish& wish = wishes[index];
     if (wish.run != run || wish.name != name) continue;
     TORCH_CHECK(x.is_floating_point(), "layer '", name, "' has an output of type ", x.scalar_type(),
                 "; a map needs floating point");
-    if (x.requires_grad() && again) {
-      wish.again = again;
-      wish.receiver = c10::make_intrusive<Receiver>();
-      return Handover::apply(x, wish.receiver);
-    }
-    if (x.requires_grad()) {
-      wish.activation = x;
+    if (!y.requires_grad()) y = start(y);
+    const torch::autograd::Edge edge = torch::autograd::impl::gradient_edge(y);
+    wish.record = {WeakTensor(y.getIntrusivePtr()), y._version(), edge.function, edge.input_nr, {},
+                   copy, nullptr};
+    if (same(index) != index) continue;
+    edge.function->add_tensor_pre_hook(std::make_unique<Hook>(receiver, index, edge.input_nr));
+    if (again) {
+      wish.record->again = again;
     } else {
-      // The tape starts here: all before has run without autograd.
-      at::GradMode::set_enabled(true);
-      wish.activation = x.detach().requires_grad_(true);
+      const at::NoGradGuard no_grad;
+      wish.record->activation = copy ? y.detach().clone() : y;
     }
-    return copy ? wish.activation.clone() : wish.activation;
+    is_recorded = true;
   }
-  return x;
+  if (!is_recorded || !copy || !y.is_view()) return y;
+  const auto passage = std::make_shared<Passage>();
+  passage->add_next_edge(torch::autograd::impl::gradient_edge(y));
+  return behind(passage, y);
+}
+
+size_t Tape::same(size_t index) const {
+  for (size_t i = 0; i < index; ++i) {
+    if (wishes[i].record && wishes[i].record->is_same(*wishes[index].record)) return i;
+  }
+  return index;
 }
 
 at::Tensor Tape::note_score(const at::Tensor& x, bool copy) {
-  score = x;
-  return copy ? x.clone() : x;
+  score = copy ? x.clone() : x;
+  return x;
 }
 
 char* copy_string(const std::string& text) {
@@ -94,8 +146,10 @@ static at::Tensor tap_norm_operator(const at::Tensor& x, const c10::intrusive_pt
                                     const std::optional<at::Tensor>& mean,
                                     const std::optional<at::Tensor>& variance,
                                     bool by_instance, double epsilon) {
+  const int64_t version = input._version();
   const auto again = [=] {
     const at::NoGradGuard no_grad;
+    TORCH_CHECK(input._version() == version, "layer '", name, "': the model writes over its input");
     const bool cudnn = at::globalContext().userEnabledCuDNN();
     // Momentum is of running statistics, which nothing updates.
     return by_instance ? at::instance_norm(input, weight, bias, mean, variance,
@@ -139,11 +193,11 @@ mc_tape* mc_tape_new(void) { return new mc_tape{c10::make_intrusive<medcam::Tape
 void mc_tape_free(mc_tape* tape) { delete tape; }
 
 bool mc_tape_want(mc_tape* tape, const char* name, int64_t run, char** error) {
-  return medcam::guarded(error, [&] { tape->tape->wishes.push_back({name, run, {}, {}, {}}); });
+  return medcam::guarded(error, [&] { tape->tape->wishes.push_back({name, run, {}}); });
 }
 
 bool mc_tape_tap(mc_tape* tape, const char* name, const mc_tensor* x, mc_tensor** y, char** error) {
-  // Nobody has read the code that the model goes on with, so a wish is always answered by a copy.
+  // Nobody has read the code that the model goes on with: it may write to what it gets.
   return medcam::guarded(
       error, [&] { *y = medcam::wrap(tape->tape->tap(medcam::unwrap(x), name, /*copy=*/true)); });
 }
@@ -155,17 +209,10 @@ bool mc_tape_score(mc_tape* tape, const mc_tensor* x, mc_tensor** y, char** erro
 
 bool mc_tape_recorded(const mc_tape* tape, size_t index) {
   const auto& wishes = tape->tape->wishes;
-  return index < wishes.size() && wishes[index].recorded();
+  return index < wishes.size() && wishes[index].record;
 }
 
-size_t mc_tape_same(const mc_tape* tape, size_t index) {
-  const auto& wishes = tape->tape->wishes;
-  size_t first = 0;
-  // One that is computed again has no tensor to be the same.
-  if (!wishes[index].activation.defined()) return index;
-  while (!wishes[first].activation.is_same(wishes[index].activation)) ++first;
-  return first;
-}
+size_t mc_tape_same(const mc_tape* tape, size_t index) { return tape->tape->same(index); }
 
 mc_tensor* mc_tape_noted_score(const mc_tape* tape) {
   return tape->tape->score.defined() ? medcam::wrap(tape->tape->score) : nullptr;
@@ -175,7 +222,7 @@ size_t mc_tape_seen_count(const mc_tape* tape) { return tape->tape->seen.size();
 
 mc_seen mc_tape_seen(const mc_tape* tape, size_t index) {
   const medcam::Seen& seen = tape->tape->seen[index];
-  return {seen.name.c_str(), seen.sizes.data(), seen.sizes.size()};
+  return {seen.name.c_str(), seen.sizes.data(), seen.sizes.size(), seen.is_floating_point};
 }
 
 }  // extern "C"
