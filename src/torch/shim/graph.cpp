@@ -85,9 +85,9 @@ class Tapper {
   void tap(Node* call, const std::string& path) {
     WithInsertPoint here(call->next());
     Value* name = graph_.insertConstant(path);
-    Value* copy = graph_.insertConstant(false);
-    Node* tap =
-        graph_.insertNode(graph_.create(kTap, {call->output(), tape_, name, copy}, /*outputs=*/1));
+    Value* no = graph_.insertConstant(false);
+    Node* tap = graph_.insertNode(
+        graph_.create(kTap, {call->output(), tape_, name, /*shared=*/no, /*copy=*/no}, /*outputs=*/1));
     tap->output()->setType(TensorType::get());
     // The number by which the facts of this tap are found again.
     tap->i_(attr::idx, static_cast<int64_t>(taps_.size()));
@@ -125,18 +125,44 @@ bool is_in_loop(const Node* node) {
   return false;
 }
 
-void collect_writers(Block* block, std::vector<Node*>& writers) {
+void collect(Block* block, std::vector<Node*>& nodes) {
   for (Node* node : block->nodes()) {
-    const auto* schema = node->maybeSchema();
-    if (schema && schema->is_mutable()) writers.push_back(node);
-    for (Block* inner : node->blocks()) collect_writers(inner, writers);
+    nodes.push_back(node);
+    for (Block* inner : node->blocks()) collect(inner, nodes);
   }
 }
 
-// What a norm gave is computed once more when it is needed, from its input, which autograd keeps anyway:
-// replaces the tap of a norm whose output is written over, where nothing else has it before the tap and
-// nothing writes to what it is computed from.
-bool tap_norm(Graph& graph, const AliasDb& aliases, Node* tap) {
+bool is_writer(const Node* node) {
+  const auto* schema = node->maybeSchema();
+  return schema && schema->is_mutable();
+}
+
+// Puts a tensor where others will find it.
+bool keeps(const Node* node) {
+  return node->kind() == prim::ListConstruct || node->kind() == prim::TupleConstruct ||
+         node->kind() == prim::DictConstruct || node->kind() == prim::SetAttr ||
+         base_name(node) == "append";
+}
+
+// Whether something else that is in the memory of a tap's input is still read after the tap.
+bool is_shared(const Graph& graph, const AliasDb& aliases, const std::vector<Node*>& nodes, Node* tap) {
+  const auto is_read = [&](const Value* value) {
+    return value->type()->isSubtypeOf(*TensorType::get()) && aliases.mayAlias(value, tap->input(0)) &&
+           std::any_of(value->uses().begin(), value->uses().end(), [&](const Use& use) {
+             return use.user != tap && (use.user->isAfter(tap) || keeps(use.user));
+           });
+  };
+  const auto outputs_are_read = [&](const Node* node) {
+    return node->isBefore(tap) &&
+           std::any_of(node->outputs().begin(), node->outputs().end(), is_read);
+  };
+  return std::any_of(graph.inputs().begin(), graph.inputs().end(), is_read) ||
+         std::any_of(nodes.begin(), nodes.end(), outputs_are_read);
+}
+
+// Whether what a norm gave can be computed once more when it is needed, from its input, which autograd keeps
+// anyway: nothing else has it before the tap, and nothing writes to what it is computed from.
+bool can_compute_again(const AliasDb& aliases, const Node* tap) {
   const Node* norm = tap->input(0)->node();
   const bool by_instance = norm->kind() == aten::instance_norm;
   if ((!by_instance && norm->kind() != aten::batch_norm) || norm->output()->uses().size() != 1 ||
@@ -146,15 +172,20 @@ bool tap_norm(Graph& graph, const AliasDb& aliases, Node* tap) {
   for (size_t i = 0; i < 5; ++i) {
     if (aliases.hasWriters(norm->input(i))) return false;
   }
+  return true;
+}
+
+void replace_by_tap_norm(Graph& graph, Node* tap) {
+  const Node* norm = tap->input(0)->node();
+  WithInsertPoint here(tap);
   std::vector<Value*> inputs = {tap->input(0), tap->input(1), tap->input(2)};
   for (size_t i = 0; i < 5; ++i) inputs.push_back(norm->input(i));
-  inputs.push_back(graph.insertConstant(by_instance));
+  inputs.push_back(graph.insertConstant(norm->kind() == aten::instance_norm));
   inputs.push_back(norm->input(7));
   Node* other = graph.insertNode(graph.create(kTapNorm, inputs, /*outputs=*/1));
   other->output()->setType(TensorType::get());
   tap->output()->replaceAllUsesWith(other->output());
   tap->destroy();
-  return true;
 }
 
 // Returns its input in evaluation, which alias analysis does not know: left out.
@@ -176,22 +207,35 @@ void drop_dropout(Block* block) {
 // tap keeps a copy.
 void protect_from_writes(const std::shared_ptr<Graph>& graph) {
   const AliasDb aliases(graph);
-  std::vector<Node*> writers;
-  collect_writers(graph->block(), writers);
+  std::vector<Node*> nodes;
+  collect(graph->block(), nodes);
+  // The graph is changed at the end: the analysis knows it as it was.
+  std::vector<Node*> norms, written_taps, shared_taps;
   for (const Symbol kind : {kTap, kScore}) {
     for (Node* node : findAllNodes(*graph, kind, /*recurse=*/true)) {
       if (!aliases.hasWriters(node->output())) continue;
       const ValueSet output = {node->output()};
       const bool written =
-          is_in_loop(node) || std::any_of(writers.begin(), writers.end(), [&](Node* writer) {
-            return writer->isAfter(node) && aliases.writesToAlias(writer, output);
+          is_in_loop(node) || std::any_of(nodes.begin(), nodes.end(), [&](Node* writer) {
+            return is_writer(writer) && writer->isAfter(node) &&
+                   aliases.writesToAlias(writer, output);
           });
       if (!written) continue;
-      WithInsertPoint here(node);
-      if (kind == kTap && !is_in_loop(node) && tap_norm(*graph, aliases, node)) continue;
-      node->replaceInput(node->inputs().size() - 1, graph->insertConstant(true));
+      if (kind == kTap && !is_in_loop(node) && can_compute_again(aliases, node)) {
+        norms.push_back(node);
+        continue;
+      }
+      written_taps.push_back(node);
+      if (kind == kTap && is_shared(*graph, aliases, nodes, node)) shared_taps.push_back(node);
     }
   }
+  const auto set_true = [&](Node* node, size_t from_the_end) {
+    WithInsertPoint here(node);
+    node->replaceInput(node->inputs().size() - from_the_end, graph->insertConstant(true));
+  };
+  for (Node* node : written_taps) set_true(node, 1);
+  for (Node* node : shared_taps) set_true(node, 2);
+  for (Node* node : norms) replace_by_tap_norm(*graph, node);
 }
 
 }  // namespace

@@ -66,9 +66,10 @@ struct Tape : torch::CustomClassHolder {
   // Passes the output of a layer through; the first wish that comes true starts autograd. What comes back
   // is the tensor that went in, or a tensor in its memory, so that whoever shares that goes on sharing it:
   // the model computes what it computes without a tape.
+  // shared: others in its memory are read later, after it was written to.
   // copy: it may be written to in place, so what is recorded must not share its memory.
   // again: computes it once more, from what autograd keeps anyway, so that no copy is needed.
-  at::Tensor tap(const at::Tensor& x, const std::string& name, bool copy,
+  at::Tensor tap(const at::Tensor& x, const std::string& name, bool shared, bool copy,
                  const std::function<at::Tensor()>& again = nullptr);
   at::Tensor note_score(const at::Tensor& x, bool copy);
 

@@ -73,7 +73,7 @@ at::Tensor Tape::start(const at::Tensor& x) {
   return y;
 }
 
-at::Tensor Tape::tap(const at::Tensor& x, const std::string& name, bool copy,
+at::Tensor Tape::tap(const at::Tensor& x, const std::string& name, bool shared, bool copy,
                      const std::function<at::Tensor()>& again) {
   const int64_t run = ++runs[name];
   seen.push_back({name, x.sizes().vec(), x.is_floating_point()});
@@ -84,6 +84,10 @@ at::Tensor Tape::tap(const at::Tensor& x, const std::string& name, bool copy,
     if (wish.run != run || wish.name != name) continue;
     TORCH_CHECK(x.is_floating_point(), "layer '", name, "' has an output of type ", x.scalar_type(),
                 "; a map needs floating point");
+    // What is written to one is not in autograd's graph of the others.
+    TORCH_CHECK(!shared || !x.is_view(), "layer '", name,
+                "': its output is a view of what the model writes over and reads again. Take the layer "
+                "before it or the one behind");
     if (!y.requires_grad()) y = start(y);
     const torch::autograd::Edge edge = torch::autograd::impl::gradient_edge(y);
     wish.record = {WeakTensor(y.getIntrusivePtr()), y._version(), edge.function, edge.input_nr, {},
@@ -135,8 +139,8 @@ std::string current_message() {
 }
 
 static at::Tensor tap_operator(const at::Tensor& x, const c10::intrusive_ptr<Tape>& tape,
-                               std::string name, bool copy) {
-  return tape->tap(x, name, copy);
+                               std::string name, bool shared, bool copy) {
+  return tape->tap(x, name, shared, copy);
 }
 
 static at::Tensor tap_norm_operator(const at::Tensor& x, const c10::intrusive_ptr<Tape>& tape,
@@ -157,7 +161,7 @@ static at::Tensor tap_norm_operator(const at::Tensor& x, const c10::intrusive_pt
                        : at::batch_norm(input, weight, bias, mean, variance,
                                         /*training=*/false, 0., epsilon, cudnn);
   };
-  return tape->tap(x, name, /*copy=*/true, again);
+  return tape->tap(x, name, /*shared=*/false, /*copy=*/true, again);
 }
 
 static at::Tensor score_operator(const at::Tensor& x, const c10::intrusive_ptr<Tape>& tape,
@@ -171,7 +175,8 @@ static at::Tensor score_operator(const at::Tensor& x, const c10::intrusive_ptr<T
 TORCH_LIBRARY(medcam, library) {
   library.class_<medcam::Tape>("Tape");
   library.def(
-      "tap(Tensor(a) x, __torch__.torch.classes.medcam.Tape tape, str name, bool copy)"
+      "tap(Tensor(a) x, __torch__.torch.classes.medcam.Tape tape, str name, bool shared,"
+      " bool copy)"
       " -> Tensor(a)",
       medcam::tap_operator);
   library.def(
@@ -199,7 +204,10 @@ bool mc_tape_want(mc_tape* tape, const char* name, int64_t run, char** error) {
 bool mc_tape_tap(mc_tape* tape, const char* name, const mc_tensor* x, mc_tensor** y, char** error) {
   // Nobody has read the code that the model goes on with: it may write to what it gets.
   return medcam::guarded(
-      error, [&] { *y = medcam::wrap(tape->tape->tap(medcam::unwrap(x), name, /*copy=*/true)); });
+      error, [&] {
+        *y = medcam::wrap(
+            tape->tape->tap(medcam::unwrap(x), name, /*shared=*/false, /*copy=*/true));
+      });
 }
 
 bool mc_tape_score(mc_tape* tape, const mc_tensor* x, mc_tensor** y, char** error) {
