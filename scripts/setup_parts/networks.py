@@ -11,10 +11,11 @@ GENERATORS = {
 }
 # The sources that a generator does not read.
 APART = ("make_architectures.py", "architectures.py", "covid_net.py", "inf_net.py")
+ALIASES = ("make_aliases.py", "aliases.py")
 OTHERS = {
     "networks": ("make_bench_networks.py", *APART),
-    "architectures": ("make_bench_networks.py",),
-    "bench": ("make_networks.py", "make_several.py", *APART),
+    "architectures": ("make_bench_networks.py", *ALIASES),
+    "bench": ("make_networks.py", "make_several.py", *APART, *ALIASES),
 }
 
 

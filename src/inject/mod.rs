@@ -283,7 +283,7 @@ impl<N: Network> Injected<N> {
 fn find_layers(network: &impl Network, facts: &Facts, input: &Tensor) -> Result<Layers> {
     let mut tape = Tape::new()?;
     // A copy: the network may write to its input.
-    let sample = torch("input", || Ok(input.f_narrow(0, 0, 1)?.f_detach_copy()?))?;
+    let sample = torch("input", || input.f_narrow(0, 0, 1)?.f_detach_copy())?;
     let output = {
         let _no_grad = tch::no_grad_guard();
         network.forward_tapped(&sample, &mut tape)?

@@ -21,6 +21,7 @@ pub struct Manifest {
     pub networks: Vec<Network>,
     pub odd: Vec<Odd>,
     pub guided: Vec<Guided>,
+    pub aliases: Aliases,
     pub several: Several,
 }
 
@@ -137,6 +138,30 @@ impl Manifest {
                 },
             ]
         })
+    }
+}
+
+/// Networks that write over what others still hold (`tests/networks/aliases.py`).
+#[derive(Deserialize)]
+pub struct Aliases {
+    pub input: String,
+    pub networks: Vec<AliasNetwork>,
+}
+
+#[derive(Deserialize)]
+pub struct AliasNetwork {
+    pub name: String,
+    pub files: Vec<String>,
+    pub output: String,
+    /// Files of expected HiResCAM maps by layer.
+    pub maps: BTreeMap<String, String>,
+    /// Layers whose maps cannot be made.
+    pub refused: Vec<String>,
+}
+
+impl Aliases {
+    pub fn read() -> Self {
+        Manifest::read().aliases
     }
 }
 

@@ -17,6 +17,7 @@ from torch import nn
 
 import expected
 import guided
+import make_aliases
 import make_several
 import odd
 import specs
@@ -257,6 +258,7 @@ def main():
         "networks": networks,
         "odd": [make_odd(folder, *arguments) for arguments in odd.ODD],
         "guided": list(all_guided(folder, networks)),
+        "aliases": make_aliases.make(folder, functools.partial(save, folder)),
         "several": make_several.make(folder, functools.partial(save, folder)),
     }
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")

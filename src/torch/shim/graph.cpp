@@ -9,6 +9,8 @@
 
 #include <algorithm>
 #include <cctype>
+#include <optional>
+#include <unordered_set>
 
 #include "analysis.h"
 #include "internal.h"
@@ -99,12 +101,31 @@ class Tapper {
   std::vector<TapFacts>& taps_;
 };
 
-// The module is in evaluation mode for good, so what depends on `training` can be folded.
-void fold_training(Graph& graph) {
+// What a value holds that is the module or hangs from it by attributes; none of what does not.
+std::optional<c10::IValue> held(const Value* value, const Graph& graph, const Module& module) {
+  if (value == graph.inputs()[0]) return c10::IValue(module._ivalue());
+  const Node* node = value->node();
+  if (node->kind() != prim::GetAttr) return std::nullopt;
+  const auto owner = held(node->input(0), graph, module);
+  if (!owner || !owner->isObject()) return std::nullopt;
+  return owner->toObject()->getAttr(node->s(attr::name));
+}
+
+// The module is in evaluation mode for good, and what its code never sets stays: what depends on its flags
+// and numbers can be folded.
+void fold_attributes(Graph& graph, const Module& module) {
+  std::unordered_set<std::string> set;
+  for (const Node* node : findAllNodes(graph, prim::SetAttr, /*recurse=*/true)) {
+    set.insert(node->s(attr::name));
+  }
   for (Node* node : findAllNodes(graph, prim::GetAttr, /*recurse=*/true)) {
-    if (node->s(attr::name) != "training" || node->output()->type() != BoolType::get()) continue;
+    if (set.count(node->s(attr::name))) continue;
+    const auto value = held(node->output(), graph, module);
+    if (!value || !(value->isBool() || value->isInt() || value->isDouble() || value->isString())) {
+      continue;
+    }
     WithInsertPoint here(node);
-    node->output()->replaceAllUsesWith(graph.insertConstant(false));
+    node->output()->replaceAllUsesWith(graph.insertConstant(*value));
   }
 }
 
@@ -251,7 +272,7 @@ TappedGraph tap_graph(const Module& module, const OutputChoice& output) {
   Tapper tapper(*graph, tape, tapped.taps);
   while (tapper.step(graph->block())) {
   }
-  fold_training(*graph);
+  fold_attributes(*graph, module);
   ConstantPropagation(graph);
   drop_dropout(graph->block());
   EliminateDeadCode(graph);
