@@ -47,9 +47,19 @@ mod torch {
     use std::path::PathBuf;
 
     const SHIM: &str = "src/torch/shim";
-    const SOURCES: [&str; 9] = [
-        "analysis", "backward", "channels", "device", "graph", "guided", "module", "outputs",
+    const SOURCES: [&str; 12] = [
+        "analysis",
+        "backward",
+        "channels",
+        "device",
+        "graph",
+        "guided",
+        "input",
+        "module",
+        "operators",
+        "outputs",
         "tape",
+        "training",
     ];
 
     pub fn build() {

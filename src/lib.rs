@@ -59,5 +59,5 @@ pub use tch;
 #[cfg(feature = "torch")]
 pub use torch::{
     Device, Facts, Guide, Layer, LayerChoice, Layers, Model, Network, Output, Tape, Task,
-    keep_freed_memory, load, to_array, to_tensor,
+    TrainingSteps, keep_freed_memory, load, to_array, to_tensor,
 };

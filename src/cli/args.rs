@@ -1,6 +1,6 @@
 //! What the program takes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
@@ -58,13 +58,13 @@ pub struct LayersArguments {
 }
 
 /// What both commands say of the model.
-#[derive(Debug, Args, Serialize)]
+#[derive(Debug, Clone, Args, Serialize)]
 pub struct ModelArguments {
     /// TorchScript model, traced or scripted, as torch.jit.save writes it.
     #[arg(value_name = "MODEL.pt")]
     pub model: PathBuf,
-    /// Model card: how an image becomes the model's input [default: MODEL.toml beside the model, if
-    /// it is there].
+    /// Model card: how an image becomes the model's input [default: MODEL.toml beside the model, or
+    /// beside the file that it links to, if it is there].
     #[arg(long, value_name = "FILE")]
     pub card: Option<PathBuf>,
     /// Of a model that returns several tensors, the one to explain, by number or by name; without it
@@ -97,7 +97,7 @@ Writes DIR/LAYER/STEM.nii.gz for a NIfTI, on the image's own grid; STEM.png and 
 image; STEM.npy of shape B,1,... for .npy; with several labels STEM_LABEL.nii.gz, such as
 STEM_class2.nii.gz; and DIR/run.json: what was run and how it went.";
 
-#[derive(Debug, Args, Serialize)]
+#[derive(Debug, Clone, Args, Serialize)]
 #[command(after_help = MAP_EXAMPLES)]
 pub struct MapArguments {
     #[command(flatten)]
@@ -216,10 +216,12 @@ pub struct ScoreArguments {
 }
 
 impl ModelArguments {
-    /// The card that is given, or that beside the model.
+    /// The card that is given, or that beside the model; beside the file that it links to, if it is a link.
     pub fn card_file(&self) -> Option<PathBuf> {
-        let beside = self.model.with_extension("toml");
-        self.card.clone().or_else(|| beside.is_file().then_some(beside))
+        let beside =
+            |model: &Path| Some(model.with_extension("toml")).filter(|card| card.is_file());
+        let beside_target = || beside(&self.model.canonicalize().ok()?);
+        self.card.clone().or_else(|| beside(&self.model)).or_else(beside_target)
     }
 }
 

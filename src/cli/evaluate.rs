@@ -22,7 +22,7 @@ pub struct Evaluation {
 }
 
 /// The scores of one map.
-#[derive(Serialize)]
+#[derive(Clone, Serialize)]
 pub struct Scored {
     layer: String,
     class: Option<usize>,
@@ -105,9 +105,8 @@ impl Evaluation {
                 .evaluator
                 .add(voxels.view(), mask.view(), map.layer(), class, &name)
                 .map_err(of_both)?;
-            let inside = class.filter(|_| self.mask_values != Masks::Binary).unwrap_or(1);
-            if !mask.iter().any(|&value| value == inside as f32) {
-                let message = format!("{} has no voxel of value {inside}", path.display());
+            if let Some(what) = self.mask_values.emptiness(mask.view(), class) {
+                let message = format!("{} {what}", path.display());
                 let layer = String::new();
                 let sample = (samples > 1).then_some(sample);
                 let warning = Warning { code: "EMPTY_MASK", layer, sample, message };

@@ -11,7 +11,7 @@ use super::args::MapArguments;
 use super::clashes::{Given, check_names};
 use super::evaluate::Scored;
 use super::model::Loaded;
-use super::report::{Class, Done, Explained, Seconds};
+use super::report::{self, Class, Done, Explained, Seconds};
 use crate::error::{Error, Result};
 use crate::evaluation;
 use crate::inject::{AttentionMap, Call, Injected, MapSize, Options, Warning};
@@ -113,7 +113,7 @@ impl<'a> Job<'a> {
     /// The outputs whose names the arguments tell.
     pub fn known_files(&self) -> Vec<PathBuf> {
         let MapArguments { output, inputs, .. } = self.arguments;
-        let mut names = vec!["run.json"];
+        let mut names = vec![report::FILE];
         names.extend(self.arguments.archive.then_some(ARCHIVE));
         names.extend(self.arguments.mask.iter().flat_map(|_| evaluation::FILES));
         let mut files: Vec<_> = names.into_iter().map(|name| output.join(name)).collect();
@@ -154,7 +154,7 @@ impl<'a> Job<'a> {
         if Target::one_map(&self.targets) { stem.to_owned() } else { format!("{stem}_{target}") }
     }
 
-    /// Makes and writes what one input gives; `outputs` says what was written, also on failure.
+    /// Makes and writes what one input gives; `wrote` is told of each file as soon as it is there.
     pub fn one(
         &self,
         loaded: &Loaded,
@@ -162,7 +162,7 @@ impl<'a> Job<'a> {
         injected: &mut Injected<Model>,
         path: &Path,
         evaluate: &mut Evaluate<'_>,
-        outputs: &mut Vec<PathBuf>,
+        wrote: &dyn Fn(PathBuf),
     ) -> Result<Done> {
         let start = Instant::now();
         let (input, prepared) = loaded.read(path)?;
@@ -196,12 +196,12 @@ impl<'a> Job<'a> {
             let (name, values) = (self.name_of(&stem, map.target()), map.values());
             let files = prepared.grid.save_map(&folder, &name, values, self.dtype)?;
             written.extend(files.last().map(|file| (map, file.clone())));
-            outputs.extend(files);
+            files.into_iter().for_each(wrote);
         }
         let output = forward?;
         if let Some(file) = self.output_file(path) {
             volumes::write_npy(&file, &to_array(&output)?, MapType::F32)?;
-            outputs.push(file);
+            wrote(file);
         }
         let mut warnings = injected.warnings().to_vec();
         let scores = evaluate(&written, &mut warnings)?;
@@ -215,7 +215,7 @@ impl<'a> Job<'a> {
             let on_grid = prepared.grid.restore(sample.index_axis(Axis(0), 0));
             let image = volumes::overlay(&input, &on_grid, &caption, style)?;
             volumes::write_png(&picture, &image.into())?;
-            outputs.push(picture);
+            wrote(picture);
         }
         let mut explained: Vec<Explained> = Vec::new();
         for map in injected.attention_maps() {

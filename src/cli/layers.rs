@@ -8,10 +8,10 @@ use tch::Tensor;
 use super::args::LayersArguments;
 use super::model::Loaded;
 use super::report::print_json;
-use super::terminal::print;
+use super::terminal::{complain, print};
 use crate::error::{Error, Result};
-use crate::inject::{Options, inject};
-use crate::torch::{Layer, Layers, Task};
+use crate::inject::{Options, inject, training_mode};
+use crate::torch::{Layer, Layers, Network, Task};
 use crate::volumes::Sampling;
 
 #[derive(Serialize)]
@@ -31,6 +31,9 @@ pub fn run(arguments: &LayersArguments) -> Result<ExitCode> {
         (None, Some(shape)) => zeros(&loaded, shape)?,
         (None, None) => zeros(&loaded, &shape_of_card(&loaded)?)?,
     };
+    if let Some(warning) = training_mode(&model.facts()) {
+        complain(format!("warning[{}]: {}", warning.code, warning.message));
+    }
     let mut injected = inject(model, Options::default())?;
     let layers = injected.layers(&input)?;
     if arguments.json {

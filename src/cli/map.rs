@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -9,13 +10,15 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::args::MapArguments;
 use super::clashes::Given;
 use super::evaluate::Evaluation;
+use super::interrupt::on_interrupt;
 use super::job::Job;
 use super::model::Loaded;
-use super::report::{InputReport, Outcome, Report, peak_memory_bytes, print_json, sha256};
+use super::progress::Progress;
+use super::report::{Outcome, Report, print_json};
 use super::terminal::{complain, print};
 use crate::error::{Error, Result};
 use crate::inject::{AttentionMap, inject};
-use crate::torch::Network;
+use crate::torch::Layers;
 use crate::volumes;
 
 pub fn run(arguments: &MapArguments) -> Result<ExitCode> {
@@ -28,51 +31,43 @@ pub fn run(arguments: &MapArguments) -> Result<ExitCode> {
     let given = Given::new(given.chain(masks).map(PathBuf::as_path));
     given.check(job.known_files())?;
     volumes::make_folder(&arguments.output)?;
+    volumes::remove_leftovers(&arguments.output);
     let (loaded, model) = Loaded::new(&arguments.model)?;
-    let final_activation = model.facts().final_activation;
-    let model_sha256 = sha256(&arguments.model.model)?;
+    let progress = Arc::new(Progress::new(start, arguments, &loaded, &model)?);
+    let interrupted = progress.clone();
+    on_interrupt(move |stopped, signal| interrupted.interrupted(stopped, signal))?;
     let mut injected = inject(model, job.options.clone())?;
 
-    let progress = progress_bar(arguments.inputs.len());
-    let mut task = None;
-    let mut layers: Vec<String> = Vec::new();
-    let mut inputs = Vec::new();
+    let bar = progress_bar(arguments.inputs.len());
     for (index, path) in arguments.inputs.iter().enumerate() {
-        progress.set_message(volumes::stem_of(path));
-        let mut outputs = Vec::new();
+        bar.set_message(volumes::stem_of(path));
+        progress.begin(path);
         let mut evaluate = |maps: &[(&AttentionMap, PathBuf)], warnings: &mut Vec<_>| {
             let evaluation = evaluation.as_mut();
             evaluation.map_or(Ok(Vec::new()), |e| e.add(index, maps, warnings))
         };
-        let done = job.one(&loaded, &given, &mut injected, path, &mut evaluate, &mut outputs);
-        let outcome = match done {
+        let wrote = |file| progress.wrote(file);
+        let outcome = match job.one(&loaded, &given, &mut injected, path, &mut evaluate, &wrote) {
             Ok(done) => {
                 for warning in &done.warnings {
-                    progress.suspend(|| {
+                    bar.suspend(|| {
                         let (code, path) = (warning.code, path.display());
                         complain(format!("warning[{code}]: {path}: {}", warning.message));
                     });
                 }
-                layers.clear();
-                for map in injected.attention_maps() {
-                    // Each target has a map of each.
-                    if !layers.iter().any(|layer| layer == map.layer()) {
-                        layers.push(map.layer().to_owned());
-                    }
-                }
+                progress.mapped(injected.attention_maps());
                 Outcome::Done(done)
             }
             Err(error) => {
                 let error = named(&error, path);
-                progress.suspend(|| complain(format!("error: {error}")));
+                bar.suspend(|| complain(format!("error: {error}")));
                 Outcome::Failed { error }
             }
         };
-        task = task.or_else(|| injected.known_layers().map(crate::torch::Layers::task));
-        inputs.push(InputReport { input: path.clone(), outputs, outcome });
-        progress.inc(1);
+        progress.end(outcome, injected.known_layers().map(Layers::task));
+        bar.inc(1);
     }
-    progress.finish_and_clear();
+    bar.finish_and_clear();
 
     let mut errors = Vec::new();
     let mut written = |files: Result<Vec<PathBuf>>| {
@@ -86,27 +81,10 @@ pub fn run(arguments: &MapArguments) -> Result<ExitCode> {
     let layer_order = injected.layer_names(false);
     let scores = evaluation.map_or(Ok(Vec::new()), |e| e.dump(layer_order, &arguments.output));
     let scores = written(scores);
-    let failed = inputs.iter().filter(|i| matches!(i.outcome, Outcome::Failed { .. })).count();
-    let report = Report {
-        medcam: env!("CARGO_PKG_VERSION"),
-        libtorch: env!("MEDCAM_LIBTORCH"),
-        model_sha256,
-        card: loaded.card_path.clone(),
-        device: loaded.device.to_string(),
-        threads: tch::get_num_threads(),
-        options: arguments,
-        task,
-        final_activation,
-        layers,
-        inputs,
-        archive,
-        scores,
-        failed,
-        error: (!errors.is_empty()).then(|| errors.join("; ")),
-        seconds: start.elapsed().as_secs_f64(),
-        peak_memory_bytes: peak_memory_bytes(),
-    };
+    let error = (!errors.is_empty()).then(|| errors.join("; "));
+    let report = Report { archive, scores, error, ..progress.report() };
     report.write(&arguments.output)?;
+    progress.reported();
     if arguments.json {
         print_json(&report)?;
     } else {
@@ -114,11 +92,11 @@ pub fn run(arguments: &MapArguments) -> Result<ExitCode> {
             print(output.display())?;
         }
     }
-    if failed > 0 {
-        let all = arguments.inputs.len();
+    if report.failed > 0 {
+        let (failed, all) = (report.failed, arguments.inputs.len());
         complain(format!("error: {failed} of {all} input(s) failed; see run.json"));
     }
-    let well = failed == 0 && report.error.is_none();
+    let well = report.failed == 0 && report.error.is_none();
     Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

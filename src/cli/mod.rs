@@ -5,10 +5,12 @@
 mod args;
 mod clashes;
 mod evaluate;
+mod interrupt;
 mod job;
 mod layers;
 mod map;
 mod model;
+mod progress;
 mod report;
 mod score;
 mod terminal;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use tch::{Kind, Tensor};
 
 use super::args::ModelArguments;
+use super::terminal::complain;
 use crate::error::{Error, Result};
 use crate::torch::{Device, Model, Network, load, to_tensor};
 use crate::volumes::{self, Card, Input, Prepared};
@@ -43,11 +44,18 @@ impl Loaded {
             model = model.with_output(&output.parse()?)?;
         }
         let facts = model.facts();
+        if arguments.explain_output.is_none() && facts.outputs != Some(1) {
+            let count = facts.outputs.map_or_else(|| "several".to_owned(), |n| n.to_string());
+            complain(format!(
+                "note: the model returns {count} tensors; the first is explained (--explain-output N \
+                 takes another)"
+            ));
+        }
         let loaded = Self {
             card,
             card_path,
             device,
-            kind: facts.parameter_kind.unwrap_or(Kind::Float),
+            kind: facts.input_kind.unwrap_or(Kind::Float),
             spatial_rank: facts.input_rank.map(|rank| rank - 2),
             input_channels: facts.input_channels,
         };

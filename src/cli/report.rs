@@ -15,6 +15,9 @@ use crate::inject::{Timings, Warning};
 use crate::torch::Task;
 use crate::volumes;
 
+/// What a report is called.
+pub const FILE: &str = "run.json";
+
 #[derive(Serialize)]
 pub struct Report<'a> {
     pub medcam: &'static str,
@@ -36,6 +39,9 @@ pub struct Report<'a> {
     pub scores: Vec<PathBuf>,
     /// Inputs that failed.
     pub failed: usize,
+    /// The signal that ended the run, and how many of the inputs it did not come to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interrupted: Option<Interrupted>,
     /// Why the archive or the scores could not be written.
     pub error: Option<String>,
     pub seconds: f64,
@@ -43,6 +49,12 @@ pub struct Report<'a> {
 }
 
 #[derive(Serialize)]
+pub struct Interrupted {
+    pub signal: String,
+    pub not_begun: usize,
+}
+
+#[derive(Clone, Serialize)]
 pub struct InputReport {
     pub input: PathBuf,
     /// What was written, also where the input failed afterwards.
@@ -51,14 +63,14 @@ pub struct InputReport {
     pub outcome: Outcome,
 }
 
-#[derive(Serialize)]
+#[derive(Clone, Serialize)]
 #[serde(untagged)]
 pub enum Outcome {
     Done(Done),
     Failed { error: String },
 }
 
-#[derive(Serialize)]
+#[derive(Clone, Serialize)]
 pub struct Done {
     pub explained: Vec<Explained>,
     /// With `--mask`, of each map.
@@ -69,7 +81,7 @@ pub struct Done {
 }
 
 /// One target of an input.
-#[derive(Serialize)]
+#[derive(Clone, Serialize)]
 pub struct Explained {
     /// `best`, `class2`, `component1`...
     pub target: String,
@@ -77,13 +89,13 @@ pub struct Explained {
     pub classes: Vec<Option<Class>>,
 }
 
-#[derive(Serialize)]
+#[derive(Clone, Serialize)]
 pub struct Class {
     pub index: usize,
     pub name: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Clone, Serialize)]
 pub struct Seconds {
     pub read: f64,
     pub discovery: f64,
@@ -111,9 +123,14 @@ impl Report<'_> {
         of_inputs.chain(&self.archive).chain(&self.scores).map(PathBuf::as_path)
     }
 
+    /// The text of `run.json`.
+    pub fn text(&self) -> Result<String> {
+        Ok(to_json(self)? + "\n")
+    }
+
     pub fn write(&self, folder: &Path) -> Result<()> {
-        let json = to_json(self)? + "\n";
-        volumes::atomically(&folder.join("run.json"), |file| file.write_all(json.as_bytes()))
+        let text = self.text()?;
+        volumes::atomically(&folder.join(FILE), |file| file.write_all(text.as_bytes()))
     }
 }
 

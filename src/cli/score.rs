@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::args::ScoreArguments;
 use super::clashes::Given;
+use super::interrupt::on_interrupt;
 use super::report::print_json;
 use super::terminal::{complain, print};
 use crate::error::{Error, Result};
@@ -31,6 +32,8 @@ pub fn run(arguments: &ScoreArguments) -> Result<ExitCode> {
     let mut evaluator = Evaluator::new(metrics.clone(), threshold).masks(masks);
 
     if let Some(folder) = &arguments.output {
+        volumes::remove_leftovers(folder);
+        on_interrupt(|_, _| {})?;
         let outputs = FILES.map(|name| folder.join(name));
         Given::new([map.as_path(), mask.as_path()]).check(outputs)?;
     }
@@ -43,9 +46,7 @@ pub fn run(arguments: &ScoreArguments) -> Result<ExitCode> {
     let scores = evaluator
         .add(map_voxels.view(), mask_voxels.view(), &layer, *class, &name)
         .map_err(of_both)?;
-    let inside = class.unwrap_or(1) as f32;
-    if !mask_voxels.iter().any(|&value| value == inside) {
-        let what = class.map_or_else(|| "is empty".to_owned(), |k| format!("has no class {k}"));
+    if let Some(what) = masks.emptiness(mask_voxels.view(), *class) {
         complain(format!("warning[EMPTY_MASK]: {} {what}", mask.display()));
     }
     if map_voxels.iter().all(|value| value.abs() == map_voxels[[0, 0, 0]].abs()) {

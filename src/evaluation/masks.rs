@@ -44,6 +44,19 @@ impl FromStr for Masks {
 const MOST_LABELS: f32 = (1 << 24) as f32;
 
 impl Masks {
+    /// What to say of a mask that has no voxel of the class, or none at all.
+    #[cfg(feature = "cli")]
+    pub(crate) fn emptiness(
+        self,
+        mask: ArrayView3<'_, f32>,
+        class: Option<usize>,
+    ) -> Option<String> {
+        let class = class.filter(|_| self != Self::Binary);
+        let inside = class.unwrap_or(1) as f32;
+        (!mask.iter().any(|&value| value == inside))
+            .then(|| class.map_or_else(|| "is empty".to_owned(), |k| format!("has no class {k}")))
+    }
+
     /// 1 in the mask and 0 outside of it, in the order of the voxels.
     pub(super) fn select(self, mask: ArrayView3<'_, f32>, class: Option<usize>) -> Result<Vec<u8>> {
         let refuse = |what: String| Err(Error::input("evaluate", format!("mask: {what}")));

@@ -7,7 +7,7 @@ use tch::Tensor;
 use super::checks::{differentiable, finite};
 use super::map::AttentionMap;
 use super::options::Call;
-use super::warning::{Warning, judge, judge_fused};
+use super::warning::{Warning, judge, judge_fused, redraws, training_mode};
 use super::{Injected, Timings, find_layers};
 use crate::error::{Error, Result};
 use crate::methods::{
@@ -15,7 +15,8 @@ use crate::methods::{
 };
 use crate::ops::{Maps, Range};
 use crate::torch::{
-    Guide, LayerChoice, Layers, Network, Selected, Tape, Task, backward_error, torch,
+    Guide, LayerChoice, Layers, Network, Selected, Tape, Task, backward_error, batched,
+    batched_shape, torch,
 };
 
 const GUIDE_ALL: &str = "Guide all kinds of activations (--guide all, Guide::All)";
@@ -23,10 +24,13 @@ const GUIDE_ALL: &str = "Guide all kinds of activations (--guide all, Guide::All
 /// What a forward left for the maps.
 struct Ran {
     tape: Tape,
+    /// The network's own.
     output: Tensor,
-    /// Where the score is taken.
+    /// Its shape as `(B, K, ...)`.
+    shape: Vec<i64>,
+    /// Where the score is taken, as `(B, K, ...)`.
     scored: Tensor,
-    /// The score before a final activation.
+    /// The score before a final activation, as `(B, K, ...)`.
     logits: Tensor,
     task: Task,
     /// The input as the tape's first leaf, for the guided methods.
@@ -71,9 +75,7 @@ impl<N: Network> Injected<N> {
         }
         self.check_call(input, call)?;
         let size = self.size(input)?;
-        if self.options.backend.needs().layer {
-            self.discover(input)?;
-        }
+        self.discover(input)?;
         let discovered = Instant::now();
         let mut ran = self.forward_recorded(input, size)?;
         if self.options.backend.needs().layer && self.select_anew(input, &ran)? {
@@ -86,6 +88,7 @@ impl<N: Network> Injected<N> {
         for left_out in targets.iter().filter_map(|target| target.left_out.as_ref()) {
             self.warnings.push(Warning::of_run("COMPONENTS_LEFT_OUT", left_out));
         }
+        self.warnings.extend(training_mode(&self.facts));
         self.warn_of_unguided();
         for (index, target) in targets.iter().enumerate() {
             self.explain(&mut ran, target, index + 1 < targets.len())
@@ -101,9 +104,11 @@ impl<N: Network> Injected<N> {
         Ok(ran.output.detach())
     }
 
-    /// Finds out, once, which layers there are and which of them are wanted.
+    /// Finds out, once, which layers there are and which of them are wanted. Where a method takes no layer,
+    /// a batch is still held against what a single sample gives.
     fn discover(&mut self, input: &Tensor) -> Result<()> {
-        if self.selected.is_empty() {
+        let needs_layer = self.options.backend.needs().layer;
+        if needs_layer && self.selected.is_empty() {
             // Not kept if nothing can be selected: of another input there may be.
             let layers = match self.layers.take() {
                 Some(layers) => layers,
@@ -111,6 +116,8 @@ impl<N: Network> Injected<N> {
             };
             self.selected = self.select(&layers)?;
             self.layers = Some(layers);
+        } else if !needs_layer && self.layers.is_none() && input.size()[0] > 1 {
+            self.layers = Some(find_layers(&self.network, &self.facts, input)?);
         }
         Ok(())
     }
@@ -128,8 +135,7 @@ impl<N: Network> Injected<N> {
     /// Whether the layers that this forward showed call for others than were recorded: what runs, and
     /// how often, may depend on the input, and what `auto` takes on its size.
     fn select_anew(&mut self, input: &Tensor, ran: &Ran) -> Result<bool> {
-        let (input, output) = (input.size(), ran.output.size());
-        let layers = Layers::of_batch(&input, &output, &ran.tape.seen(), &self.facts)?;
+        let layers = Layers::new(&input.size(), &ran.shape, &ran.tape.seen(), &self.facts)?;
         let selected = self.select(&layers)?;
         let differs = selected != self.selected;
         if differs {
@@ -170,15 +176,26 @@ impl<N: Network> Injected<N> {
             return Err(self.nothing_guided());
         }
         let logits = tape.noted_logits().unwrap_or_else(|| output.shallow_clone());
-        let scored = match self.options.score {
+        differentiable(match self.options.score {
             ScoreAt::Logits => &logits,
             ScoreAt::Output => &output,
-        };
-        differentiable(scored)?;
+        })?;
         finite("the model's output", &output)?;
-        let task = Task::of(&input.size(), &output.size())?;
-        let (scored, spatial_rank) = (scored.shallow_clone(), input.dim() - 2);
-        Ok(Ran { tape, output, scored, logits, task, start, size, spatial_rank })
+        let of_one = self.layers.as_ref().map(Layers::output_shape);
+        let shape = batched_shape(&input.size(), &output.size(), of_one)?;
+        let task = Task::of(&input.size(), &shape)?;
+        // A network written in Rust may note scores of another shape than its output's.
+        let logits = if logits.size() == output.size() {
+            batched(&logits, &shape)?
+        } else {
+            batched(&logits, &batched_shape(&input.size(), &logits.size(), None)?)?
+        };
+        let scored = match self.options.score {
+            ScoreAt::Logits => logits.shallow_clone(),
+            ScoreAt::Output => batched(&output, &shape)?,
+        };
+        let spatial_rank = input.dim() - 2;
+        Ok(Ran { tape, output, shape, scored, logits, task, start, size, spatial_rank })
     }
 
     fn nothing_guided(&self) -> Error {
@@ -366,19 +383,6 @@ impl<N: Network> Injected<N> {
             });
         }
     }
-}
-
-fn redraws(layers: Option<&Layers>, layer: &Selected) -> Option<Warning> {
-    let facts = layers.and_then(|layers| layers.get(&layer.name))?;
-    facts.redraws_output.then(|| {
-        Warning::of_layer(
-            "REDRAWS_OUTPUT",
-            &layer.label,
-            "only pointwise steps come between it and the score, so the gradient is the same at \
-             every voxel and the map only redraws the output. Take a layer further from it, as auto \
-             does (but not that of compat m3dcam)",
-        )
-    })
 }
 
 fn no_gradient(layer: &Selected) -> Error {

@@ -16,12 +16,15 @@ use archive::Archive;
 pub use map::AttentionMap;
 pub use options::{Call, Fuse, MapSize, Options};
 pub use warning::Warning;
+#[cfg(feature = "cli")]
+pub(crate) use warning::training_mode;
 
 use crate::error::{Error, Result};
 use crate::evaluation::{Evaluator, Score};
 use crate::methods::{Compat, ScoreAt, Target};
 use crate::torch::{
-    Device, Facts, Layers, MapMaker, Network, Selected, Tape, check_input, to_tensor, torch,
+    Device, Facts, Layers, MapMaker, Network, Selected, Tape, batched_shape, check_input,
+    to_tensor, torch,
 };
 use crate::volumes;
 
@@ -29,7 +32,7 @@ use crate::volumes;
 /// output, bit for bit, and makes the maps on the way.
 ///
 /// Nothing is run here. The first forward runs one sample of its batch once more, without autograd,
-/// to find out which layers there are.
+/// to find out which layers there are, and what one sample gives.
 ///
 /// # Errors
 ///
@@ -62,6 +65,7 @@ pub fn inject<N: Network>(network: N, mut options: Options) -> Result<Injected<N
     }
     if let Some(folder) = &options.save_maps {
         volumes::make_folder(folder)?;
+        volumes::remove_leftovers(folder);
     }
     if options.save_scores.is_some() && options.evaluate.is_none() {
         return Err(Error::usage(
@@ -289,5 +293,6 @@ fn find_layers(network: &impl Network, facts: &Facts, input: &Tensor) -> Result<
         network.forward_tapped(&sample, &mut tape)?
     };
     checks::differentiable(tape.noted_logits().as_ref().unwrap_or(&output))?;
-    Layers::new(&sample.size(), &output.size(), &tape.seen(), facts)
+    let output = batched_shape(&sample.size(), &output.size(), None)?;
+    Layers::new(&sample.size(), &output, &tape.seen(), facts)
 }

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::AttentionMap;
 use crate::ops::Range;
+use crate::torch::{Facts, Layers, Selected, TrainingSteps};
 
 const WEIGHTS_CANCEL: &str = "WEIGHTS_CANCEL";
 
@@ -31,6 +32,51 @@ impl Warning {
         let message = format!("layer '{layer}': {message}");
         Self { code, layer: layer.to_owned(), sample: None, message }
     }
+}
+
+/// Warns of a graph with steps that act as in training, which evaluation mode does not change.
+pub(crate) fn training_mode(facts: &Facts) -> Option<Warning> {
+    let listed = |is_random: bool| {
+        let steps = facts.training_steps.iter().filter(|steps| steps.is_random == is_random);
+        let steps: Vec<_> =
+            steps.map(|TrainingSteps { name, count, .. }| format!("{count} {name}")).collect();
+        (!steps.is_empty()).then(|| steps.join(", "))
+    };
+    let random = listed(true).map(|steps| {
+        format!("{steps}: it draws random numbers, so output and map change from run to run")
+    });
+    let of_batch = listed(false).map(|steps| {
+        format!(
+            "{steps}: it normalises with the statistics of its batch instead of those it learned, so \
+             output and map of a sample depend on the others"
+        )
+    });
+    let seen: Vec<_> = random.into_iter().chain(of_batch).collect();
+    (!seen.is_empty()).then(|| {
+        Warning::of_run(
+            "TRAINING_MODE",
+            format!(
+                "the file has steps that act as in training and that evaluation mode cannot switch off: \
+                 {}. Call network.eval() before you export it; F.dropout(x) needs \
+                 training=self.training, and a batch norm its running statistics",
+                seen.join("; ")
+            ),
+        )
+    })
+}
+
+/// Warns of a layer whose map only redraws the output.
+pub(super) fn redraws(layers: Option<&Layers>, layer: &Selected) -> Option<Warning> {
+    let facts = layers.and_then(|layers| layers.get(&layer.name))?;
+    facts.redraws_output.then(|| {
+        Warning::of_layer(
+            "REDRAWS_OUTPUT",
+            &layer.label,
+            "only pointwise steps come between it and the score, so the gradient is the same at \
+             every voxel and the map only redraws the output. Take a layer further from it, as auto \
+             does (but not that of compat m3dcam)",
+        )
+    })
 }
 
 /// Warnings about the values of a map.

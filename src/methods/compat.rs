@@ -64,7 +64,9 @@ pub(crate) fn auto_layer(registered: &[String], layers: &Layers) -> Option<Strin
     } else {
         registered.to_vec()
     };
-    let carries = |name: &String| layers.get(name).is_some_and(|layer| layer.can_carry_map);
+    let carries = |name: &String| {
+        layers.get(name).is_some_and(|layer| layer.can_carry_map && layer.has_extent())
+    };
     parents_last(names).into_iter().rev().find(carries)
 }
 

@@ -160,9 +160,7 @@ impl Score {
     /// `y`: where the score is taken; `logits`: before a final activation (the same tensor where
     /// there is none). Both `(B, K)` or `(B, K, [D,] H, W)`.
     pub(crate) fn of(target: &Target, task: Task, y: &Tensor, logits: &Tensor) -> Result<Self> {
-        let y = if y.dim() == 1 { y.unsqueeze(1) } else { y.shallow_clone() };
-        let logits = if logits.dim() == 1 { logits.unsqueeze(1) } else { logits.shallow_clone() };
-        let batch = extent(&y, 0);
+        let batch = extent(y, 0);
         let same = |class: usize| vec![class; batch];
         let scored = |sum: Tensor, classes: &[usize], empty| Self {
             sum,
@@ -171,12 +169,12 @@ impl Score {
         };
         match target {
             Target::Best => {
-                let classes = best(task, &logits)?;
-                Ok(scored(channels(&y, &classes)?.sum(Kind::Float), &classes, Vec::new()))
+                let classes = best(task, logits)?;
+                Ok(scored(channels(y, &classes)?.sum(Kind::Float), &classes, Vec::new()))
             }
             Target::Class(class) => {
                 let classes = same(*class);
-                Ok(scored(channels(&y, &classes)?.sum(Kind::Float), &classes, Vec::new()))
+                Ok(scored(channels(y, &classes)?.sum(Kind::Float), &classes, Vec::new()))
             }
             Target::Classes(classes) => {
                 if classes.len() != batch {
@@ -185,15 +183,15 @@ impl Score {
                         format!("{} classes for a batch of {batch}", classes.len()),
                     ));
                 }
-                Ok(scored(channels(&y, classes)?.sum(Kind::Float), classes, Vec::new()))
+                Ok(scored(channels(y, classes)?.sum(Kind::Float), classes, Vec::new()))
             }
             Target::All => {
                 Ok(Self { sum: y.sum(Kind::Float), classes: vec![None; batch], empty: Vec::new() })
             }
             Target::Predicted(class) => {
                 let classes = same(*class);
-                let chosen = channels(&y, &classes)?;
-                let predicted = predicted_as(*class, &logits)?;
+                let chosen = channels(y, &classes)?;
+                let predicted = predicted_as(*class, logits)?;
                 let empty = empty_samples(&predicted)?;
                 Ok(scored((chosen * predicted).sum(Kind::Float), &classes, empty))
             }
@@ -206,9 +204,9 @@ impl Score {
                 }
                 let classes = match class {
                     Some(class) => same(*class),
-                    None => best(task, &logits)?,
+                    None => best(task, logits)?,
                 };
-                let chosen = channels(&y, &classes)?;
+                let chosen = channels(y, &classes)?;
                 let mask = region(mask, &chosen)?;
                 let empty = empty_samples(&mask)?;
                 Ok(scored((chosen * mask).sum(Kind::Float), &classes, empty))
@@ -217,7 +215,7 @@ impl Score {
                 Err(Error::input("target", format!("{target:?} stands for several targets")))
             }
             Target::Function(function) => Ok(Self {
-                sum: function(&y).sum(Kind::Float),
+                sum: function(y).sum(Kind::Float),
                 classes: vec![None; batch],
                 empty: Vec::new(),
             }),

@@ -1,5 +1,7 @@
 //! The layers of a network: which there are, which can carry a map, and which to take.
 
+mod refusals;
+
 use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
@@ -7,31 +9,9 @@ use tch::Tensor;
 
 use super::network::Facts;
 use super::tape::Seen;
+use super::task::Task;
 use super::torch;
 use crate::error::{Error, Result};
-
-/// What a network does, told from the rank of its output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Task {
-    /// One score per class: output `(B, K)`.
-    Classification,
-    /// One score per class and voxel: output `(B, K, [D,] H, W)`.
-    Segmentation,
-}
-
-impl Task {
-    pub(crate) fn of(input: &[i64], output: &[i64]) -> Result<Self> {
-        match output.len() {
-            1 | 2 => Ok(Self::Classification),
-            rank if rank == input.len() => Ok(Self::Segmentation),
-            _ => Err(Error::model(format!(
-                "output of shape {output:?} for an input of shape {input:?}: neither one score per \
-                 class (B, K) nor one per class and voxel"
-            ))),
-        }
-    }
-}
 
 /// One layer (submodule) of a network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -48,8 +28,8 @@ pub struct Layer {
     pub channels_last: bool,
     /// How often it runs in one forward; `NAME#k` picks the k-th run, `NAME` the last.
     pub runs: usize,
-    /// Whether it can carry a map: its output has the rank of the input, more than one voxel along
-    /// each axis, and the score depends on it.
+    /// Whether it can carry a map: its output has the batch and the rank of the input and more than one
+    /// voxel, and the score depends on it.
     pub can_carry_map: bool,
     /// Whether only pointwise steps (1x1 convolutions, activations, softmax, resizing) come after
     /// it, in segmentation: a map there only redraws the output.
@@ -63,6 +43,9 @@ pub struct Layer {
     last_run: usize,
     #[serde(skip)]
     is_floating_point: bool,
+    /// Whether its first axis is as long as the batch.
+    #[serde(skip)]
+    has_batch: bool,
 }
 
 impl Layer {
@@ -73,6 +56,11 @@ impl Layer {
 
     fn voxels(&self) -> i64 {
         self.spatial().iter().product()
+    }
+
+    /// Whether it has more than one voxel along each axis.
+    pub(crate) fn has_extent(&self) -> bool {
+        self.spatial().iter().all(|&extent| extent > 1)
     }
 
     fn channels(&self) -> i64 {
@@ -91,7 +79,8 @@ pub enum LayerChoice {
     /// bottleneck.
     ///
     /// Left out are layers whose weights cancel ([`Layer::weights_cancel`]), and those with a single
-    /// channel, which a map could only repeat.
+    /// channel, which a map could only repeat. Layers that are one voxel thin along an axis are taken only
+    /// where there is no other.
     #[default]
     Auto,
     /// All that can carry a map.
@@ -152,6 +141,7 @@ pub struct Layers {
     task: Task,
     layers: Vec<Layer>,
     output_shape: Vec<i64>,
+    batch: i64,
     /// Layers that did not run, for only outputs that are not explained need them.
     not_run: HashSet<String>,
     /// Layers that run, and whose output has no axis of the image.
@@ -159,8 +149,10 @@ pub struct Layers {
 }
 
 impl Layers {
+    /// `output` is `(B, K, ...)`, see [`batched_shape`](super::batched_shape).
     pub(crate) fn new(input: &[i64], output: &[i64], seen: &[Seen], facts: &Facts) -> Result<Self> {
         let task = Task::of(input, output)?;
+        let batch = input[0];
         let mut by_name: HashMap<&str, usize> = HashMap::new();
         let mut layers: Vec<Layer> = Vec::new();
         for (position, run) in seen.iter().enumerate() {
@@ -177,6 +169,7 @@ impl Layers {
                     weights_cancel: facts.cancelling.contains(&run.name),
                     last_run: 0,
                     is_floating_point: true,
+                    has_batch: true,
                 });
                 layers.len() - 1
             });
@@ -185,41 +178,26 @@ impl Layers {
             layer.last_run = position;
             layer.shape.clone_from(&run.sizes);
             layer.is_floating_point = run.is_floating_point;
-            // Windows of attention are counted along the axis of the batch.
+            // Windows of attention, flips and crops may be stacked along the first axis.
+            layer.has_batch = run.sizes.first() == Some(&batch);
+            if layer.has_batch {
+                layer.shape[0] = 1;
+            }
             layer.can_carry_map = run.is_floating_point
                 && run.sizes.len() == input.len()
-                && run.sizes[0] == input[0]
-                && layer.spatial().iter().all(|&extent| extent > 1)
+                && layer.has_batch
+                && layer.voxels() > 1
                 && !facts.unreached.contains(&run.name)
                 && !facts.products.contains(&run.name);
         }
         let ran = |name: &String| by_name.contains_key(name.as_str());
         let not_run = facts.unreached.iter().filter(|name| !ran(name)).cloned().collect();
-        let output_shape = output.to_vec();
+        let output_shape = [&[1], &output[1..]].concat();
         let no_images = facts.products.clone();
-        Ok(Self { task, layers: parents_first(layers), output_shape, not_run, no_images })
+        Ok(Self { task, layers: parents_first(layers), output_shape, batch, not_run, no_images })
     }
 
-    /// The layers as a forward of a whole batch showed them.
-    pub(crate) fn of_batch(
-        input: &[i64],
-        output: &[i64],
-        seen: &[Seen],
-        facts: &Facts,
-    ) -> Result<Self> {
-        let of_one = |sizes: &[i64]| {
-            let mut sizes = sizes.to_vec();
-            if let Some(batch) = sizes.first_mut().filter(|batch| **batch == input[0]) {
-                *batch = 1;
-            }
-            sizes
-        };
-        let seen: Vec<Seen> =
-            seen.iter().map(|run| Seen { sizes: of_one(&run.sizes), ..run.clone() }).collect();
-        Self::new(&of_one(input), &of_one(output), &seen, facts)
-    }
-
-    /// The shape of the network's output for one sample.
+    /// The shape `(1, K, ...)` of the network's output for one sample.
     pub fn output_shape(&self) -> &[i64] {
         &self.output_shape
     }
@@ -241,10 +219,14 @@ impl Layers {
             .iter()
             .filter(|layer| layer.can_carry_map && !layer.weights_cancel && layer.channels() > 1);
         match self.task {
-            Task::Classification => candidates.max_by_key(|layer| layer.last_run),
-            Task::Segmentation => candidates
-                .filter(|layer| !layer.redraws_output)
-                .max_by_key(|layer| (std::cmp::Reverse(layer.voxels()), layer.last_run)),
+            Task::Classification => {
+                candidates.max_by_key(|layer| (layer.has_extent(), layer.last_run))
+            }
+            Task::Segmentation => {
+                candidates.filter(|layer| !layer.redraws_output).max_by_key(|layer| {
+                    (layer.has_extent(), std::cmp::Reverse(layer.voxels()), layer.last_run)
+                })
+            }
         }
     }
 
@@ -257,18 +239,14 @@ impl Layers {
             channels_last: layer.channels_last,
             weights_cancel: layer.weights_cancel,
         };
-        let none = || {
-            Error::layer(
-                "no layer of this network can carry a map: none has an output with more than one \
-                 voxel along each axis that the score depends on",
-            )
-        };
         match choice {
-            LayerChoice::Auto => self.auto().map(|layer| vec![last(layer)]).ok_or_else(none),
+            LayerChoice::Auto => {
+                self.auto().map(|layer| vec![last(layer)]).ok_or_else(|| self.none())
+            }
             LayerChoice::Full => {
                 let all: Vec<_> =
                     self.layers.iter().filter(|layer| layer.can_carry_map).map(last).collect();
-                if all.is_empty() { Err(none()) } else { Ok(all) }
+                if all.is_empty() { Err(self.none()) } else { Ok(all) }
             }
             LayerChoice::Names(names) => {
                 if names.is_empty() {
@@ -315,49 +293,6 @@ impl Layers {
         let (label, name) = (label.to_owned(), name.to_owned());
         let weights_cancel = layer.weights_cancel && run == layer.runs;
         Ok(Selected { label, name, run, channels_last: layer.channels_last, weights_cancel })
-    }
-
-    fn unknown(&self, name: &str) -> Error {
-        if self.not_run.contains(name) {
-            return Error::layer(format!(
-                "layer '{name}' cannot carry a map: the output that is explained does not depend on \
-                 it, only another output of the model does. Choose that one (--explain-output, \
-                 Model::with_output)"
-            ));
-        }
-        let mut near: Vec<_> = self
-            .layers
-            .iter()
-            .map(|layer| {
-                let contained = layer.name.contains(name) || name.contains(&layer.name);
-                (!contained, strsim::damerau_levenshtein(name, &layer.name), &layer.name)
-            })
-            .collect();
-        near.sort();
-        let near: Vec<_> = near.iter().take(5).map(|(_, _, name)| name.as_str()).collect();
-        Error::layer(format!(
-            "layer '{name}': the network has none of this name. Near it: {}. All of them: medcam \
-             layers MODEL --shape ...",
-            near.join(", ")
-        ))
-    }
-
-    fn mapless(&self, layer: &Layer) -> Error {
-        let auto = self
-            .auto()
-            .map_or(String::new(), |auto| format!(" Layer auto would take is '{}'.", auto.name));
-        let shape = &layer.shape;
-        let spatial = shape.len() >= 4 && layer.spatial().iter().all(|&extent| extent > 1);
-        let why = if !layer.is_floating_point {
-            "its output is not floating point, so it has no gradient".to_owned()
-        } else if self.no_images.contains(&layer.name) || (spatial && shape[0] != 1) {
-            format!("its output of shape {shape:?} is no image, but attention weights or windows")
-        } else if spatial {
-            "no gradient reaches it: the score does not depend on it".to_owned()
-        } else {
-            format!("its output of shape {shape:?} has no spatial extent")
-        };
-        Error::layer(format!("layer '{}' cannot carry a map: {why}.{auto}", layer.name))
     }
 }
 

@@ -13,6 +13,7 @@ mod model;
 mod network;
 mod output;
 mod tape;
+mod task;
 
 use tch::{Kind, Tensor};
 
@@ -20,12 +21,14 @@ pub use bridge::{to_array, to_tensor};
 pub use device::{Device, keep_freed_memory};
 pub use guide::Guide;
 pub(crate) use layers::Selected;
-pub use layers::{Layer, LayerChoice, Layers, Task};
+pub use layers::{Layer, LayerChoice, Layers};
 pub(crate) use maps::{Grids, MapMaker, channel_mean};
 pub use model::{Model, load};
-pub use network::{Facts, Network};
+pub use network::{Facts, Network, TrainingSteps};
 pub use output::Output;
 pub use tape::Tape;
+pub use task::Task;
+pub(crate) use task::{batched, batched_shape};
 
 use crate::error::{Error, Result};
 
@@ -43,7 +46,7 @@ pub(crate) fn check_input(facts: &Facts, input: &Tensor) -> Result<()> {
         return Err(Error::input(
             "input",
             format!(
-                "shape {shape:?} has {} axes; the model's first convolution takes {rank}: {}",
+                "shape {shape:?} has {} axes; the model takes {rank}: {}",
                 shape.len(),
                 form(rank)
             ),

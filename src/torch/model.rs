@@ -8,7 +8,7 @@ use std::ptr::NonNull;
 use tch::{Kind, Tensor};
 
 use super::device::Device;
-use super::network::{Facts, Network};
+use super::network::{Facts, Network, TrainingSteps};
 use super::output::Output;
 use super::tape::{Tape, own};
 use super::{check_input, ffi};
@@ -109,7 +109,7 @@ unsafe fn read_facts(raw: NonNull<ffi::mc_module>) -> Facts {
         let mut result = Facts {
             input_channels: known(facts.input_channels),
             input_rank: known(facts.input_rank),
-            parameter_kind: match text(facts.parameter_type).as_str() {
+            input_kind: match text(facts.input_type).as_str() {
                 "Float" => Some(Kind::Float),
                 "Half" => Some(Kind::Half),
                 "BFloat16" => Some(Kind::BFloat16),
@@ -117,6 +117,7 @@ unsafe fn read_facts(raw: NonNull<ffi::mc_module>) -> Facts {
                 _ => None,
             },
             final_activation: Some(text(facts.final_activation)).filter(|name| !name.is_empty()),
+            outputs: usize::try_from(facts.outputs).ok(),
             ..Facts::default()
         };
         for index in 0..facts.modules {
@@ -145,6 +146,11 @@ unsafe fn read_facts(raw: NonNull<ffi::mc_module>) -> Facts {
         for index in 0..facts.activations {
             let activation = ffi::mc_module_activation(raw.as_ptr(), index);
             result.activations.insert(text(activation.name), activation.count);
+        }
+        for index in 0..facts.training_steps {
+            let ffi::mc_training { name, count, is_random } =
+                ffi::mc_module_training(raw.as_ptr(), index);
+            result.training_steps.push(TrainingSteps { name: text(name), count, is_random });
         }
         result
     }

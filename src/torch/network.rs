@@ -68,10 +68,15 @@ pub struct Facts {
     pub input_channels: Option<usize>,
     /// Rank that the input must have, with its batch and channel axes: 4 (2D) or 5 (3D).
     pub input_rank: Option<usize>,
-    /// The type of its parameters.
-    pub parameter_kind: Option<tch::Kind>,
+    /// The floating point type that the input must have: that of the weights that it meets first, or
+    /// of the first parameter where it meets none.
+    pub input_kind: Option<tch::Kind>,
     /// The activation (`"softmax"`, `"sigmoid"`...) that ends the network, if one does.
     pub final_activation: Option<String>,
+    /// How many tensors the network returns; `None` where that is not known before it runs.
+    pub outputs: Option<usize>,
+    /// Steps that act as in training, whatever the mode of the network.
+    pub training_steps: Vec<TrainingSteps>,
     /// All modules by name in the order in which they were registered, whether they run or not.
     pub registered: Vec<String>,
     /// The class of each layer, such as `Conv3d`, by name.
@@ -93,6 +98,19 @@ pub struct Facts {
     /// The activations that [`Guide::All`](crate::Guide::All) would guide, such as `leaky_relu`, and
     /// how many of each there are.
     pub activations: BTreeMap<String, usize>,
+}
+
+/// An operator of a network that acts as in training, though the network is in evaluation mode: traced
+/// without `.eval()`, or called so (`F.dropout(x)`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TrainingSteps {
+    /// Its name, such as `dropout` or `batch_norm`.
+    pub name: String,
+    /// How many of it the network has.
+    pub count: usize,
+    /// Whether it draws random numbers; else it normalises with the statistics of its batch.
+    pub is_random: bool,
 }
 
 impl Facts {

@@ -37,7 +37,11 @@ pub use volume::Volume;
 #[cfg(feature = "torch")]
 pub(crate) use write::Unfinished;
 pub(crate) use write::atomically;
+#[cfg(feature = "torch")]
+pub(crate) use write::remove_leftovers;
 pub use write::{MapType, make_folder};
+#[cfg(feature = "cli")]
+pub(crate) use write::{Stopped, stop_writing};
 
 use crate::error::{Error, Result};
 

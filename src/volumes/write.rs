@@ -1,9 +1,13 @@
 //! Writing files so that a crash leaves the old file or the new one, never half a file.
 
+use std::collections::BTreeSet;
+#[cfg(feature = "torch")]
+use std::fs::TryLockError;
 use std::fs::{self, File};
-use std::io::{self, BufWriter};
+use std::io::{self, BufWriter, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, Result};
 
@@ -24,6 +28,100 @@ pub(crate) fn to_u8(value: f32) -> u8 {
     (value.clamp(0.0, 1.0) * 255.0).round() as u8
 }
 
+/// The temporary names of all files that this process is writing.
+static UNFINISHED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+fn unfinished() -> MutexGuard<'static, BTreeSet<PathBuf>> {
+    UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+const PREFIX: &str = ".medcam-";
+const SUFFIX: &str = ".tmp";
+
+/// A new, empty file in the folder of `path`, locked so that other runs see that this one is alive.
+fn create_beside(path: &Path) -> io::Result<(PathBuf, File)> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    loop {
+        let (process, number) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let temporary = path.with_file_name(format!("{PREFIX}{process}-{number}{SUFFIX}"));
+        match File::create_new(&temporary) {
+            Ok(file) => {
+                // Not every file system has locks; the process id tells of this run as well.
+                let _ = file.try_lock();
+                return Ok((temporary, file));
+            }
+            // Left by a run that had this process id: in containers it is often the same.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Removes the temporary files that interrupted runs left in `folder` and in the folders right in it. Those
+/// of runs that are alive stay: their process runs here, or holds its lock on the file from another machine.
+#[cfg(feature = "torch")]
+pub(crate) fn remove_leftovers(folder: &Path) {
+    let entries = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten();
+    for entry in entries(folder) {
+        remove_leftover(&entry.path());
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            entries(&entry.path()).for_each(|entry| remove_leftover(&entry.path()));
+        }
+    }
+}
+
+#[cfg(feature = "torch")]
+fn remove_leftover(path: &Path) {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let numbers = name.strip_prefix(PREFIX).and_then(|name| name.strip_suffix(SUFFIX));
+    let Some((process, number)) = numbers.and_then(|numbers| numbers.split_once('-')) else {
+        return;
+    };
+    let (Ok(process), Ok(_)) = (process.parse::<u32>(), number.parse::<u64>()) else { return };
+    let alive = if process == std::process::id() {
+        unfinished().contains(path)
+    } else {
+        Path::new("/proc").join(process.to_string()).exists()
+    };
+    let is_locked = || {
+        let lock = File::open(path).map(|file| file.try_lock());
+        matches!(lock, Ok(Err(TryLockError::WouldBlock)))
+    };
+    if !alive && !is_locked() {
+        // Another run may remove it at the same time.
+        let _ = fs::remove_file(path);
+    }
+}
+
+/// No file of this process is unfinished, and none is begun, as long as this is held: whoever writes waits.
+#[cfg(feature = "cli")]
+#[derive(Debug)]
+pub(crate) struct Stopped {
+    _held: MutexGuard<'static, BTreeSet<PathBuf>>,
+}
+
+/// Removes all unfinished files and stops all writing; for a process that is about to end.
+#[cfg(feature = "cli")]
+pub(crate) fn stop_writing() -> Stopped {
+    let mut held = unfinished();
+    for temporary in std::mem::take(&mut *held) {
+        let _ = fs::remove_file(temporary);
+    }
+    Stopped { _held: held }
+}
+
+#[cfg(feature = "cli")]
+impl Stopped {
+    /// Writes one more file, whole or not at all.
+    pub(crate) fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let (temporary, mut file) = create_beside(path)?;
+        io::Write::write_all(&mut file, bytes)
+            .and_then(|()| file.sync_data())
+            .and_then(|()| fs::rename(&temporary, path))
+            .inspect_err(|_| drop(fs::remove_file(&temporary)))
+    }
+}
+
 /// A file under a name of its own beside the one that it will have; removed if it is dropped before.
 #[derive(Debug)]
 pub(crate) struct Unfinished {
@@ -33,25 +131,30 @@ pub(crate) struct Unfinished {
 impl Unfinished {
     /// A new, empty file in the folder of `path`.
     pub(crate) fn beside(path: &Path) -> io::Result<(Self, File)> {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let unique =
-            format!(".medcam-{}-{}.tmp", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let temporary = path.with_file_name(unique);
-        let file = File::create_new(&temporary)?;
+        // Held until the name is noted, so that no file goes unnoticed by `stop_writing`.
+        let mut unfinished = unfinished();
+        let (temporary, file) = create_beside(path)?;
+        unfinished.insert(temporary.clone());
         Ok((Self { temporary }, file))
     }
 
     /// Puts what was written to `file` in the place of `path`.
     pub(crate) fn rename(self, file: &File, path: &Path) -> io::Result<()> {
         file.sync_data()?;
-        fs::rename(&self.temporary, path)
+        let mut unfinished = unfinished();
+        fs::rename(&self.temporary, path)?;
+        unfinished.remove(&self.temporary);
+        Ok(())
     }
 }
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
-        // Gone already after `rename`; else something failed, and that this does too adds nothing.
-        let _ = fs::remove_file(&self.temporary);
+        // Gone already after `rename`.
+        if unfinished().remove(&self.temporary) {
+            // Something failed before, and that this does too adds nothing.
+            let _ = fs::remove_file(&self.temporary);
+        }
     }
 }
 

@@ -5,35 +5,13 @@
 #include <algorithm>
 
 #include "channels.h"
+#include "operators.h"
 
 namespace medcam {
 
 using namespace torch::jit;
 
-std::string base_name(const Node* node) {
-  if (!node->kind().is_aten()) return "";
-  std::string name = node->kind().toUnqualString();
-  if (!name.empty() && name.back() == '_') name.pop_back();
-  return name;
-}
-
-bool is_convolution(const Node* node) {
-  static const std::unordered_set<std::string> kinds = {
-      "_convolution",     "convolution",      "conv1d",          "conv2d", "conv3d",
-      "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"};
-  return kinds.count(base_name(node)) != 0;
-}
-
 namespace {
-
-bool is_tensor(const Value* value) { return value->type()->isSubtypeOf(*TensorType::get()); }
-
-// Steps that leave the values and the shape of their first input as they are.
-bool is_passthrough(const Node* node) {
-  static const std::unordered_set<std::string> kinds = {
-      "to", "contiguous", "clone", "detach", "alias", "dropout", "feature_dropout", "type_as"};
-  return node->kind() == kTap || node->kind() == kScore || kinds.count(base_name(node)) != 0;
-}
 
 // Whether all elements of a constant list of integers (or a single one) are 1; no list, no.
 bool all_ones(const Value* value) {
@@ -54,7 +32,6 @@ GraphAnalysis::GraphAnalysis(Graph& graph, const Module& module) : graph_(graph)
   redraws_[logits_] = true;
   cancels_[logits_] = false;
   find_ancestors();
-  find_first_convolution(graph_.block());
 }
 
 void GraphAnalysis::find_logits() {
@@ -136,48 +113,8 @@ void GraphAnalysis::find_ancestors() {
   }
 }
 
-std::optional<at::Tensor> GraphAnalysis::parameter(const Value* value) const {
-  if (const auto constant = toIValue(value)) {
-    return constant->isTensor() ? std::make_optional(constant->toTensor()) : std::nullopt;
-  }
-  std::vector<std::string> path;
-  const Node* node = value->node();
-  for (; node->kind() == prim::GetAttr; node = node->input(0)->node()) {
-    path.push_back(node->s(attr::name));
-  }
-  if (path.empty() || node->kind() != prim::Param) return std::nullopt;
-  IValue found = module_._ivalue();
-  for (auto name = path.rbegin(); name != path.rend(); ++name) {
-    if (!found.isObject()) return std::nullopt;
-    found = found.toObject()->getAttr(*name);
-  }
-  return found.isTensor() ? std::make_optional(found.toTensor()) : std::nullopt;
-}
-
-void GraphAnalysis::find_first_convolution(Block* block) {
-  for (Node* node : block->nodes()) {
-    if (input_rank_ != 0) return;
-    if (is_convolution(node)) {
-      const Value* source = node->input(0);
-      while (is_passthrough(source->node())) source = source->node()->input(0);
-      const auto weight = parameter(node->input(1));
-      if (source != graph_.inputs().at(1) || !weight || weight->dim() < 3) continue;
-      input_rank_ = weight->dim();
-      const bool transposed = base_name(node).rfind("conv_transpose", 0) == 0 ||
-                              (node->hasNamedInput("transposed") &&
-                               toIValue(node->namedInput("transposed")) == IValue(true));
-      const auto groups = toIValue(node->namedInput("groups"));
-      if (groups && groups->isInt()) {
-        input_channels_ = transposed ? weight->size(0) : weight->size(1) * groups->toInt();
-      }
-      return;
-    }
-    for (Block* inner : node->blocks()) find_first_convolution(inner);
-  }
-}
-
 bool GraphAnalysis::has_pointwise_kernel(const Node* convolution) const {
-  const auto weight = parameter(convolution->input(1));
+  const auto weight = parameter(convolution->input(1), module_);
   return weight && weight->dim() >= 3 &&
          std::all_of(weight->sizes().begin() + 2, weight->sizes().end(),
                      [](int64_t extent) { return extent == 1; });

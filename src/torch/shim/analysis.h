@@ -5,7 +5,6 @@
 #include <torch/script.h>
 
 #include <functional>
-#include <optional>
 #include <string>
 #include <unordered_map>
 #include <unordered_set>
@@ -15,14 +14,6 @@
 
 namespace medcam {
 
-inline const c10::Symbol kTap = c10::Symbol::fromQualString("medcam::tap");
-inline const c10::Symbol kTapNorm = c10::Symbol::fromQualString("medcam::tap_norm");
-inline const c10::Symbol kScore = c10::Symbol::fromQualString("medcam::score");
-
-// The operator's name without its namespace and without the underscore of the in-place variant.
-std::string base_name(const torch::jit::Node* node);
-bool is_convolution(const torch::jit::Node* node);
-
 class GraphAnalysis {
  public:
   GraphAnalysis(torch::jit::Graph& graph, const torch::jit::Module& module);
@@ -30,8 +21,6 @@ class GraphAnalysis {
   // The value before a softmax or sigmoid that ends the graph; the output itself without one.
   torch::jit::Value* logits() const { return logits_; }
   const std::string& final_activation() const { return final_activation_; }
-  int64_t input_channels() const { return input_channels_; }
-  int64_t input_rank() const { return input_rank_; }
 
   // Fills in, for every tap in the graph, what the graph says of it; drops those not in it.
   void judge(std::vector<TapFacts>& taps) const;
@@ -46,13 +35,11 @@ class GraphAnalysis {
 
   void find_logits();
   void find_ancestors();
-  void find_first_convolution(torch::jit::Block* block);
   static bool stops_gradient(const torch::jit::Node* node);
   bool redraws(const torch::jit::Value* value) const;
   bool cancels(const torch::jit::Value* value) const;
   bool is_pointwise(const torch::jit::Node* node) const;
   bool has_pointwise_kernel(const torch::jit::Node* convolution) const;
-  std::optional<at::Tensor> parameter(const torch::jit::Value* value) const;
 
   torch::jit::Graph& graph_;
   const torch::jit::Module& module_;
@@ -60,8 +47,6 @@ class GraphAnalysis {
   std::string final_activation_;
   // What lies between the logits and the output.
   std::unordered_set<const torch::jit::Value*> tail_;
-  int64_t input_channels_ = 0;
-  int64_t input_rank_ = 0;
   std::unordered_set<const torch::jit::Value*> ancestors_;
   mutable Memo redraws_;
   mutable Memo cancels_;

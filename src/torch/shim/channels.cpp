@@ -7,7 +7,7 @@
 #include <string>
 #include <unordered_set>
 
-#include "analysis.h"
+#include "operators.h"
 
 namespace medcam {
 
@@ -22,7 +22,8 @@ bool keeps_axes(const Node* node) {
       "gelu",    "silu",    "mish",       "hardswish",  "hardtanh",   "sigmoid", "tanh",
       "softplus", "clamp",  "add",        "sub",        "mul",        "div",     "cat",
       "softmax", "dropout", "to",         "contiguous", "clone",      "detach",  "type_as",
-      "roll",    "slice",   "pad",        "constant_pad_nd", "feature_dropout"};
+      "roll",    "slice",   "pad",        "constant_pad_nd", "feature_dropout",
+      "_autocast_to_reduced_precision", "_autocast_to_full_precision"};
   return node->kind() == kTap || node->kind() == kScore || node->kind() == prim::ListConstruct ||
          kinds.count(base_name(node)) != 0;
 }
@@ -36,8 +37,7 @@ bool is_one_axis(const Value* normalized_shape) {
 }
 
 bool is_tensor_or_list(const Value* value) {
-  return value->type()->isSubtypeOf(*TensorType::get()) ||
-         value->type()->kind() == TypeKind::ListType;
+  return is_tensor(value) || value->type()->kind() == TypeKind::ListType;
 }
 
 // Whether einsum multiplies matrices: an axis of its result is of the first operand alone, and one of the

@@ -3,9 +3,11 @@
 
 #include <torch/csrc/jit/ir/alias_analysis.h>
 #include <torch/csrc/jit/ir/constants.h>
+#include <torch/csrc/jit/passes/autocast.h>
 #include <torch/csrc/jit/passes/constant_propagation.h>
 #include <torch/csrc/jit/passes/dead_code_elimination.h>
 #include <torch/csrc/jit/passes/inliner.h>
+#include <torch/csrc/jit/passes/peephole.h>
 
 #include <algorithm>
 #include <cctype>
@@ -14,6 +16,7 @@
 
 #include "analysis.h"
 #include "internal.h"
+#include "operators.h"
 
 namespace medcam {
 
@@ -101,16 +104,6 @@ class Tapper {
   std::vector<TapFacts>& taps_;
 };
 
-// What a value holds that is the module or hangs from it by attributes; none of what does not.
-std::optional<c10::IValue> held(const Value* value, const Graph& graph, const Module& module) {
-  if (value == graph.inputs()[0]) return c10::IValue(module._ivalue());
-  const Node* node = value->node();
-  if (node->kind() != prim::GetAttr) return std::nullopt;
-  const auto owner = held(node->input(0), graph, module);
-  if (!owner || !owner->isObject()) return std::nullopt;
-  return owner->toObject()->getAttr(node->s(attr::name));
-}
-
 // The module is in evaluation mode for good, and what its code never sets stays: what depends on its flags
 // and numbers can be folded.
 void fold_attributes(Graph& graph, const Module& module) {
@@ -120,13 +113,21 @@ void fold_attributes(Graph& graph, const Module& module) {
   }
   for (Node* node : findAllNodes(graph, prim::GetAttr, /*recurse=*/true)) {
     if (set.count(node->s(attr::name))) continue;
-    const auto value = held(node->output(), graph, module);
+    const auto value = held(node->output(), module);
     if (!value || !(value->isBool() || value->isInt() || value->isDouble() || value->isString())) {
       continue;
     }
     WithInsertPoint here(node);
     node->output()->replaceAllUsesWith(graph.insertConstant(*value));
   }
+}
+
+// The casts of `torch.autocast` blocks, and of autocast that is on in this thread: libtorch makes them part
+// of a graph, after these two passes, before it runs it.
+void insert_autocasts(std::shared_ptr<Graph>& graph) {
+  PeepholeOptimize(graph, /*disable_shape_peepholes=*/true);
+  ConstantPropagationImmutableTypes(graph);
+  Autocast(graph);
 }
 
 void insert_score(Graph& graph, Value* tape, Value* logits) {
@@ -272,19 +273,20 @@ TappedGraph tap_graph(const Module& module, const OutputChoice& output) {
   Tapper tapper(*graph, tape, tapped.taps);
   while (tapper.step(graph->block())) {
   }
+  insert_autocasts(graph);
   fold_attributes(*graph, module);
   ConstantPropagation(graph);
   drop_dropout(graph->block());
   EliminateDeadCode(graph);
-  tapped.returns_choice = keep_only(graph, output);
+  tapped.returned = keep_only(graph, output);
 
   const GraphAnalysis analysis(*graph, module);
   tapped.final_activation = analysis.final_activation();
-  tapped.input_channels = analysis.input_channels();
-  tapped.input_rank = analysis.input_rank();
   analysis.judge(tapped.taps);
   // What only the other outputs need is not run.
   EliminateDeadCode(graph);
+  tapped.input = input_facts(*graph, module);
+  tapped.training = training_steps(*graph, module);
   if (!tapped.final_activation.empty()) insert_score(*graph, tape, analysis.logits());
   protect_from_writes(graph);
   graph->lint();

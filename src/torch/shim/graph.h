@@ -8,7 +8,9 @@
 #include <string>
 #include <vector>
 
+#include "input.h"
 #include "outputs.h"
+#include "training.h"
 
 namespace medcam {
 
@@ -29,14 +31,14 @@ struct TapFacts {
 struct TappedGraph {
   std::shared_ptr<torch::jit::Graph> graph;
   std::vector<TapFacts> taps;
-  // Whether the graph returns the chosen output alone; else all that forward returns.
-  bool returns_choice = false;
+  Returned returned;
   std::string final_activation;
-  int64_t input_channels = 0;
-  int64_t input_rank = 0;
+  InputFacts input;
+  std::vector<TrainingSteps> training;
 };
 
-// The module must be in evaluation mode. Throws if forward is not TorchScript code.
+// The module must be in evaluation mode. Where autocast is on in this thread, its casts are part of the
+// graph, as they are part of what libtorch runs. Throws if forward is not TorchScript code.
 TappedGraph tap_graph(const torch::jit::Module& module, const OutputChoice& output);
 
 }  // namespace medcam

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "internal.h"
+#include "operators.h"
 
 namespace medcam {
 
@@ -110,13 +111,6 @@ struct Guided {
     plain(stack);
   }
 };
-
-std::string base_name(const Node* node) {
-  if (!node->kind().is_aten()) return "";
-  std::string name = node->kind().toUnqualString();
-  if (!name.empty() && name.back() == '_') name.pop_back();
-  return name;
-}
 
 bool is_zero(const Value* value) {
   const auto constant = toIValue(value);

@@ -1,24 +1,46 @@
 // A loaded TorchScript module: its own forward, and the tapped copy of it.
+#include <ATen/autocast_mode.h>
 #include <ATen/core/grad_mode.h>
 #include <torch/csrc/jit/runtime/graph_executor.h>
 #include <torch/script.h>
 
 #include <map>
+#include <tuple>
 #include <unordered_set>
 #include <utility>
 
 #include "graph.h"
 #include "internal.h"
 
+namespace {
+
+// Autocast as it is on in this thread, on the CPU and on CUDA: whether, and to which type.
+using Autocast = std::tuple<bool, c10::ScalarType, bool, c10::ScalarType>;
+
+Autocast current_autocast() {
+  using namespace at::autocast;
+  return {is_autocast_enabled(at::kCPU), get_autocast_dtype(at::kCPU),
+          is_autocast_enabled(at::kCUDA), get_autocast_dtype(at::kCUDA)};
+}
+
+// A tapped graph that runs, plain and guided.
+struct Tapped {
+  medcam::TappedGraph graph;
+  // Made when first run.
+  std::map<mc_guide, torch::jit::GraphExecutor> executors;
+};
+
+}  // namespace
+
 struct mc_module {
   torch::jit::Module module;
-  medcam::TappedGraph tapped;
-  torch::jit::GraphExecutor executor;
-  // Of the tapped graph with its activations guided, made when first run.
-  std::map<mc_guide, torch::jit::GraphExecutor> guided;
+  // By the autocast under which they were made, which is part of them.
+  std::map<Autocast, Tapped> tapped;
+  // Of the first of them.
+  medcam::TappedGraph* facts = nullptr;
   std::vector<std::pair<std::string, size_t>> activations;
   std::vector<c10::IValue> defaults;
-  std::string parameter_type;
+  std::string input_type;
   std::vector<std::string> names;
   medcam::OutputChoice output;
 };
@@ -50,11 +72,19 @@ torch::jit::GraphExecutor executor_of(const std::shared_ptr<torch::jit::Graph>& 
   return torch::jit::GraphExecutor(graph, "medcam", torch::jit::SIMPLE);
 }
 
-torch::jit::GraphExecutor& executor_for(mc_module& module, mc_guide guide) {
-  if (guide == MC_GUIDE_NONE) return module.executor;
-  const auto known = module.guided.find(guide);
-  if (known != module.guided.end()) return known->second;
-  return module.guided[guide] = executor_of(medcam::guide_graph(*module.tapped.graph, guide));
+// The tapped graph for the autocast of this thread.
+Tapped& tapped_now(mc_module& module) {
+  const auto [entry, is_new] = module.tapped.try_emplace(current_autocast());
+  if (is_new) entry->second.graph = medcam::tap_graph(module.module, module.output);
+  return entry->second;
+}
+
+torch::jit::GraphExecutor& executor_for(Tapped& tapped, mc_guide guide) {
+  const auto known = tapped.executors.find(guide);
+  if (known != tapped.executors.end()) return known->second;
+  torch::jit::Graph& graph = *tapped.graph.graph;
+  return tapped.executors[guide] =
+             executor_of(guide == MC_GUIDE_NONE ? graph.copy() : medcam::guide_graph(graph, guide));
 }
 
 // As PyTorch's named_modules: each module once, by its first name, without the whole.
@@ -70,10 +100,11 @@ std::vector<std::string> submodule_names(const torch::jit::Module& module) {
 }
 
 void tap(mc_module& module) {
-  module.tapped = medcam::tap_graph(module.module, module.output);
-  module.executor = executor_of(module.tapped.graph);
-  module.guided.clear();
-  const auto activations = medcam::count_activations(*module.tapped.graph);
+  module.tapped.clear();
+  module.facts = &tapped_now(module).graph;
+  const auto type = module.facts->input.type;
+  module.input_type = type ? c10::toString(*type) : "";
+  const auto activations = medcam::count_activations(*module.facts->graph);
   module.activations.assign(activations.begin(), activations.end());
 }
 
@@ -89,12 +120,7 @@ bool mc_module_load(const char* path, int64_t cuda_index, mc_module** module, ch
     auto loaded = std::make_unique<mc_module>();
     loaded->module = torch::jit::load(path, device);
     loaded->module.eval();
-    for (at::Tensor parameter : loaded->module.parameters()) {
-      parameter.set_requires_grad(false);
-      if (loaded->parameter_type.empty() && parameter.is_floating_point()) {
-        loaded->parameter_type = c10::toString(parameter.scalar_type());
-      }
-    }
+    for (at::Tensor parameter : loaded->module.parameters()) parameter.set_requires_grad(false);
     loaded->defaults = default_inputs(loaded->module);
     loaded->names = submodule_names(loaded->module);
     tap(*loaded);
@@ -127,17 +153,25 @@ bool mc_module_forward_tapped(mc_module* module, const mc_tensor* input, mc_tape
     torch::jit::Stack stack = {module->module._ivalue(), medcam::unwrap(input)};
     stack.insert(stack.end(), module->defaults.begin(), module->defaults.end());
     stack.emplace_back(tape->tape);
-    executor_for(*module, tape->tape->guidance.guide).run(stack);
-    *output = medcam::wrap(module->tapped.returns_choice
+    Tapped& tapped = tapped_now(*module);
+    executor_for(tapped, tape->tape->guidance.guide).run(stack);
+    *output = medcam::wrap(tapped.graph.returned.choice_only
                                ? stack.back().toTensor()
                                : medcam::pick(stack.back(), module->output));
   });
 }
 
 mc_facts mc_module_facts(const mc_module* module) {
-  return {module->tapped.input_channels, module->tapped.input_rank,
-          module->parameter_type.c_str(), module->tapped.final_activation.c_str(),
-          module->tapped.taps.size(), module->activations.size(),
+  const medcam::TappedGraph& facts = *module->facts;
+  const auto& outputs = facts.returned.tensors;
+  return {facts.input.channels,
+          facts.input.rank,
+          module->input_type.c_str(),
+          facts.final_activation.c_str(),
+          outputs ? static_cast<int64_t>(*outputs) : -1,
+          facts.taps.size(),
+          module->activations.size(),
+          facts.training.size(),
           module->names.size()};
 }
 
@@ -146,7 +180,7 @@ const char* mc_module_name(const mc_module* module, size_t index) {
 }
 
 mc_tap mc_module_tap(const mc_module* module, size_t index) {
-  const medcam::TapFacts& tap = module->tapped.taps[index];
+  const medcam::TapFacts& tap = module->facts->taps[index];
   return {tap.name.c_str(),   tap.type.c_str(),   tap.reaches_score, tap.follows_score,
           tap.redraws_score, tap.weights_cancel, tap.channels_last, tap.is_product};
 }
@@ -154,6 +188,11 @@ mc_tap mc_module_tap(const mc_module* module, size_t index) {
 mc_activation mc_module_activation(const mc_module* module, size_t index) {
   const auto& [name, count] = module->activations[index];
   return {name.c_str(), count};
+}
+
+mc_training mc_module_training(const mc_module* module, size_t index) {
+  const medcam::TrainingSteps& steps = module->facts->training[index];
+  return {steps.name.c_str(), steps.count, steps.is_random};
 }
 
 }  // extern "C"

@@ -194,7 +194,7 @@ at::Tensor pick(const c10::IValue& returned, const OutputChoice& choice) {
               ". Choose one by its number or name (--explain-output, Model::with_output)");
 }
 
-bool keep_only(const std::shared_ptr<Graph>& graph, const OutputChoice& choice) {
+Returned keep_only(const std::shared_ptr<Graph>& graph, const OutputChoice& choice) {
   if (graph->outputs().at(0)->type()->kind() != TypeKind::TensorType) {
     RemoveListMutation(graph);
     PeepholeOptimizeListIdioms(graph);
@@ -202,15 +202,21 @@ bool keep_only(const std::shared_ptr<Graph>& graph, const OutputChoice& choice) 
   }
   std::vector<Leaf<Value*>> leaves;
   // What comes before a part that the graph does not tell of is certain all the same.
-  flatten(graph->outputs().at(0), "", AliasDb(graph), leaves);
-  const auto* chosen = choose(leaves, choice, [](const Value* value) {
+  const bool all_told = flatten(graph->outputs().at(0), "", AliasDb(graph), leaves);
+  const auto is_tensor = [](const Value* value) {
     return value->type()->kind() == TypeKind::TensorType;
-  });
-  if (!chosen) return false;
+  };
+  std::optional<size_t> tensors;
+  if (all_told) {
+    tensors = std::count_if(leaves.begin(), leaves.end(),
+                            [&](const auto& leaf) { return is_tensor(leaf.value); });
+  }
+  const auto* chosen = choose(leaves, choice, is_tensor);
+  if (!chosen) return {false, tensors};
   Value* output = chosen->value;
   graph->eraseOutput(0);
   graph->registerOutput(output);
-  return true;
+  return {true, tensors};
 }
 
 }  // namespace medcam

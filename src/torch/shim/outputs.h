@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 namespace medcam {
@@ -21,8 +22,16 @@ struct OutputChoice {
 // The chosen tensor of what a run returned; the error lists what there is.
 at::Tensor pick(const c10::IValue& returned, const OutputChoice& choice);
 
-// Makes the chosen tensor the only output of the graph. False where the graph does not tell which value
-// it is (a list built in a loop); then it is for pick to find.
-bool keep_only(const std::shared_ptr<torch::jit::Graph>& graph, const OutputChoice& choice);
+// What the graph tells of the values that forward returns.
+struct Returned {
+  // Whether the graph now returns the chosen tensor alone. False where the graph does not tell which value
+  // that is (a list built in a loop); then it is for pick to find.
+  bool choice_only;
+  // How many tensors forward returned before; nothing where the graph does not tell.
+  std::optional<size_t> tensors;
+};
+
+// Makes the chosen tensor the only output of the graph, if it can.
+Returned keep_only(const std::shared_ptr<torch::jit::Graph>& graph, const OutputChoice& choice);
 
 }  // namespace medcam

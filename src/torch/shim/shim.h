@@ -45,16 +45,19 @@ bool mc_module_forward_tapped(mc_module* module, const mc_tensor* input, mc_tape
 
 // What is known of a module without running it. Strings live as long as the module.
 typedef struct {
-  // Channels and rank (with batch and channel axes) of the input, from the convolution that it
-  // enters first; 0 where the graph does not tell.
+  // Channels and rank (with batch and channel axes) of the input, from the first step that demands them; 0
+  // where the graph does not tell.
   int64_t input_channels;
   int64_t input_rank;
-  // The scalar type of the parameters ("Float", "Half", "BFloat16", ...), "" without parameters.
-  const char* parameter_type;
+  // The scalar type that the input has to have ("Float", "Half", "BFloat16", ...), "" where nothing tells.
+  const char* input_type;
   // The activation that ends the graph ("softmax", "sigmoid", ...), "" if none does.
   const char* final_activation;
+  // How many tensors forward returns; -1 where the graph does not tell.
+  int64_t outputs;
   size_t taps;
   size_t activations;
+  size_t training_steps;
   // The number of its submodules.
   size_t modules;
 } mc_facts;
@@ -88,6 +91,15 @@ typedef struct {
   size_t count;
 } mc_activation;
 mc_activation mc_module_activation(const mc_module* module, size_t index);
+
+// An operator that acts as in training whatever the mode of the module, and how many of it the graph has.
+typedef struct {
+  const char* name;
+  size_t count;
+  // Whether it draws random numbers; else it normalises with the statistics of its batch.
+  bool is_random;
+} mc_training;
+mc_training mc_module_training(const mc_module* module, size_t index);
 
 // ---- tape.cpp: what one run records ----
 
