@@ -3,21 +3,25 @@ PYTHON ?= python3
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench gallery check lint gpu-bundle clean
+.PHONY: help demo test bench gallery check gpu-bundle clean
 
 help: ## show this list
 	@echo "medcam: attention maps for 2D and 3D medical CNNs"
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
-demo: ## set up, then explain a brain-extraction network on a real MRI, into demo/
+demo: ## set up, build, then explain a brain-extraction network on a real MRI, into demo/
 	$(PYTHON) scripts/setup.py demo
-	$(CARGO) run --release --locked --example demo
+	$(CARGO) build --release --locked
+	$(PYTHON) scripts/demo.py
 
-test: ## set up, then lints and all tests
+# The tests that need libtorch; the others run in the first, smaller build.
+TORCH_TESTS = $(patsubst tests/%.rs,--test %,$(shell grep -lE '^\#!\[cfg\(feature = "(torch|cli)"\)\]' tests/*.rs))
+
+test: ## set up, then all tests
 	$(PYTHON) scripts/setup.py test
-	$(MAKE) --no-print-directory lint
-	$(CARGO) test --locked --no-default-features --features cuda
-	$(CARGO) test --locked --all-features
+	$(CARGO) test --locked --no-default-features --features cuda --lib --tests
+	$(CARGO) test --locked --all-features --lib $(TORCH_TESTS)
+	$(CARGO) test --locked --all-features --doc
 
 bench: ## set up, then the benchmarks
 	$(PYTHON) scripts/setup.py bench
@@ -31,15 +35,13 @@ gpu-bundle: ## set up, then the folder that checks the kernels on a machine with
 	$(PYTHON) scripts/setup.py test
 	$(PYTHON) scripts/gpu_bundle.py
 
-check: ## set up, then formatting, lints and documentation, for each set of features
-	$(PYTHON) scripts/setup.py test
-	$(MAKE) --no-print-directory lint
 # The cheapest first, so that a slip shows within seconds.
-lint:
+check: ## set up, then formatting, lints and documentation, for each set of features
+	$(PYTHON) scripts/setup.py check
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets --no-default-features -- -D warnings
 	$(CARGO) clippy --locked --all-targets --no-default-features --features cuda -- -D warnings
-	$(CARGO) clippy --locked --all-targets --no-default-features --features torch -- -D warnings
+	$(CARGO) clippy --locked --no-default-features --features torch -- -D warnings
 	$(CARGO) clippy --locked --all-targets --all-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --no-default-features
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --all-features

@@ -44,7 +44,7 @@ mod nvrtc {
 #[cfg(feature = "torch")]
 mod torch {
     use std::env;
-    use std::path::PathBuf;
+    use std::path::{Path, PathBuf};
 
     const SHIM: &str = "src/torch/shim";
     const SOURCES: [&str; 12] = [
@@ -84,15 +84,23 @@ mod torch {
             .unwrap_or(version.lines().next().unwrap_or_default());
         println!("cargo:rustc-env=MEDCAM_LIBTORCH={}", version.trim().trim_matches('\''));
 
-        cc::Build::new()
-            .cpp(true)
+        let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+        let mut shim = cc::Build::new();
+        shim.cpp(true)
             .std("c++17")
+            // The shim's own code is a sliver beside the tensor operations that it calls.
+            .opt_level(1)
             .flag("-isystem")
             .flag(&include)
             .flag("-isystem")
-            .flag(include.join("torch/csrc/api/include"))
+            .flag(include.join("torch/csrc/api/include"));
+        let precompiled = precompile(&shim, &out);
+        shim.flag("-include")
+            .flag(precompiled)
             .files(SOURCES.map(|stem| format!("{SHIM}/{stem}.cpp")))
             .compile("medcam_shim");
+        // Half a gigabyte that nothing reads any more.
+        let _ = std::fs::remove_file(out.join("libtorch.h.gch"));
         // The shim calls libtorch by itself, whatever torch-sys needs of it.
         for library in ["torch", "torch_cpu", "c10"] {
             println!("cargo:rustc-link-lib={library}");
@@ -103,7 +111,6 @@ mod torch {
         let runpath = env::var("MEDCAM_RUNPATH").unwrap_or_else(|_| lib.display().to_string());
         println!("cargo:rustc-link-arg=-Wl,-rpath,{runpath}");
 
-        let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
         bindgen::Builder::default()
             .header(format!("{SHIM}/shim.h"))
             // libclang from PyPI comes without stddef.h and its like; those of the C++ compiler do.
@@ -113,6 +120,24 @@ mod torch {
             .expect("bindgen reads shim.h")
             .write_to_file(out.join("shim.rs"))
             .expect("OUT_DIR is writable");
+    }
+
+    /// Compiles libtorch's headers once for all sources, most of whose compile time they are. Returns the header
+    /// to include first: a compiler that does not find its precompiled form reads the header itself.
+    fn precompile(shim: &cc::Build, out: &Path) -> PathBuf {
+        let header = out.join("libtorch.h");
+        std::fs::copy(format!("{SHIM}/libtorch.h"), &header).expect("OUT_DIR is writable");
+        let status = shim
+            .get_compiler()
+            .to_command()
+            .args(["-x", "c++-header"])
+            .arg(&header)
+            .arg("-o")
+            .arg(out.join("libtorch.h.gch"))
+            .status()
+            .expect("the C++ compiler runs");
+        assert!(status.success(), "{SHIM}/libtorch.h does not compile");
+        header
     }
 
     fn compiler_headers() -> String {

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Prepare this machine: `scripts/setup.py demo|test|bench|gallery`; `env` prints what it found.
+"""Prepare this machine: `scripts/setup.py demo|check|test|bench|gallery`; `env` prints what it found.
 
 Everything goes into `${XDG_CACHE_HOME:-$HOME/.cache}/medcam`, where other checkouts find it again;
 the checkout itself gets `.cargo/config.toml`, so that plain cargo commands find it too. Nothing
@@ -22,11 +22,12 @@ from setup_parts.environment import Environment
 def groups_for(job):
     """The groups of Python packages that a job needs."""
     groups = []
-    if job != "demo" or not os.environ.get("LIBTORCH"):
+    runs_python = job not in ("demo", "check")
+    if runs_python or not os.environ.get("LIBTORCH"):
         groups.append("torch")
     if not os.environ.get("LIBCLANG_PATH"):
         groups.append("clang")
-    if job != "demo":
+    if runs_python:
         groups.append("test")
     return groups
 
@@ -55,11 +56,12 @@ def prepare(job):
         entries = {
             "LIBTORCH": own_path("LIBTORCH") or environment.libtorch,
             "LIBCLANG_PATH": own_path("LIBCLANG_PATH") or environment.libclang,
-            "MEDCAM_DATA": data.install(environment),
         }
+        if job != "check":
+            entries["MEDCAM_DATA"] = data.install(environment)
         if environment.nvrtc:
             entries["MEDCAM_NVRTC"] = environment.nvrtc
-        if job != "demo":
+        if "test" in groups:
             entries["MEDCAM_PYTHON"] = environment.python
         if job == "test":
             entries["MEDCAM_NETWORKS"] = networks.make(environment, "networks")
@@ -90,7 +92,7 @@ def exports():
 def main():
     """Returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("job", choices=("demo", "test", "bench", "gallery", "env"), help="what to prepare for")
+    parser.add_argument("job", choices=("demo", "check", "test", "bench", "gallery", "env"), help="what to prepare for")
     job = parser.parse_args().job
     try:
         if job == "env":

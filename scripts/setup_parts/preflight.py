@@ -20,7 +20,7 @@ FREE_BYTES_FOR_TORCH = 10 * 10**9
 def problems(job):
     """All that is missing whatever is installed already: compilers and tools."""
     found = [_cargo()]
-    if job == "test":
+    if job == "check":
         found += [_cargo_part("fmt", "rustfmt"), _cargo_part("clippy", "clippy")]
     if not shutil.which(os.environ.get("CXX") or "c++") and not shutil.which("g++"):
         found.append("a C++ compiler is missing: sudo apt install g++")
