@@ -47,9 +47,9 @@ mod torch {
     use std::path::PathBuf;
 
     const SHIM: &str = "src/torch/shim";
-    const SOURCES: [&str; 9] = [
-        "analysis", "backward", "channels", "device", "graph", "guided", "module", "outputs",
-        "tape",
+    const SOURCES: [&str; 10] = [
+        "analysis", "backward", "channels", "device", "graph", "guided", "module", "newer",
+        "outputs", "tape",
     ];
 
     pub fn build() {
