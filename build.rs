@@ -47,7 +47,8 @@ mod torch {
     use std::path::{Path, PathBuf};
 
     const SHIM: &str = "src/torch/shim";
-    const SOURCES: [&str; 12] = [
+<<<<<<< HEAD
+    const SOURCES: [&str; 13] = [
         "analysis",
         "backward",
         "channels",
@@ -56,6 +57,7 @@ mod torch {
         "guided",
         "input",
         "module",
+        "newer",
         "operators",
         "outputs",
         "tape",

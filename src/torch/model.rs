@@ -11,7 +11,7 @@ use super::device::Device;
 use super::network::{Facts, Network, TrainingSteps};
 use super::output::Output;
 use super::tape::{Tape, own};
-use super::{check_input, ffi};
+use super::{check_input, failure, ffi};
 use crate::error::{Error, Result};
 
 /// A TorchScript model, in evaluation mode, on its device.
@@ -68,32 +68,11 @@ pub fn load(path: impl AsRef<Path>, device: Device) -> Result<Model> {
     ffi::checked(|error| unsafe {
         ffi::mc_module_load(text.as_ptr(), device.cuda_index(), &raw mut raw, error)
     })
-    .map_err(|message| load_error(path, &message))?;
+    .map_err(|message| failure::at_load(path, &message))?;
     let raw = NonNull::new(raw).ok_or_else(|| Error::model("load: no module came back"))?;
     // SAFETY: `raw` was just made and nobody else uses it.
     let facts = unsafe { read_facts(raw) };
     Ok(Model { raw, path: path.to_owned(), device, facts })
-}
-
-fn load_error(path: &Path, message: &str) -> Error {
-    if message.starts_with("forward ") || message.contains("Method 'forward' is not defined") {
-        return Error::model(format!("{}: {message}", path.display()));
-    }
-    let what = if message.contains("constants.pkl") || message.contains("data.pkl") {
-        "not a TorchScript model: it looks like a checkpoint of torch.save. Export the network with \
-         torch.jit.trace(network, example).save(path)"
-            .to_owned()
-    } else if message.contains("PytorchStreamReader") || message.contains("zip archive") {
-        // What follows the first sentence is about libtorch's insides.
-        let first = message.split(". ").next().unwrap_or(message);
-        format!(
-            "model is not a TorchScript file, or is damaged ({first}). Export the network with \
-             torch.jit.trace(network, example).save(path), or copy the file again"
-        )
-    } else {
-        format!("model does not load: {message}")
-    };
-    Error::file(path, what)
 }
 
 /// # Safety
@@ -226,17 +205,7 @@ impl Model {
     }
 
     fn run(&self, input: &Tensor, call: impl FnOnce(*mut *mut c_char) -> bool) -> Result<()> {
-        ffi::checked(call).map_err(|message| {
-            let input = input.size();
-            if message.starts_with("forward returns") {
-                Error::model(format!("{}: {message}", self.path.display()))
-            } else {
-                Error::model(format!(
-                    "{}: the model failed on an input of shape {input:?}: {message}",
-                    self.path.display()
-                ))
-            }
-        })
+        ffi::checked(call).map_err(|message| failure::at_run(&self.path, &message, &input.size()))
     }
 }
 

@@ -11,6 +11,7 @@
 
 #include "graph.h"
 #include "internal.h"
+#include "newer.h"
 
 namespace {
 
@@ -114,6 +115,7 @@ extern "C" {
 
 bool mc_module_load(const char* path, int64_t cuda_index, mc_module** module, char** error) {
   return medcam::guarded(error, [&] {
+    medcam::declare_newer_operators();
     const c10::Device device =
         cuda_index < 0 ? c10::Device(c10::kCPU)
                        : c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(cuda_index));

@@ -1,0 +1,212 @@
+//! What libtorch says when a TorchScript file does not load or run, in words for whoever exported it.
+//!
+//! A TorchScript file does not tell which torch wrote it. Its `version` counts changes of the format and of
+//! what operators mean, of which there were none between torch 2.11 and 2.15.
+
+use std::path::Path;
+
+use crate::error::Error;
+
+/// The first parts of operators' and classes' names that are torch's own; all others are of extensions.
+const OWN_NAMESPACES: [&str; 13] = [
+    "aten",
+    "prim",
+    "prims",
+    "quantized",
+    "quantization",
+    "sparse",
+    "mkldnn",
+    "mkldnn_prepacked",
+    "onednn",
+    "prepacked",
+    "xnnpack",
+    "rnn",
+    "cuda",
+];
+
+/// The error for a file that does not load.
+pub(super) fn at_load(path: &Path, message: &str) -> Error {
+    if message.starts_with("forward ") || message.contains("Method 'forward' is not defined") {
+        return Error::model(format!("{}: {message}", path.display()));
+    }
+    let what = if let Some(what) = of_another_torch(message) {
+        what
+    } else if message.contains("constants.pkl") || message.contains("data.pkl") {
+        "not a TorchScript model: it looks like a checkpoint of torch.save. Export the network with \
+         torch.jit.trace(network, example).save(path)"
+            .to_owned()
+    } else if message.contains("PytorchStreamReader") || message.contains("zip archive") {
+        // What follows the first sentence is about libtorch's insides.
+        let first = message.split(". ").next().unwrap_or(message);
+        format!(
+            "model is not a TorchScript file, or is damaged ({first}). Export the network with \
+             torch.jit.trace(network, example).save(path), or copy the file again"
+        )
+    } else {
+        format!("model does not load: {message}")
+    };
+    Error::file(path, what)
+}
+
+/// The error for a network that fails when it runs on an input of this shape.
+pub(super) fn at_run(path: &Path, message: &str, input: &[i64]) -> Error {
+    let path = path.display();
+    // The shim's own words about an operator, which libtorch puts behind a trace of Python code.
+    let newer = message.trim_end().rsplit("RuntimeError: ").next();
+    let newer = newer.filter(|words| words.contains(" was added after torch "));
+    if let Some(words) = newer {
+        Error::model(format!("{path}: {words}"))
+    } else if message.starts_with("forward returns") {
+        Error::model(format!("{path}: {message}"))
+    } else {
+        Error::model(format!("{path}: the model failed on an input of shape {input:?}: {message}"))
+    }
+}
+
+/// Torch's version as users name it, "torch 2.11".
+fn torch() -> String {
+    let mut parts = env!("MEDCAM_LIBTORCH").split('.');
+    match (parts.next(), parts.next()) {
+        (Some(major), Some(minor)) => format!("torch {major}.{minor}"),
+        _ => "the libtorch".to_owned(),
+    }
+}
+
+/// What is wrong with a file that names what this libtorch does not have, if that is what the message says.
+fn of_another_torch(message: &str) -> Option<String> {
+    let message = message.trim_start();
+    let torch = torch();
+    let writer = format!(
+        "another torch wrote the file, most likely a newer one (files do not tell which). Export the \
+         network with {torch}"
+    );
+    let within = |from, to| Some(message.split_once(from)?.1.split_once(to)?.0);
+
+    if message.starts_with("Unknown builtin op: ") {
+        let operator = within("Unknown builtin op: ", "\n")?.trim_end_matches('.');
+        let (namespace, _) = operator.split_once("::")?;
+        return Some(if is_own(namespace) {
+            format!(
+                "{operator} is no operator of {torch}, which medcam runs on: {writer}; or, if it was \
+                 scripted and does not need that operator for your input, trace it: torch.jit.trace leaves \
+                 out what does not run"
+            )
+        } else {
+            format!("{operator} is an operator {}", of_extension(namespace))
+        });
+    }
+    if message.starts_with("Unknown type name '") {
+        let name = within("Unknown type name '", "'")?;
+        let class = name.strip_prefix("__torch__.torch.classes.");
+        return Some(match class.and_then(|class| class.split_once('.')) {
+            Some((namespace, class)) if !is_own(namespace) => {
+                format!("{namespace}.{class} is a class {}", of_extension(namespace))
+            }
+            _ => format!("{name} is no type of {torch}, which medcam runs on: {writer}"),
+        });
+    }
+    if let Some(version) = within("Attempted to read a PyTorch file with version ", ",") {
+        let newest = within("maximum supported version for reading is ", ".");
+        return newest.map(|newest| {
+            format!(
+                "model is in version {version} of TorchScript's file format, of a newer torch than \
+                 {torch}, which medcam runs on and which reads versions up to {newest}. Export the network \
+                 with {torch}"
+            )
+        });
+    }
+    let call = within("The following variants are available:", "The original call is:");
+    let (operator, why) = misfit(call.unwrap_or(message))?;
+    Some(format!(
+        "{operator} is called with arguments that it does not take in {torch}, which medcam runs on ({why}): \
+         {writer}"
+    ))
+}
+
+fn is_own(namespace: &str) -> bool {
+    OWN_NAMESPACES.contains(&namespace)
+}
+
+fn of_extension(namespace: &str) -> String {
+    format!(
+        "of the extension `{namespace}`, which libtorch does not have. Export the network without it: \
+         write that part with PyTorch's own operators, or, if it comes after the scores (as the \
+         suppression of boxes does in a detector), leave it out"
+    )
+}
+
+/// The operator, and the argument that no variant of it takes, of a list of variants: each is a schema,
+/// `aten::name.overload(...) -> ...:`, and a line that says what does not fit.
+fn misfit(variants: &str) -> Option<(&str, &str)> {
+    let mut lines = variants.trim_start().lines().map(str::trim);
+    let operator = lines.next()?.split_once('(')?.0;
+    let operator = operator.split('.').next().filter(|name| name.contains("::"))?;
+    let why =
+        lines.find(|line| line.starts_with("Keyword argument ") || line.contains(" at most "))?;
+    Some((operator, why.trim_end_matches('.')))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(message: &str) -> String {
+        at_load(Path::new("a.pt"), message).to_string()
+    }
+
+    #[test]
+    fn operators_of_torch_and_of_extensions() {
+        let own =
+            told("\nUnknown builtin op: aten::foo.\nHere are some suggestions: \n\taten::fmod\n");
+        assert!(own.starts_with("a.pt: aten::foo is no operator of torch "), "{own}");
+        assert!(own.contains("newer") && own.contains("torch.jit.trace"), "{own}");
+        assert!(!own.contains("fmod"), "{own}");
+        let other = told("\nUnknown builtin op: my.ops::nms.\nCould not find any similar ops");
+        assert!(other.contains("my.ops::nms is an operator of the extension `my.ops`"), "{other}");
+        assert!(!other.contains("newer"), "{other}");
+    }
+
+    #[test]
+    fn types_of_torch_and_of_extensions() {
+        let other = told("\nUnknown type name '__torch__.torch.classes.foo.Bar':\n  File \"code\"");
+        assert!(other.contains("foo.Bar is a class of the extension `foo`"), "{other}");
+        for name in ["__torch__.torch.classes.quantized.Bar", "Tansor"] {
+            let own = told(&format!("\nUnknown type name '{name}':\n  File \"code\""));
+            assert!(own.contains(&format!("{name} is no type of torch ")), "{own}");
+        }
+    }
+
+    #[test]
+    fn arguments_that_an_operator_does_not_take() {
+        let one = "\naten::f(Tensor q, *, float? scale=None) -> Tensor:\nKeyword argument new unknown.\n:\n";
+        let several = "\nArguments for call are not valid.\nThe following variants are available:\n  \n  \
+                       aten::f.x(Tensor q) -> Tensor:\n  Argument k not provided.\n  \n  aten::f(Tensor q) \
+                       -> Tensor:\n  Expected at most 1 arguments but found 2 positional arguments.\n\nThe \
+                       original call is:\n  File \"code\"";
+        assert!(told(one).contains("aten::f is called with arguments"), "{}", told(one));
+        assert!(told(one).contains("(Keyword argument new unknown)"), "{}", told(one));
+        assert!(told(several).contains("aten::f is called with"), "{}", told(several));
+        assert!(told(several).contains("(Expected at most 1 arguments but"), "{}", told(several));
+        assert!(told("\nfoo(bar):\nwhat").starts_with("a.pt: model does not load"));
+    }
+
+    #[test]
+    fn a_format_that_is_too_new() {
+        let message = "[enforce fail at inline_container.cc:230] . Attempted to read a PyTorch file with \
+                       version 20, but the maximum supported version for reading is 10. The version of your \
+                       PyTorch installation may be too old.";
+        let message = told(message);
+        assert!(message.contains("version 20 of TorchScript's file format"), "{message}");
+        assert!(message.contains("reads versions up to 10. Export"), "{message}");
+    }
+
+    #[test]
+    fn an_operator_that_runs_though_it_is_newer() {
+        let trace = "The following operation failed in the TorchScript interpreter.\nTraceback\n  File \
+                     \"code\"\nRuntimeError: aten::foo was added after torch 2.11, which medcam runs on\n";
+        let error = at_run(Path::new("a.pt"), trace, &[1]).to_string();
+        assert_eq!(error, "a.pt: aten::foo was added after torch 2.11, which medcam runs on");
+        let error = at_run(Path::new("a.pt"), "RuntimeError: other", &[1]).to_string();
+        assert_eq!(error, "a.pt: the model failed on an input of shape [1]: RuntimeError: other");
+    }
+}
