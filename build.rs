@@ -47,7 +47,6 @@ mod torch {
     use std::path::{Path, PathBuf};
 
     const SHIM: &str = "src/torch/shim";
-<<<<<<< HEAD
     const SOURCES: [&str; 13] = [
         "analysis",
         "backward",
@@ -92,6 +91,8 @@ mod torch {
             .std("c++17")
             // The shim's own code is a sliver beside the tensor operations that it calls.
             .opt_level(1)
+            // At this level GCC warns in libtorch's reference counts, falsely.
+            .flag_if_supported("-Wno-stringop-overflow")
             .flag("-isystem")
             .flag(&include)
             .flag("-isystem")

@@ -65,6 +65,7 @@ def prepare(job):
             entries["MEDCAM_PYTHON"] = environment.python
         if job == "test":
             entries["MEDCAM_NETWORKS"] = networks.make(environment, "networks")
+            entries["MEDCAM_WILD"] = networks.make_wild(environment)
             entries["MEDCAM_ARCHITECTURES"] = networks.make(environment, "architectures")
             entries["MEDCAM_M3DCAM"] = m3dcam.make(environment)
         if job == "bench":

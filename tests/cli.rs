@@ -11,6 +11,7 @@ mod cli {
     pub mod gallery;
     pub mod hostile;
     pub mod images;
+    pub mod interrupted;
     pub mod kept;
     pub mod oblique;
     pub mod options;
@@ -18,4 +19,5 @@ mod cli {
     pub mod run;
     pub mod score;
     pub mod usage;
+    pub mod wild;
 }

@@ -4,6 +4,7 @@ from .common import CHECKOUT, digest_of, generate, install_apart
 from .environment import requirements
 
 SOURCES = CHECKOUT / "tests" / "networks"
+WILD = CHECKOUT / "tests" / "wild"
 GENERATORS = {
     "networks": "make_networks.py",
     "architectures": "make_architectures.py",
@@ -30,4 +31,12 @@ def make(environment, kind):
     if not final.exists():
         packages = install_apart(environment, "networks", groups[-1], "nnU-Net's architectures")
         generate(environment, SOURCES / GENERATORS[kind], final, PYTHONPATH=str(packages))
+    return final
+
+
+def make_wild(environment):
+    """Networks and inputs as people bring them; returns their folder."""
+    sources = sorted(WILD.glob("*.py")) + [requirements(group) for group in ("torch", "test")]
+    final = environment.root / f"wild-{digest_of(sources)}"
+    generate(environment, WILD / "make_wild.py", final)
     return final

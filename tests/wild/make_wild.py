@@ -28,8 +28,9 @@ def build(case):
         if getattr(module, "running_var", None) is not None:
             module.running_mean.uniform_(-0.3, 0.3)
             module.running_var.uniform_(0.5, 2.0)
-    # Above 0, so that no ReLU is shut everywhere.
-    network.c.bias.data.uniform_(0.1, 0.5) if hasattr(network, "c") else None
+    if hasattr(network, "c") and network.c.bias is not None:
+        # Above 0, so that no ReLU is shut everywhere.
+        network.c.bias.data.uniform_(0.1, 0.5)
     return network.eval()
 
 
@@ -37,7 +38,7 @@ def export(case, network):
     """The TorchScript module."""
     network.train(case.training)
     if case.traced is None:
-        module = torch.jit.script(Scriptable(network) if hasattr(network, "end") else network)
+        module = torch.jit.script(network)
     else:
         module = torch.jit.trace(network, example(case, network, case.traced), check_trace=False)
     network.eval()
@@ -58,12 +59,11 @@ def map_of(case, network, x):
     network = in_double(network)
     x = x.double().requires_grad_()
     kept = []
-    hook = None
     if case.layer:
-        hook = network.get_submodule(case.layer).register_forward_hook(lambda _m, _i, output: kept.append(output))
+        network.get_submodule(case.layer).register_forward_hook(lambda _m, _i, output: kept.append(output))
+    else:
+        network.r.forward = GuidedReLU.apply
     output = network.truth(x)
-    if hook:
-        hook.remove()
     if case.label == "best":
         if output.shape[1] == 1:
             best = torch.zeros(len(x), dtype=torch.long)
@@ -81,7 +81,7 @@ def map_of(case, network, x):
         cam = torch.relu((gradient.mean(axes, keepdim=True) * kept[-1]).sum(1, keepdim=True))
         cam = F.interpolate(cam, size=x.shape[2:], mode="bilinear" if x.dim() == 4 else "trilinear")
     else:
-        cam = guided(network, x, score)
+        cam = torch.autograd.grad(score, x)[0].mean(1, keepdim=True)
     flat = cam.flatten(1)
     low, high = (flat.amin(1), flat.amax(1))
     assert (high > low).all(), f"{case.name}: a constant map"
@@ -89,22 +89,23 @@ def map_of(case, network, x):
     return ((cam - low.view(shape)) / (high - low).view(shape)).detach(), best.tolist()
 
 
-def guided(network, x, score):
-    """Guided backpropagation of a network with one ReLU, `r`: the gradient at the input."""
-    hook = network.r.register_full_backward_hook(lambda _m, into, out: (into[0].clamp(min=0),))
-    network.r.inplace = False
-    score = network.truth(x)
-    hook.remove()
-    raise NotImplementedError
+class GuidedReLU(torch.autograd.Function):
+    """Lets through only what is positive, forwards and backwards."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.clamp(min=0)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (x,) = ctx.saved_tensors
+        return gradient.clamp(min=0) * (x > 0)
 
 
 def in_double(network):
     """A copy in float64; casts to other types within `truth` fall away with it."""
     return copy.deepcopy(network).double()
-
-
-class Scriptable(torch.nn.Module):
-    """The network without the function `end`, which TorchScript cannot hold."""
 
 
 def main(folder):
@@ -128,11 +129,9 @@ def main(folder):
         }
         entry["input"] = save_input(case, stem, x)
         if not case.refused:
-            if case.layer:
-                expected, classes = map_of(case, network, x)
-                entry["classes"] = classes
-                entry["map"] = case.name + ".map.npy"
-                numpy.save(folder / entry["map"], expected.float().numpy())
+            expected, entry["classes"] = map_of(case, network, x)
+            entry["map"] = case.name + ".map.npy"
+            numpy.save(folder / entry["map"], expected.float().numpy())
             if case.repeats:
                 entry["output"] = case.name + ".output.npy"
                 with torch.no_grad():

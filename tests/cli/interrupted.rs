@@ -1,0 +1,180 @@
+//! Runs that a signal ends: nothing half-written stays, and `run.json` says what was done.
+
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use ndarray::ArrayD;
+use serde_json::Value;
+
+use super::run::{Bench, Ran, network, program};
+
+/// Big inputs, so that most of a run's time goes into writing maps.
+fn inputs(bench: &Bench, count: usize) -> Vec<PathBuf> {
+    let values = |i: usize| {
+        ArrayD::from_shape_fn(vec![1, 3, 160, 190], |at| {
+            ((at[2] * (i + 3) + at[3] * 7) % 23) as f32
+        })
+    };
+    (0..count).map(|i| bench.array(&format!("x{i:02}.npy"), &values(i))).collect()
+}
+
+fn start(bench: &Bench, inputs: &[PathBuf]) -> Child {
+    let mut command = program();
+    command
+        .arg("map")
+        .arg(network("plain2d.traced.pt"))
+        .args(inputs)
+        .arg("-o")
+        .arg(bench.at("maps"));
+    command.args(["--layer", "full", "--archive"]).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().unwrap()
+}
+
+fn wait_for(what: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !what() {
+        assert!(start.elapsed() < Duration::from_secs(120), "it never came");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// All files below a folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        match entry.path() {
+            path if path.is_dir() => found.extend(files(&path)),
+            path => found.push(path),
+        }
+    }
+    found
+}
+
+fn temporaries(folder: &Path) -> Vec<PathBuf> {
+    let hidden = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with('.');
+    files(folder).into_iter().filter(hidden).collect()
+}
+
+#[test]
+fn a_signal_leaves_whole_maps_and_says_what_was_done() {
+    let bench = Bench::new();
+    let (inputs, maps) = (inputs(&bench, 40), bench.at("maps"));
+    for (name, number, after) in [("INT", 2, 1), ("TERM", 15, 7), ("INT", 2, 3), ("TERM", 15, 12)] {
+        let _ = std::fs::remove_dir_all(&maps);
+        let mut child = start(&bench, &inputs);
+        wait_for(|| {
+            files(&maps).iter().filter(|file| file.ends_with("x00.npy")).count() >= after.min(3)
+        });
+        std::thread::sleep(Duration::from_millis(after as u64));
+        let kill =
+            Command::new("kill").arg(format!("-{name}")).arg(child.id().to_string()).status();
+        assert!(kill.unwrap().success());
+        let status = child.wait().unwrap();
+        assert_eq!(status.signal(), Some(number), "{status}");
+
+        assert_eq!(temporaries(&maps), Vec::<PathBuf>::new());
+        let report: Value =
+            serde_json::from_str(&std::fs::read_to_string(maps.join("run.json")).unwrap()).unwrap();
+        assert_eq!(report["interrupted"]["signal"], format!("SIG{name}"));
+        let done = report["inputs"].as_array().unwrap();
+        let not_begun = report["interrupted"]["not_begun"].as_u64().unwrap();
+        assert_eq!(done.len() as u64 + not_begun, 40);
+        for input in done {
+            for output in input["outputs"].as_array().unwrap() {
+                medcam::volumes::read_npy(output.as_str().unwrap()).unwrap();
+            }
+            let whole = input.get("warnings").is_some();
+            assert!(whole || input["error"] == format!("interrupted by SIG{name}"), "{input}");
+        }
+    }
+}
+
+/// What `kill -9` leaves is removed by the next run into the folder; what a living run writes stays.
+#[test]
+fn leftovers_go_with_the_next_run() {
+    let bench = Bench::new();
+    let (maps, layer) = (bench.at("maps"), bench.at("maps/features"));
+    std::fs::create_dir_all(&layer).unwrap();
+    let mut dead = Command::new("true").spawn().unwrap();
+    dead.wait().unwrap();
+    let (dead, living) = (dead.id(), std::process::id());
+    let stale = [
+        maps.join(format!(".medcam-{dead}-0.tmp")),
+        layer.join(format!(".medcam-{dead}-17.tmp")),
+        layer.join(format!(".medcam-{}-3.tmp", u32::MAX)),
+    ];
+    let others = [
+        maps.join(format!(".medcam-{living}-0.tmp")),
+        layer.join(format!(".medcam-{dead}-x.tmp")),
+        maps.join("medcam-1-0.tmp"),
+        maps.join(".medcam-notes.tmp"),
+    ];
+    stale.iter().chain(&others).for_each(|path| std::fs::write(path, b"half").unwrap());
+    // Of a run on another machine that writes into the same folder: its process is not here, its lock is.
+    let held = layer.join(format!(".medcam-{dead}-99.tmp"));
+    let file = std::fs::File::create_new(&held).unwrap();
+    file.lock().unwrap();
+
+    bench.map(&network("plain2d.traced.pt"), &[network("plain2d.input.npy")], "").succeeded();
+    stale.iter().for_each(|path| assert!(!path.exists(), "{}", path.display()));
+    others.iter().chain([&held]).for_each(|path| assert!(path.exists(), "{}", path.display()));
+}
+
+/// The folder holds a file of the name that this process would take: as in containers, where each run has
+/// the same process id.
+#[test]
+fn a_killed_run_stops_no_other() {
+    let bench = Bench::new();
+    let inputs = inputs(&bench, 40);
+    let mut child = start(&bench, &inputs);
+    wait_for(|| !temporaries(&bench.at("maps")).is_empty());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // The archive's, at least, is in the folder all the while.
+    assert!(!temporaries(&bench.at("maps")).is_empty());
+    bench.map(&network("plain2d.traced.pt"), &inputs[..1], "").succeeded();
+    assert_eq!(temporaries(&bench.at("maps")), Vec::<PathBuf>::new());
+}
+
+/// A link to a model in a store of models: its card lies beside the file itself.
+#[test]
+fn a_linked_model_has_its_card() {
+    let bench = Bench::new();
+    let store = bench.at("store");
+    std::fs::create_dir_all(&store).unwrap();
+    std::fs::copy(network("plain2d.traced.pt"), store.join("a1b2.pt")).unwrap();
+    std::fs::write(store.join("a1b2.toml"), "classes = [\"zero\", \"one\", \"two\"]\n").unwrap();
+    std::os::unix::fs::symlink(store.join("a1b2.pt"), bench.at("model.pt")).unwrap();
+    let input = [network("plain2d.input.npy")];
+    bench.map(&bench.at("model.pt"), &input, "--label 1").succeeded();
+    let card = bench.report()["card"].as_str().unwrap().to_owned();
+    assert!(card.ends_with("store/a1b2.toml"), "{card}");
+    // One beside the link comes first.
+    std::fs::write(bench.at("model.toml"), "classes = [\"null\", \"eins\"]\n").unwrap();
+    bench.map(&bench.at("model.pt"), &input, "--label 1").succeeded();
+    assert_eq!(bench.report()["inputs"][0]["explained"][0]["classes"][0]["name"], "eins");
+}
+
+#[test]
+fn that_the_first_of_several_outputs_is_explained_is_said_once() {
+    let bench = Bench::new();
+    let input = network("several.input.npy");
+    let copy = bench.at("copy.npy");
+    std::fs::copy(&input, &copy).unwrap();
+    let said = |ran: &Ran| ran.stderr.matches("the first is explained").count();
+    for (file, options, times) in [
+        ("several.TupleOf.traced.pt", "", 1),
+        ("several.TupleOf.traced.pt", "--explain-output 0", 0),
+        ("plain2d.traced.pt", "", 0),
+    ] {
+        let inputs = if file.starts_with("plain") {
+            vec![network("plain2d.input.npy")]
+        } else {
+            vec![input.clone(), copy.clone()]
+        };
+        let ran = bench.map(&network(file), &inputs, options).succeeded();
+        assert_eq!(said(&ran), times, "{file} {options}: {}", ran.stderr);
+    }
+}

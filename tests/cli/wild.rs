@@ -1,0 +1,126 @@
+//! Networks and inputs as people bring them (`tests/wild/cases.py`): maps against autograd in float64, refusals, warnings.
+
+use medcam::volumes::{Volume, read_npy};
+use ndarray::{ArrayD, Axis};
+use serde::Deserialize;
+
+use super::run::{Bench, Ran, warnings};
+use crate::common::{difference, folder};
+
+#[derive(Deserialize)]
+struct Manifest {
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    name: String,
+    input: String,
+    label: String,
+    options: String,
+    /// The text of a model card, or nothing.
+    card: String,
+    /// Words of the refusal; empty where there is a map.
+    refused: Vec<String>,
+    warnings: Vec<String>,
+    /// Whether two runs give the same.
+    repeats: bool,
+    tolerance: f32,
+    #[serde(default)]
+    classes: Vec<u64>,
+    map: Option<String>,
+    output: Option<String>,
+}
+
+impl Case {
+    fn run(&self, bench: &Bench) -> Ran {
+        let at = |name: &str| folder("MEDCAM_WILD").join(name);
+        let mut options = vec!["--label", &self.label, "--save-output"];
+        options.extend(self.options.split_whitespace());
+        let card = bench.at("card.toml");
+        if !self.card.is_empty() {
+            std::fs::write(&card, &self.card).unwrap();
+            options.extend(["--card", card.to_str().unwrap()]);
+        }
+        bench.map_with(&at(&format!("{}.pt", self.name)), &[at(&self.input)], options)
+    }
+
+    /// The only map, and the model's output.
+    fn results(&self, bench: &Bench) -> (ArrayD<f32>, ArrayD<f32>) {
+        let report = bench.report();
+        let files: Vec<_> = report["inputs"][0]["outputs"].as_array().unwrap().iter().collect();
+        let [map, output] = files[..] else { panic!("{}: {files:?}", self.name) };
+        let (map, output) = (map.as_str().unwrap(), output.as_str().unwrap());
+        let map = if map.ends_with(".npy") {
+            read_npy(map).unwrap()
+        } else {
+            // (1, H, W, 1) of a volume of one slice.
+            Volume::read(map)
+                .unwrap()
+                .data
+                .index_axis_move(Axis(3), 0)
+                .insert_axis(Axis(0))
+                .into_dyn()
+        };
+        (map, read_npy(output).unwrap())
+    }
+
+    fn check(&self) {
+        let bench = Bench::new();
+        let ran = self.run(&bench);
+        if !self.refused.is_empty() {
+            let words: Vec<_> = self.refused.iter().map(String::as_str).collect();
+            ran.failed(1, &words);
+            return;
+        }
+        ran.succeeded();
+        let report = bench.report();
+        let told = warnings(&report, 0);
+        let (map, output) = self.results(&bench);
+        if !self.repeats {
+            assert!(self.warnings.iter().all(|code| told.contains(&&**code)), "{told:?}");
+            return;
+        }
+        assert_eq!(told, self.warnings, "{}", self.name);
+        let at = |file: &Option<String>| folder("MEDCAM_WILD").join(file.as_ref().unwrap());
+        assert_eq!(output, read_npy(at(&self.output)).unwrap(), "{}", self.name);
+        let off = difference(&map, &read_npy(at(&self.map)).unwrap());
+        assert!(off <= self.tolerance, "{}: off by {off}", self.name);
+        let classes = report["inputs"][0]["explained"][0]["classes"].as_array().unwrap();
+        let classes: Vec<_> =
+            classes.iter().map(|class| class["index"].as_u64().unwrap()).collect();
+        assert_eq!(classes, self.classes, "{}", self.name);
+    }
+}
+
+fn cases() -> Vec<Case> {
+    let file = folder("MEDCAM_WILD").join("manifest.json");
+    serde_json::from_str::<Manifest>(&std::fs::read_to_string(file).unwrap()).unwrap().cases
+}
+
+/// A network as it is meant, or one that the program cannot explain.
+#[test]
+fn what_people_bring_has_its_map_or_its_refusal() {
+    let cases = cases();
+    let (even, odd): (Vec<_>, Vec<_>) = cases.iter().enumerate().partition(|(i, _)| i % 2 == 0);
+    std::thread::scope(|scope| {
+        for part in [even, odd] {
+            scope.spawn(move || part.into_iter().for_each(|(_, case)| case.check()));
+        }
+    });
+}
+
+/// Dropout that no evaluation mode switches off: the warning tells what is so.
+#[test]
+fn two_runs_of_a_graph_in_training_mode_differ() {
+    let cases = cases();
+    let case = cases.iter().find(|case| case.name == "dropout_training").unwrap();
+    let outputs = [0, 1].map(|_| {
+        let bench = Bench::new();
+        let ran = case.run(&bench).succeeded();
+        assert!(ran.stderr.contains("warning[TRAINING_MODE]"), "{}", ran.stderr);
+        assert!(ran.stderr.contains("1 feature_dropout") && ran.stderr.contains("network.eval()"));
+        case.results(&bench).1
+    });
+    assert_ne!(outputs[0], outputs[1]);
+}
