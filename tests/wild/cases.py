@@ -357,6 +357,6 @@ CASES = (
     Case("slice_pooled", lambda: InGraph(lambda x: F.interpolate(F.max_pool2d(x.abs() + 1, 2), scale_factor=2.0)), ONE, ONE,
          file="nifti"),
     Case("slice_normed", lambda: InGraph(nn.InstanceNorm2d(1)), ONE, ONE, file="nifti"),
-    Case("slice_by_card", Flat, ONE, ONE, file="nifti", label="0", card="[input]\nspatial_dims = 2\n"),
+    Case("slice_by_card", Flat, ONE, ONE, file="nifti", label="1", card="[input]\nspatial_dims = 2\n"),
     Case("slice_untold", Flat, ONE, ONE, file="nifti", refused=("spatial_dims",)),
 )
