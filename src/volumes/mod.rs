@@ -11,9 +11,11 @@ mod align;
 mod card;
 mod grid;
 mod intensity;
+mod jpeg;
 mod nifti_write;
 mod npy;
 mod picture;
+mod png_file;
 mod prepare;
 mod raster;
 mod volume;
@@ -27,7 +29,9 @@ use ndarray::ArrayD;
 
 pub use affine::Orientation;
 pub(crate) use align::to_axes_of;
-pub use card::{AxisOrder, Card, Color, InputCard, Nan, PerChannel, Sampling, Step, Voxels};
+pub use card::{
+    AxisOrder, Card, Color, InputCard, Nan, PerChannel, Sampling, Step, Values, Voxels,
+};
 pub use grid::Grid;
 pub use npy::{read_npy, write_npy};
 pub use picture::{Caption, Style, overlay};
