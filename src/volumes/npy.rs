@@ -67,7 +67,9 @@ fn decode(mut source: impl Read, length: u64) -> Result<ArrayD<f32>, String> {
             "dtype {descr}{raw} is not read; save it as float32: array.astype(\"float32\")"
         ));
     };
-    header.type_descriptor = Value::String(kind.clone());
+    // NumPy takes any byte that is not 0 for true, and Pillow's masks have 255.
+    let element = if kind == "|b1" { "|u1" } else { &kind };
+    header.type_descriptor = Value::String(element.to_owned());
     let count = header.shape.iter().try_fold(1_usize, |n, &e| n.checked_mul(e));
     let bytes = count.and_then(|n| n.checked_mul(size)).map(|n| n as u64);
     let has = length - start;
@@ -122,7 +124,7 @@ fn read_values(
         "u2" => typed(source, header, count, |v: u16| f32::from(v)),
         "u4" => typed(source, header, count, |v: u32| v as f32),
         "u8" => typed(source, header, count, |v: u64| v as f32),
-        _ => typed(source, header, count, |v: bool| f32::from(u8::from(v))),
+        _ => typed(source, header, count, |v: u8| f32::from(u8::from(v != 0))),
     }
 }
 
