@@ -188,8 +188,10 @@ impl Source {
         }
         // gzip's checksum comes last; reading on to it finds damage.
         if self.gzipped {
-            io::copy(&mut self.reader, &mut io::sink())
-                .map_err(|e| format!("damaged gzip data: {e}"))?;
+            io::copy(&mut self.reader, &mut io::sink()).map_err(|e| match e.kind() {
+                io::ErrorKind::UnexpectedEof => "truncated: the gzip data ends early".to_owned(),
+                _ => format!("damaged gzip data: {e}"),
+            })?;
         }
         Ok(raw)
     }
