@@ -5,7 +5,11 @@ mod volumes {
     pub mod card;
     pub mod files;
     pub mod grid;
+    pub mod headers;
     pub mod hostile;
+    pub mod labels;
     pub mod nibabel;
+    pub mod npy;
     pub mod picture;
+    pub mod truncated;
 }

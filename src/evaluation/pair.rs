@@ -14,8 +14,9 @@ use crate::volumes::{Input, to_axes_of};
 /// | NIfTI | array | of one shape, in the order of the voxels, whichever is which |
 /// | array or picture | array or picture | taken to cover the same field of view |
 ///
-/// Arrays are `(H, W)`, `(D, H, W)`, or as `medcam map` writes them, of one sample. Pictures are gray.
-/// A mask's picture of black and white is 0/1; of any other the values are labels, of 8 bits.
+/// Arrays are `(H, W)`, `(D, H, W)`, or as `medcam map` writes them, of one sample. Pictures are gray;
+/// a mask may also have a palette. A mask's picture of black and white is 0/1; of any other the labels
+/// are the integers in the file: gray values of 1 to 16 bits, or palette indices.
 ///
 /// # Errors
 ///
@@ -56,19 +57,16 @@ fn voxels(input: &Input, mask: bool) -> Result<Array3<f32>, String> {
     match input {
         Input::Volume(volume) => to_axes_of(volume, volume),
         Input::Array(array) => of_array(array),
+        Input::Image(image) if mask => image.labels().ok_or_else(|| {
+            "a picture in colour; expected a gray one, or a palette whose indices are the labels"
+                .to_owned()
+        }),
         Input::Image(image) => {
             let channels = image.data.dim().0;
             if channels != 1 {
                 return Err("a picture in colour; expected a gray one".to_owned());
             }
-            if !mask || image.data.iter().all(|&value| value == 0.0 || value == 1.0) {
-                return Ok(image.data.clone());
-            }
-            // The numbers in the file; of 16 bits they are no whole numbers, and so no labels.
-            Ok(image.data.mapv(|value| {
-                let label = 255.0 * value;
-                if (label - label.round()).abs() < 1e-3 { label.round() } else { label }
-            }))
+            Ok(image.data.clone())
         }
     }
 }

@@ -16,24 +16,81 @@ const LETTERS: [[char; 2]; 3] = [['L', 'R'], ['P', 'A'], ['I', 'S']];
 /// Below this determinant of the column-normalised matrix, axes are taken as parallel.
 const SINGULAR: f64 = 1e-6;
 
-/// `header`'s best affine as nibabel chooses it: sform, else qform, else spacing about the centre.
+/// `header`'s best affine: sform, else qform, else spacing about the centre, as nibabel chooses it.
 ///
-/// `shape` is the grid's extent; the header's `pixdim` must already be repaired
-/// (positive spacing, `qfac` of 1 or -1).
-pub(crate) fn best(header: &NiftiHeader, shape: [usize; 3]) -> Result<Affine, String> {
-    let affine = if header.sform_code > 0 {
-        sform(header)
-    } else if header.qform_code > 0 {
-        qform(header).ok_or("the qform's quaternion is longer than 1")?
-    } else {
-        base(header, shape)
+/// Where the sform cannot be used, the qform is taken, as ITK does; `header` then has no sform, and
+/// `notes` says so. `shape` is the grid's extent; the header's `pixdim` must already be repaired
+/// (positive or not finite, `qfac` of 1 or -1).
+pub(crate) fn best(
+    header: &mut NiftiHeader,
+    shape: [usize; 3],
+    notes: &mut Vec<String>,
+) -> Result<Affine, String> {
+    let wild = (1..4).find(|&axis| !header.pixdim[axis].is_finite());
+    let spaced = |header: &NiftiHeader| match wild {
+        Some(axis) => {
+            Err(format!("needs pixdim[{axis}] (the spacing), which is {}", header.pixdim[axis]))
+        }
+        None => Ok(()),
     };
-    if affine.iter().flatten().any(|x| !x.is_finite()) {
-        return Err("the affine has values that are not finite".into());
+    let by_qform = |header: &NiftiHeader| {
+        spaced(header)?;
+        usable(qform(header).ok_or("has a quaternion longer than 1, or one that is not finite")?)
+    };
+    if header.sform_code == 0 {
+        if header.qform_code == 0 {
+            spaced(header).map_err(|fault| format!("the grid without sform and qform {fault}"))?;
+            return usable(base(header, shape));
+        }
+        return by_qform(header)
+            .map_err(|fault| format!("the qform {fault}, and there is no sform; {REMEDY}"));
     }
-    let columns = normalised(&affine).ok_or("the affine has a column of zeros")?;
+    match usable(sform(header)) {
+        Ok(affine) => {
+            for axis in 0..3 {
+                if header.pixdim[axis + 1].is_finite() {
+                    continue;
+                }
+                let step = spacing(&affine)[axis];
+                notes.push(format!(
+                    "pixdim[{}] (the spacing) is {}: the sform's, {step}, was taken",
+                    axis + 1,
+                    header.pixdim[axis + 1]
+                ));
+                #[expect(clippy::cast_possible_truncation, reason = "the field is an f32")]
+                {
+                    header.pixdim[axis + 1] = step as f32;
+                }
+            }
+            Ok(affine)
+        }
+        Err(fault) if header.qform_code == 0 => {
+            Err(format!("the sform {fault}, and there is no qform; {REMEDY}"))
+        }
+        Err(fault) => {
+            let affine = by_qform(header)
+                .map_err(|other| format!("the sform {fault}, and the qform {other}; {REMEDY}"))?;
+            notes.push(format!("the sform {fault}: the qform was believed"));
+            header.sform_code = 0;
+            (header.srow_x, header.srow_y, header.srow_z) = ([0.0; 4], [0.0; 4], [0.0; 4]);
+            Ok(affine)
+        }
+    }
+}
+
+/// What helps an image without a usable form.
+const REMEDY: &str = "give it the affine of the image that it belongs to: python -c \"import nibabel \
+                      as n; i = n.load('IN.nii.gz'); n.save(n.Nifti1Image(i.dataobj[...], \
+                      n.load('OTHER.nii.gz').affine), 'OUT.nii.gz')\"";
+
+/// `affine`, if it can be inverted; else what it has or why not, to be put behind its name.
+fn usable(affine: Affine) -> Result<Affine, String> {
+    if affine.iter().flatten().any(|x| !x.is_finite()) {
+        return Err("has values that are not finite".into());
+    }
+    let columns = normalised(&affine).ok_or("has a column of zeros")?;
     if determinant(&columns).abs() < SINGULAR {
-        return Err("the affine cannot be inverted (two axes are parallel)".into());
+        return Err("cannot be inverted (two axes are parallel)".into());
     }
     Ok(affine)
 }
@@ -47,7 +104,21 @@ pub(crate) fn sform(header: &NiftiHeader) -> Affine {
 pub(crate) fn qform(header: &NiftiHeader) -> Option<Affine> {
     // nibabel's tolerance: three times the precision of the stored f32.
     let tolerance = 3.0 * f64::from(f32::EPSILON);
-    let [x, y, z] = [header.quatern_b, header.quatern_c, header.quatern_d].map(f64::from);
+    let quaternion = [header.quatern_b, header.quatern_c, header.quatern_d].map(f64::from);
+    let [qfac, dx, dy, dz] = [0, 1, 2, 3].map(|i| f64::from(header.pixdim[i]));
+    let origin = [header.quatern_x, header.quatern_y, header.quatern_z].map(f64::from);
+    rotated(quaternion, [dx, dy, dz * qfac], origin, tolerance)
+}
+
+/// The affine of a unit quaternion, given without its real part, of the steps along its axes and of the
+/// first voxel's place; `None` where the quaternion is longer than 1 by more than `tolerance`.
+pub(crate) fn rotated(
+    quaternion: [f64; 3],
+    step: [f64; 3],
+    origin: [f64; 3],
+    tolerance: f64,
+) -> Option<Affine> {
+    let [x, y, z] = quaternion;
     let w_squared = 1.0 - (x * x + y * y + z * z);
     let w = if w_squared.abs() < tolerance {
         0.0
@@ -62,9 +133,6 @@ pub(crate) fn qform(header: &NiftiHeader) -> Option<Affine> {
         [scale * (x * y + w * z), 1. - scale * (x * x + z * z), scale * (y * z - w * x)],
         [scale * (x * z - w * y), scale * (y * z + w * x), 1. - scale * (x * x + y * y)],
     ];
-    let [qfac, dx, dy, dz] = [0, 1, 2, 3].map(|i| f64::from(header.pixdim[i]));
-    let step = [dx, dy, dz * qfac];
-    let origin = [header.quatern_x, header.quatern_y, header.quatern_z].map(f64::from);
     let row = |r: usize| {
         [rotation[r][0] * step[0], rotation[r][1] * step[1], rotation[r][2] * step[2], origin[r]]
     };
@@ -274,7 +342,7 @@ mod tests {
     fn without_forms_the_grid_is_centred_and_x_runs_left() {
         let mut header = NiftiHeader { sform_code: 0, qform_code: 0, ..NiftiHeader::default() };
         header.pixdim[1..4].copy_from_slice(&[3., 2., 1.]);
-        let affine = best(&header, [3, 5, 7]).unwrap();
+        let affine = best(&mut header, [3, 5, 7], &mut Vec::new()).unwrap();
         assert_eq!(affine[0], [-3., 0., 0., 3.]);
         assert_eq!(affine[1], [0., 2., 0., -4.]);
         assert_eq!(Orientation::of(&affine).codes(), ['L', 'A', 'S']);

@@ -11,7 +11,8 @@ use crate::ops::Interpolation;
 /// What a model expects of its input; read from a `MODEL.toml`, described in
 /// `docs/model-card.md`.
 ///
-/// The default card changes nothing: voxels as stored, no resizing, no intensity steps.
+/// The default card changes little: voxels as stored, pictures from 0 to 1, no resizing, no intensity
+/// steps.
 ///
 /// # Example
 ///
@@ -63,6 +64,8 @@ pub struct InputCard {
     pub axes: AxisOrder,
     /// What a 2D image is converted to; as stored where absent.
     pub color: Option<Color>,
+    /// In which unit the values of a 2D image are.
+    pub values: Values,
     /// What happens to values that are NaN or infinite.
     pub nan: Nan,
 }
@@ -97,6 +100,18 @@ pub enum Color {
     Rgb,
     /// One channel, `0.299 R + 0.587 G + 0.114 B`.
     Gray,
+}
+
+/// In which unit the values of a picture (PNG or JPEG) are. Volumes and arrays always have the values
+/// that are stored.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Values {
+    /// From 0 to 1: divided by the greatest value of the file's type.
+    #[default]
+    Unit,
+    /// The integers in the file: up to 255, or up to 65535 where it has 16 bits.
+    Stored,
 }
 
 /// What happens to values that are NaN or infinite.
@@ -164,6 +179,7 @@ struct InputTable {
     interpolation: InterpolationName,
     axes: AxisOrder,
     color: Option<Color>,
+    values: Values,
     nan: Nan,
 }
 
@@ -183,6 +199,7 @@ impl Default for InputCard {
             interpolation: Interpolation::Linear,
             axes: AxisOrder::default(),
             color: None,
+            values: Values::default(),
             nan: Nan::default(),
         }
     }
@@ -225,6 +242,7 @@ impl TryFrom<InputTable> for InputCard {
             },
             axes: table.axes,
             color: table.color,
+            values: table.values,
             nan: table.nan,
         })
     }

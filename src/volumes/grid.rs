@@ -152,7 +152,8 @@ impl Grid {
     /// (`D, H, W`) with the nearest voxel: `(B, 1, D, H, W)` with the mask's own values.
     ///
     /// A volume's mask is a volume of the same shape and orientation with one channel; an
-    /// image's mask is an image of the same size (its gray value counts); an array's mask is
+    /// image's mask is an image of the same size (black and white are 0 and 1, other gray values and
+    /// palette indices the integers in the file; of colours the gray value counts); an array's mask is
     /// `(B, 1, …)`, `(B, …)` or, for one sample, `(D, H, W)` or `(H, W)`. A mask for a volume or
     /// an image may also be an array of the image's shape.
     ///
@@ -190,7 +191,8 @@ impl Grid {
                 if (h, w) != (*height, *width) {
                     return Err(refuse(format!("{h}x{w} pixels, the image has {height}x{width}")));
                 }
-                mask.gray().iter().copied().collect()
+                let values = mask.labels().unwrap_or_else(|| mask.gray());
+                values.iter().copied().collect()
             }
             (Kind::Image { .. } | Kind::Array(_), Input::Array(mask)) => {
                 self.fitting(mask, samples, from).map_err(refuse)?.iter().copied().collect()

@@ -11,9 +11,12 @@ mod align;
 mod card;
 mod grid;
 mod intensity;
+mod jpeg;
+mod nifti_header;
 mod nifti_write;
 mod npy;
 mod picture;
+mod png_file;
 mod prepare;
 mod raster;
 mod volume;
@@ -27,7 +30,9 @@ use ndarray::ArrayD;
 
 pub use affine::Orientation;
 pub(crate) use align::to_axes_of;
-pub use card::{AxisOrder, Card, Color, InputCard, Nan, PerChannel, Sampling, Step, Voxels};
+pub use card::{
+    AxisOrder, Card, Color, InputCard, Nan, PerChannel, Sampling, Step, Values, Voxels,
+};
 pub use grid::Grid;
 pub use npy::{read_npy, write_npy};
 pub use picture::{Caption, Style, overlay};
@@ -56,10 +61,21 @@ pub enum Input {
     Array(ArrayD<f32>),
 }
 
-const SUFFIXES: [&str; 6] = [".nii.gz", ".nii", ".png", ".jpeg", ".jpg", ".npy"];
+const SUFFIXES: [&str; 10] =
+    [".nii.gz", ".nii", ".hdr.gz", ".hdr", ".img.gz", ".img", ".png", ".jpeg", ".jpg", ".npy"];
 
-/// Reads one image; the end of its name says what it is: `.nii`, `.nii.gz`, `.png`, `.jpg`,
-/// `.jpeg` or `.npy`, in capitals or not.
+/// Kinds of file that are not read, and how to make a NIfTI of them.
+const CONVERTERS: [(&[&str], &str); 3] = [
+    (&[".mgz", ".mgh"], "mri_convert IN.mgz OUT.nii.gz"),
+    (&[".dcm", ".dicom", ".ima"], "dcm2niix -z y -o OUT_FOLDER IN_FOLDER"),
+    (
+        &[".nrrd", ".nhdr", ".mha", ".mhd"],
+        "python -c \"import SimpleITK as s; s.WriteImage(s.ReadImage('IN.nrrd'), 'OUT.nii.gz')\"",
+    ),
+];
+
+/// Reads one image; the end of its name says what it is: `.nii`, `.nii.gz`, `.hdr` or `.img` (of a
+/// NIfTI pair, each also `.gz`), `.png`, `.jpg`, `.jpeg` or `.npy`, in capitals or not.
 ///
 /// # Errors
 ///
@@ -68,12 +84,18 @@ const SUFFIXES: [&str; 6] = [".nii.gz", ".nii", ".png", ".jpeg", ".jpg", ".npy"]
 pub fn read(path: impl AsRef<Path>) -> Result<Input> {
     let path = path.as_ref();
     match suffix_of(path) {
-        Some(".nii.gz" | ".nii") => Volume::read(path).map(Input::Volume),
         Some(".npy") => read_npy(path).map(Input::Array),
-        Some(_) => Image::read(path).map(Input::Image),
+        Some(".png" | ".jpeg" | ".jpg") => Image::read(path).map(Input::Image),
+        Some(_) => Volume::read(path).map(Input::Volume),
         None => {
+            let name = path.to_string_lossy().to_ascii_lowercase();
+            let ends = |suffixes: &[&str]| suffixes.iter().any(|suffix| name.ends_with(suffix));
+            let command = CONVERTERS.iter().find(|(suffixes, _)| ends(suffixes));
+            let command = command.map_or(String::new(), |(_, command)| {
+                format!("; make a NIfTI file of it: {command}")
+            });
             let known = SUFFIXES.join(", ");
-            Err(Error::file(path, format!("unknown kind of file; readable are {known}")))
+            Err(Error::file(path, format!("unknown kind of file; readable are {known}{command}")))
         }
     }
 }
@@ -108,9 +130,9 @@ pub fn stem_of(path: impl AsRef<Path>) -> String {
 #[cfg(feature = "cli")]
 pub(crate) fn map_suffixes(input: &Path) -> &'static [&'static str] {
     match suffix_of(input) {
-        Some(".nii.gz" | ".nii") => &[".nii.gz"],
         Some(".npy") => &[".npy"],
-        _ => &[".png", ".npy"],
+        Some(".png" | ".jpeg" | ".jpg") | None => &[".png", ".npy"],
+        Some(_) => &[".nii.gz"],
     }
 }
 

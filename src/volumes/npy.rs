@@ -7,6 +7,7 @@ use half::f16;
 use ndarray::{ArrayD, IxDyn, ShapeBuilder};
 use ndarray_npy::npy::header::{Header, Layout};
 use ndarray_npy::{ReadDataError, ReadableElement, WriteNpyExt};
+use py_literal::Value;
 
 use super::open;
 use super::write::{self, MapType, to_u8};
@@ -21,7 +22,8 @@ const MAX_NESTING: usize = 4;
 
 /// Reads an `.npy` array of booleans, integers or floats of 16 to 64 bits as f32.
 ///
-/// C and Fortran order and both byte orders are read; the shape is as NumPy shows it.
+/// C and Fortran order and both byte orders are read; the shape is as NumPy shows it. Headers are read
+/// however NumPy reads them: those of Python 2, and any name of a type that `numpy.dtype` takes.
 ///
 /// # Errors
 ///
@@ -49,23 +51,28 @@ fn decode(mut source: impl Read, length: u64) -> Result<ArrayD<f32>, String> {
     if length == 0 {
         return Err("the file is empty".into());
     }
-    let head = read_header(&mut source)?;
-    let header = Header::from_reader(&mut head.as_slice())
+    let (text, start) = read_header(&mut source)?;
+    let mut header = Header::from_reader(&mut with_text(&text).as_slice())
         .map_err(|error| format!("not an .npy file of numbers: {error}"))?;
-    let kind = header.type_descriptor.as_string().map(String::as_str).unwrap_or_default();
-    let size = match kind.trim_start_matches(['<', '>', '|', '=']) {
-        "f2" | "i2" | "u2" => 2,
-        "f4" | "i4" | "u4" => 4,
-        "f8" | "i8" | "u8" => 8,
-        "b1" | "i1" | "u1" => 1,
-        _ => {
-            let descr = &header.type_descriptor;
-            return Err(format!("dtype {descr} is not read; save it as float32"));
-        }
+    let kind = match &header.type_descriptor {
+        Value::String(name) => canonical(name),
+        Value::Bytes(name) => std::str::from_utf8(name).ok().and_then(canonical),
+        _ => None,
     };
+    let Some((kind, size)) = kind else {
+        let descr = &header.type_descriptor;
+        let raw =
+            if descr.to_string().contains('V') { " (raw bytes, such as bfloat16)" } else { "" };
+        return Err(format!(
+            "dtype {descr}{raw} is not read; save it as float32: array.astype(\"float32\")"
+        ));
+    };
+    // NumPy takes any byte that is not 0 for true, and Pillow's masks have 255.
+    let element = if kind == "|b1" { "|u1" } else { &kind };
+    header.type_descriptor = Value::String(element.to_owned());
     let count = header.shape.iter().try_fold(1_usize, |n, &e| n.checked_mul(e));
     let bytes = count.and_then(|n| n.checked_mul(size)).map(|n| n as u64);
-    let has = length - head.len() as u64;
+    let has = length - start;
     // Before anything is allocated from the header's word.
     let (Some(count), Some(bytes)) = (count, bytes) else {
         return Err(format!("the header's shape {:?} is too large", header.shape));
@@ -74,7 +81,7 @@ fn decode(mut source: impl Read, length: u64) -> Result<ArrayD<f32>, String> {
         let what = if bytes > has { "truncated" } else { "too long" };
         return Err(format!("{what}: header promises {bytes} bytes of data, the file has {has}"));
     }
-    let values = read_values(source, kind, &header, count)?;
+    let values = read_values(source, &kind, &header, count)?;
     let shape = IxDyn(&header.shape).set_f(header.layout == Layout::Fortran);
     let array = ArrayD::from_shape_vec(shape, values).map_err(|e| e.to_string())?;
     Ok(array.as_standard_layout().into_owned())
@@ -97,7 +104,7 @@ fn read_values(
         let values = T::read_to_end_exact_vec(source, &header.type_descriptor, count);
         Ok(values.map_err(read)?.into_iter().map(to_f32).collect())
     }
-    match kind.trim_start_matches(['<', '>', '|', '=']) {
+    match &kind[1..] {
         // The crate has no 16-bit floats.
         "f2" => {
             let mut bytes = Vec::new();
@@ -117,34 +124,36 @@ fn read_values(
         "u2" => typed(source, header, count, |v: u16| f32::from(v)),
         "u4" => typed(source, header, count, |v: u32| v as f32),
         "u8" => typed(source, header, count, |v: u64| v as f32),
-        _ => typed(source, header, count, |v: bool| f32::from(u8::from(v))),
+        _ => typed(source, header, count, |v: u8| f32::from(u8::from(v != 0))),
     }
 }
 
-/// The bytes up to the data, checked to be short and flat enough to parse.
-fn read_header(source: &mut impl Read) -> Result<Vec<u8>, String> {
-    let not_npy = || "not an .npy file: it does not start with \\x93NUMPY".to_owned();
-    let mut head = Vec::new();
-    let mut more = |head: &mut Vec<u8>, count: usize| -> Result<(), String> {
-        let read = source.take(count as u64).read_to_end(head);
+/// The dictionary of the header and where the data starts; the text is checked to be short and flat
+/// enough to parse.
+fn read_header(source: &mut impl Read) -> Result<(String, u64), String> {
+    let mut more = |count: usize| -> Result<Vec<u8>, String> {
+        let mut bytes = Vec::new();
+        let read = source.take(count as u64).read_to_end(&mut bytes);
         match read.map_err(|e| format!("cannot read: {e}"))? {
-            n if n == count => Ok(()),
+            n if n == count => Ok(bytes),
             _ => Err("truncated: the file ends within its header".to_owned()),
         }
     };
-    more(&mut head, 8)?;
-    let &[0x93, b'N', b'U', b'M', b'P', b'Y', major, _] = head.as_slice() else {
-        return Err(not_npy());
+    let magic = more(8)?;
+    let &[0x93, b'N', b'U', b'M', b'P', b'Y', major, minor] = magic.as_slice() else {
+        return Err("not an .npy file: it does not start with \\x93NUMPY".to_owned());
     };
-    let count = if major == 1 { 2 } else { 4 };
-    more(&mut head, count)?;
-    let text_bytes = head[8..].iter().rev().fold(0, |n, &b| n << 8 | usize::from(b));
+    if !(1..=3).contains(&major) || minor != 0 {
+        return Err(format!("npy version {major}.{minor}; versions 1.0, 2.0 and 3.0 are read"));
+    }
+    let size = more(if major == 1 { 2 } else { 4 })?;
+    let text_bytes = size.iter().rev().fold(0, |n, &b| n << 8 | usize::from(b));
     if text_bytes > MAX_HEADER_BYTES {
         return Err(format!("the header has {text_bytes} bytes; {MAX_HEADER_BYTES} are the limit"));
     }
-    more(&mut head, text_bytes)?;
+    let text = more(text_bytes)?;
     let mut depth = 0_usize;
-    for byte in &head[8 + count..] {
+    for byte in &text {
         match byte {
             b'(' | b'[' | b'{' => depth += 1,
             b')' | b']' | b'}' => depth = depth.saturating_sub(1),
@@ -154,7 +163,86 @@ fn read_header(source: &mut impl Read) -> Result<Vec<u8>, String> {
             return Err("the header is not that of an array of numbers".into());
         }
     }
-    Ok(head)
+    let text = String::from_utf8(text).map_err(|_| "the header is not UTF-8 text".to_owned())?;
+    Ok((text, (magic.len() + size.len() + text_bytes) as u64))
+}
+
+/// A header of version 3 with this dictionary, in the form that `ndarray-npy` parses.
+///
+/// Python 2 wrote `5L` for a long integer and `u'descr'` for a Unicode string, and NumPy reads both.
+/// The parser knows neither, nor line breaks between values.
+fn with_text(text: &str) -> Vec<u8> {
+    let mut plain = String::new();
+    // The quote that ends the current string.
+    let mut quote = None;
+    let mut characters = text.chars().peekable();
+    while let Some(character) = characters.next() {
+        match (quote, character) {
+            (Some(_), '\\') => {
+                plain.push(character);
+                plain.extend(characters.next());
+                continue;
+            }
+            (Some(end), _) if character == end => quote = None,
+            (Some(_), _) => {}
+            (None, '\'' | '"') => quote = Some(character),
+            (None, '\n' | '\r') => {
+                plain.push(' ');
+                continue;
+            }
+            (None, 'L') if plain.trim_end().ends_with(|c: char| c.is_ascii_digit()) => continue,
+            (None, 'u' | 'U') if matches!(characters.peek(), Some('\'' | '"')) => continue,
+            (None, _) => {}
+        }
+        plain.push(character);
+    }
+    let plain = format!("{}\n", plain.trim());
+    // No overflow: the text is at most `MAX_HEADER_BYTES` long.
+    let length = u32::try_from(plain.len()).unwrap_or(u32::MAX).to_le_bytes();
+    [b"\x93NUMPY\x03\x00", &length[..], plain.as_bytes()].concat()
+}
+
+/// The type that `numpy.dtype(name)` makes of a name, spelled like `<f4`, and its size in bytes; `None`
+/// for types that are not read.
+fn canonical(name: &str) -> Option<(String, usize)> {
+    let bare = name.strip_prefix(['<', '>', '|', '=']);
+    let kind = match bare.unwrap_or(name) {
+        "b1" | "?" => "b1",
+        "i1" | "b" => "i1",
+        "u1" | "B" => "u1",
+        "i2" | "h" => "i2",
+        "u2" | "H" => "u2",
+        "i4" | "i" => "i4",
+        "u4" | "I" => "u4",
+        "i8" | "l" | "q" | "p" | "n" => "i8",
+        "u8" | "L" | "Q" | "P" | "N" => "u8",
+        "f2" | "e" => "f2",
+        "f4" | "f" => "f4",
+        "f8" | "d" => "f8",
+        // NumPy takes no byte order in front of a name.
+        _ if bare.is_some() => return None,
+        "bool" | "bool_" => "b1",
+        "int8" | "byte" => "i1",
+        "uint8" | "ubyte" => "u1",
+        "int16" | "short" => "i2",
+        "uint16" | "ushort" => "u2",
+        "int32" | "intc" => "i4",
+        "uint32" | "uintc" => "u4",
+        "int64" | "long" | "longlong" | "int" | "int_" | "intp" => "i8",
+        "uint64" | "ulong" | "ulonglong" | "uint" | "uintp" => "u8",
+        "float16" | "half" => "f2",
+        "float32" | "single" => "f4",
+        "float64" | "double" | "float" => "f8",
+        _ => return None,
+    };
+    let size = usize::from(kind.as_bytes()[1] - b'0');
+    let native = if cfg!(target_endian = "big") { '>' } else { '<' };
+    let order = match name.chars().next() {
+        _ if size == 1 => '|',
+        Some(order @ ('<' | '>')) => order,
+        _ => native,
+    };
+    Some((format!("{order}{kind}"), size))
 }
 
 /// Writes an array as `.npy`: f32 as it is, or 8 bits as `round(255·value)`.

@@ -4,7 +4,7 @@ use ndarray::{Array4, ArrayD, ArrayView, ArrayView4, Axis, CowArray, Dimension, 
 use rayon::prelude::*;
 
 use super::affine::Orientation;
-use super::card::{AxisOrder, Card, Color, Nan, Sampling};
+use super::card::{AxisOrder, Card, Color, Nan, Sampling, Values};
 use super::grid::{Axes, Grid, to_model};
 use super::intensity;
 use super::{Image, Input, Volume};
@@ -77,6 +77,8 @@ impl Card {
                  volume, or remove `orientation` from the card",
             ));
         }
+        let stored = (self.input.values == Values::Stored).then(|| image.as_stored());
+        let image = stored.as_ref().unwrap_or(image);
         let data = match self.input.color {
             Some(Color::Rgb) => image.rgb(),
             Some(Color::Gray) => image.gray(),

@@ -1,46 +1,118 @@
 //! PNG and JPEG images.
 
-use std::io::BufReader;
+use std::io::Read;
 use std::path::Path;
 
-use image::{DynamicImage, ImageFormat, ImageReader};
-use ndarray::{Array3, Axis};
+use image::{DynamicImage, ImageError, ImageFormat};
+use ndarray::{Array2, Array3, Axis};
 
-use super::{open, write};
+use super::{jpeg, open, png_file, write};
 use crate::error::{Error, Result};
 
 /// A 2D image, read from a PNG or JPEG file.
 #[derive(Debug, Clone)]
 pub struct Image {
     /// `(C, H, W)`, `C` = 1 (gray) or 3 (red, green, blue), values in `0..=1`. Transparency is
-    /// dropped.
+    /// dropped. Gray values of fewer than 8 bits are divided by the greatest of that many bits, and a
+    /// palette picture has its colours.
     pub data: Array3<f32>,
+    /// `(H, W)`: the gray values or the palette indices in the file.
+    pub(crate) stored: Option<Array2<u16>>,
+    /// The integer in the file that is 1 in `data`: 255 or 65535.
+    pub(crate) maximum: u16,
 }
 
 impl Image {
-    /// Reads an image of 8 or 16 bits per channel.
+    /// An image that was made, not read: `(C, H, W)` with `C` = 1 or 3 and values in `0..=1`, which
+    /// stand for integers of 8 bits where a card or a mask asks for integers.
+    pub fn new(data: Array3<f32>) -> Self {
+        Self { data, stored: None, maximum: 255 }
+    }
+
+    /// Reads an image of 1 to 16 bits per channel. An orientation in its EXIF data is not applied.
     ///
     /// # Errors
     ///
-    /// If the file cannot be opened or decoded.
+    /// If the file cannot be opened or decoded, or is cut off or damaged.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let (file, _) = open(path)?;
-        let reader = ImageReader::new(BufReader::new(file))
-            .with_guessed_format()
+        let (mut file, _) = open(path)?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)
             .map_err(|error| Error::file(path, format!("cannot read: {error}")).because(error))?;
-        let picture = reader
-            .decode()
-            .map_err(|error| Error::file(path, format!("not an image: {error}")).because(error))?;
+        let refuse = |message: String| Error::file(path, message);
+        if bytes.starts_with(png_file::SIGNATURE) {
+            let (picture, stored) = png_file::decode(&bytes).map_err(refuse)?;
+            return Self::of(picture, stored).map_err(refuse);
+        }
+        if !bytes.starts_with(b"\xff\xd8\xff") {
+            return Err(refuse("not an image: neither PNG nor JPEG; save it as PNG".to_owned()));
+        }
+        if !jpeg::is_whole(&bytes) {
+            let message = "truncated: the JPEG file ends before its image; copy it again";
+            return Err(refuse(message.to_owned()));
+        }
+        let picture = jpeg::decode(&bytes).map_err(|error| {
+            let message = match &error {
+                ImageError::Decoding(_) => format!("damaged JPEG: {error}"),
+                _ => format!("not a JPEG that is read: {error}; save it as PNG"),
+            };
+            refuse(message).because(error)
+        })?;
+        let stored = match &picture {
+            DynamicImage::ImageLuma8(gray) => {
+                let values = gray.as_raw().iter().map(|&v| u16::from(v)).collect();
+                let shape = (gray.height() as usize, gray.width() as usize);
+                Array2::from_shape_vec(shape, values).ok()
+            }
+            _ => None,
+        };
+        Self::of(picture, stored).map_err(refuse)
+    }
+
+    fn of(picture: DynamicImage, stored: Option<Array2<u16>>) -> Result<Self, String> {
         let (height, width) = (picture.height() as usize, picture.width() as usize);
-        let (channels, values) = if picture.color().has_color() {
+        let color = picture.color();
+        let deep = color.bits_per_pixel() / u16::from(color.channel_count()) > 8;
+        let (channels, values) = if color.has_color() {
             (3, picture.into_rgb32f().into_raw())
         } else {
             (1, picture.to_luma32f().into_raw())
         };
         let data = Array3::from_shape_vec((height, width, channels), values)
-            .map_err(|error| Error::file(path, format!("not an image: {error}")))?;
-        Ok(Self { data: data.permuted_axes([2, 0, 1]).as_standard_layout().into_owned() })
+            .map_err(|error| format!("not an image: {error}"))?;
+        let data = data.permuted_axes([2, 0, 1]).as_standard_layout().into_owned();
+        Ok(Self { data, stored, maximum: if deep { u16::MAX } else { 255 } })
+    }
+
+    /// This image with the integers in the file as its values: gray values, or red, green and blue.
+    pub(crate) fn as_stored(&self) -> Self {
+        let data = match &self.stored {
+            Some(gray) if self.data.dim().0 == 1 => gray.mapv(f32::from).insert_axis(Axis(0)),
+            // Exact: a whole number divided by 255 or 65535 and multiplied again is itself in f32.
+            _ => self.data.mapv(|value| value * f32::from(self.maximum)),
+        };
+        Self { data, ..self.clone() }
+    }
+
+    /// The labels of a mask, `(1, H, W)`: the integers in the file, but 0 and 1 where all is black and
+    /// white. `None` for a colour picture without a palette.
+    pub(crate) fn labels(&self) -> Option<Array3<f32>> {
+        let gray = self.data.dim().0 == 1;
+        let black_and_white = self.data.iter().all(|&value| value == 0.0 || value == 1.0);
+        match &self.stored {
+            _ if gray && black_and_white => Some(self.data.clone()),
+            // A palette that repeats the gray values.
+            Some(indices) if black_and_white && indices.iter().all(|&i| i == 0 || i == 255) => {
+                Some(indices.mapv(|index| f32::from(index / 255)).insert_axis(Axis(0)))
+            }
+            Some(integers) => Some(integers.mapv(f32::from).insert_axis(Axis(0))),
+            None if gray => Some(self.data.mapv(|value| {
+                let label = 255.0 * value;
+                if (label - label.round()).abs() < 1e-3 { label.round() } else { label }
+            })),
+            None => None,
+        }
     }
 
     /// `(1, H, W)`: `0.299 R + 0.587 G + 0.114 B` (ITU-R 601, as Pillow's `convert("L")`).

@@ -1,24 +1,22 @@
-//! NIfTI volumes: reading, with every field of the header checked before it is believed.
+//! NIfTI volumes: reading them from one file or from a pair.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use flate2::bufread::GzDecoder;
-use ndarray::{Array3, Array4, ShapeBuilder};
+use ndarray::{Array3, Array4, ShapeBuilder, s};
 use nifti::{InMemNiftiVolume, IntoNdArray, NiftiHeader, NiftiType};
 
-use super::affine::{self, Affine, Orientation};
+use super::affine::{self, Orientation};
+use super::nifti_header::{self, Contents};
 use super::{MapType, nifti_write, open};
 use crate::error::{Error, Result};
-
-/// The header and the four bytes that say whether extensions follow.
-const HEADER_BYTES: usize = 352;
 
 /// deflate shrinks data to a 1032nd at best, so a file that promises more lies.
 const DEFLATE_LIMIT: u64 = 1032;
 
-/// A 3D image with its place in the scanner, read from a NIfTI-1 file.
+/// A 3D image with its place in the scanner, read from a NIfTI file.
 ///
 /// # Example
 ///
@@ -37,29 +35,45 @@ const DEFLATE_LIMIT: u64 = 1032;
 pub struct Volume {
     /// `(C, i, j, k)`: the voxels in the order in which nibabel shows them, with `scl_slope` and
     /// `scl_inter` applied. The fourth axis of a 4D file is `C`; so is the fifth of a 5D file
-    /// with one time point.
+    /// with one time point, and so are red, green and blue, from 0 to 255.
     pub data: Array4<f32>,
     /// From `(i, j, k, 1)` to the scanner's RAS+ space, row-major, in the file's unit: the sform
-    /// if its code is above 0, else the qform, else nibabel's centred grid.
+    /// if its code is above 0 and it can be inverted, else the qform, else nibabel's centred grid.
     pub affine: [[f64; 4]; 4],
     /// The distance between neighbouring voxels along `i`, `j` and `k`, in millimetres.
     pub spacing_mm: [f64; 3],
+    /// One sentence for each field of the header that contradicted another or made no sense, and was
+    /// repaired: what it was, and what was believed instead. Empty for a good header.
+    pub notes: Vec<String>,
     pub(crate) header: Box<NiftiHeader>,
 }
 
 impl Volume {
-    /// Reads a `.nii` or `.nii.gz` file.
+    /// Reads a NIfTI-1 or NIfTI-2 image: a `.nii` or `.nii.gz` file, or the pair that a `.hdr` or a
+    /// `.img` file (each also `.gz`) belongs to.
     ///
     /// # Errors
     ///
-    /// If the file cannot be opened, is not NIfTI-1, is truncated or damaged, or holds a type of
-    /// voxel that is not a number (RGB, complex). No header, however wrong, makes this allocate
-    /// more than the file can hold.
+    /// If a file cannot be opened, is not NIfTI, is truncated or damaged, has no usable affine, or holds
+    /// voxels that are neither numbers nor colours (complex numbers, say). No header, however wrong,
+    /// makes this allocate more than the file can hold.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let (file, length) = open(path)?;
-        let gzipped = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gz"));
-        decode(BufReader::new(file), length, gzipped).map_err(|message| Error::file(path, message))
+        let pair = pair_of(path)?;
+        let [header_path, data_path] = match &pair {
+            Some([header_path, data_path]) => [header_path, data_path].map(|p| p.as_path()),
+            None => [path; 2],
+        };
+        let mut source = Source::open(header_path)?;
+        let contents = source.contents(pair.is_some());
+        let contents = contents.map_err(|message| Error::file(header_path, message))?;
+        if pair.is_some() {
+            source = Source::open(data_path)?;
+        }
+        source
+            .voxels(&contents)
+            .and_then(|raw| build(contents, raw))
+            .map_err(|message| Error::file(data_path, message))
     }
 
     /// The letters towards which the voxel axes run, like nibabel's `aff2axcodes`.
@@ -105,67 +119,127 @@ fn unit_mm(header: &NiftiHeader) -> f64 {
     }
 }
 
-/// What a checked header says about the data that follows it.
-struct Contents {
-    shape: [usize; 3],
-    channels: usize,
-    /// Where the voxels start.
-    offset: usize,
-    /// How many bytes they take.
-    bytes: usize,
+/// A file that is read from front to back, decompressed where its name says so.
+struct Source {
+    reader: Box<dyn Read>,
+    /// Of the file, compressed or not.
+    length: u64,
+    gzipped: bool,
+    /// How many bytes were read.
+    position: usize,
 }
 
-fn decode(mut file: BufReader<File>, length: u64, gzipped: bool) -> Result<Volume, String> {
-    if length == 0 {
-        return Err("the file is empty".into());
+impl Source {
+    fn open(path: &Path) -> Result<Self> {
+        let (file, length) = open(path)?;
+        let mut file = BufReader::new(file);
+        let gzipped = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gz"));
+        let refuse = |message: &str| Error::file(path, message.to_owned());
+        if length == 0 {
+            return Err(refuse("the file is empty"));
+        }
+        let start = file.fill_buf().map_err(|e| refuse(&format!("cannot read: {e}")))?;
+        match (gzipped, start.starts_with(&[0x1f, 0x8b])) {
+            (true, false) => return Err(refuse("named .gz, but not gzip-compressed")),
+            (false, true) => return Err(refuse("gzip-compressed; rename it to end in .gz")),
+            _ => {}
+        }
+        let reader: Box<dyn Read> = match gzipped {
+            true => Box::new(Gunzip { member: Some(GzDecoder::new(file)) }),
+            false => Box::new(file),
+        };
+        Ok(Self { reader, length, gzipped, position: 0 })
     }
-    let start = file.fill_buf().map_err(|e| format!("cannot read: {e}"))?;
-    match (gzipped, start.starts_with(&[0x1f, 0x8b])) {
-        (true, false) => return Err("named .gz, but not gzip-compressed".into()),
-        (false, true) => return Err("gzip-compressed; rename it to end in .nii.gz".into()),
-        _ => {}
-    }
-    let mut source: Box<dyn Read> = if gzipped {
-        Box::new(Gunzip { member: Some(GzDecoder::new(file)) })
-    } else {
-        Box::new(file)
-    };
 
-    let head = read_up_to(&mut source, HEADER_BYTES)?;
-    let mut header = parse_header(&head)?;
-    let contents = check_header(&mut header)?;
-    let end = contents.offset + contents.bytes;
-    let truncated = |has: u64| {
-        let plain = if gzipped { "decompressed file" } else { "file" };
-        format!("truncated: the header promises {end} bytes, the {plain} has {has}")
-    };
-    if !gzipped && length < end as u64 {
-        return Err(truncated(length));
+    /// The next `count` bytes, or what is left.
+    fn next(&mut self, count: usize) -> Result<Vec<u8>, String> {
+        let bytes = read_up_to(&mut *self.reader, count)?;
+        self.position += bytes.len();
+        Ok(bytes)
     }
-    if gzipped && end as u64 / DEFLATE_LIMIT > length {
-        let bytes = contents.bytes;
-        return Err(format!(
-            "truncated: the header promises {bytes} bytes of data, far more than \
-             {length} compressed bytes can hold"
+
+    fn contents(&mut self, pair: bool) -> Result<Contents, String> {
+        let mut head = self.next(4)?;
+        let needed = head.first_chunk().map_or(4, |&start| nifti_header::bytes_needed(start));
+        head.extend(self.next(needed - 4)?);
+        nifti_header::parse(&head, pair)
+    }
+
+    /// The bytes of all voxels.
+    fn voxels(mut self, contents: &Contents) -> Result<Vec<u8>, String> {
+        let end = contents.offset + contents.bytes;
+        let plain = if self.gzipped { "decompressed file" } else { "file" };
+        let truncated =
+            |has: u64| format!("truncated: the header promises {end} bytes, the {plain} has {has}");
+        if !self.gzipped && self.length < end as u64 {
+            return Err(truncated(self.length));
+        }
+        if self.gzipped && end as u64 / DEFLATE_LIMIT > self.length {
+            let (bytes, length) = (contents.bytes, self.length);
+            return Err(format!(
+                "truncated: the header promises {bytes} bytes of data, far more than \
+                 {length} compressed bytes can hold"
+            ));
+        }
+        self.next(contents.offset - self.position)?;
+        let raw = self.next(contents.bytes)?;
+        if raw.len() < contents.bytes {
+            return Err(truncated(self.position as u64));
+        }
+        // gzip's checksum comes last; reading on to it finds damage.
+        if self.gzipped {
+            io::copy(&mut self.reader, &mut io::sink()).map_err(|e| match e.kind() {
+                io::ErrorKind::UnexpectedEof => "truncated: the gzip data ends early".to_owned(),
+                _ => format!("damaged gzip data: {e}"),
+            })?;
+        }
+        Ok(raw)
+    }
+}
+
+/// The header's and the voxels' file, if `path` names one of a pair: `.hdr` and `.img`, each with or
+/// without `.gz`.
+fn pair_of(path: &Path) -> Result<Option<[PathBuf; 2]>> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let lower = name.to_ascii_lowercase();
+    let (bare, gz) = match lower.ends_with(".gz") {
+        true => name.split_at(name.len() - 3),
+        false => (&name[..], ""),
+    };
+    let is_header = bare.to_ascii_lowercase().ends_with(".hdr");
+    if !is_header && !bare.to_ascii_lowercase().ends_with(".img") {
+        return Ok(None);
+    }
+    let (stem, own) = bare.split_at(bare.len() - 3);
+    let other = if is_header { "img" } else { "hdr" };
+    let other =
+        if own == own.to_ascii_uppercase() { other.to_ascii_uppercase() } else { other.into() };
+    let other_gz = if gz.is_empty() { ".gz" } else { "" };
+    let candidates = [gz, other_gz].map(|gz| path.with_file_name(format!("{stem}{other}{gz}")));
+    let Some(partner) = candidates.iter().find(|candidate| candidate.is_file()) else {
+        let missing = candidates[0].file_name().unwrap_or_default().to_string_lossy();
+        return Err(Error::file(
+            path,
+            format!("one half of a .hdr/.img pair; the other, {missing}, is not beside it"),
         ));
-    }
-
-    let gap = read_up_to(&mut source, contents.offset - HEADER_BYTES)?;
-    let raw = read_up_to(&mut source, contents.bytes)?;
-    if raw.len() < contents.bytes {
-        return Err(truncated((HEADER_BYTES + gap.len() + raw.len()) as u64));
-    }
-    // gzip's checksum comes last; reading on to it finds damage.
-    if gzipped {
-        io::copy(&mut source, &mut io::sink()).map_err(|e| format!("damaged gzip data: {e}"))?;
-    }
-    drop(source);
-    build(header, &contents, raw)
+    };
+    let (own, partner) = (path.to_owned(), partner.clone());
+    Ok(Some(if is_header { [own, partner] } else { [partner, own] }))
 }
 
-fn build(header: NiftiHeader, contents: &Contents, raw: Vec<u8>) -> Result<Volume, String> {
-    let Contents { shape, channels, .. } = *contents;
-    let affine: Affine = affine::best(&header, shape)?;
+fn build(contents: Contents, raw: Vec<u8>) -> Result<Volume, String> {
+    let Contents { mut header, affine, shape, channels, samples, scaling, notes, .. } = contents;
+    let [i, j, k] = shape;
+    // Colours lie side by side: their axis is the first.
+    let axes = if samples > 1 { [samples, i, j, k] } else { [i, j, k, channels] };
+    header.dim = [4, 0, 0, 0, 0, 1, 1, 1];
+    for (stored, axis) in header.dim[1..].iter_mut().zip(axes) {
+        *stored = u16::try_from(axis).map_err(|e| e.to_string())?;
+    }
+    if samples > 1 {
+        (header.datatype, header.bitpix) = (NiftiType::Uint8 as i16, 8);
+    }
+    (header.scl_slope, header.scl_inter) = (0.0, 0.0);
     let kind = header.data_type().map_err(|e| e.to_string())?;
     // Types that f32 holds exactly are converted directly; the others and all scaling in f64,
     // as nibabel does.
@@ -176,130 +250,27 @@ fn build(header: NiftiHeader, contents: &Contents, raw: Vec<u8>) -> Result<Volum
             | NiftiType::Uint16
             | NiftiType::Int16
             | NiftiType::Float32
-    ) && header.scl_slope == 0.0;
+    ) && scaling.is_none();
     let volume = InMemNiftiVolume::from_raw_data(&header, raw).map_err(|e| e.to_string())?;
     let voxels = if exact {
         volume.into_ndarray::<f32>().map_err(|e| e.to_string())?
     } else {
         let wide = volume.into_ndarray::<f64>().map_err(|e| e.to_string())?;
         #[expect(clippy::cast_possible_truncation, reason = "f32 is the precision of the crate")]
-        wide.mapv(|v| v as f32)
+        match scaling {
+            Some([slope, intercept]) => wide.mapv(|v| (v * slope + intercept) as f32),
+            None => wide.mapv(|v| v as f32),
+        }
     };
-    let [i, j, k] = shape;
     let (voxels, _) = voxels.into_raw_vec_and_offset();
-    let data =
-        Array4::from_shape_vec((i, j, k, channels).f(), voxels).map_err(|e| e.to_string())?;
+    let data = Array4::from_shape_vec(axes.f(), voxels).map_err(|e| e.to_string())?;
+    let data = match samples {
+        1 => data.permuted_axes([3, 0, 1, 2]),
+        // Without what says how transparent a voxel is.
+        _ => data.slice_move(s![..3, .., .., ..]),
+    };
     let spacing_mm = affine::spacing(&affine).map(|s| s * unit_mm(&header));
-    let data = data.permuted_axes([3, 0, 1, 2]);
-    Ok(Volume { data, affine, spacing_mm, header: Box::new(header) })
-}
-
-fn parse_header(head: &[u8]) -> Result<NiftiHeader, String> {
-    let Some(&size) = head.first_chunk::<4>() else {
-        return Err(format!("not NIfTI: {} bytes, a header has 348", head.len()));
-    };
-    let size = [i32::from_le_bytes(size), i32::from_be_bytes(size)];
-    if size.contains(&540) {
-        return Err("a NIfTI-2 file; only NIfTI-1 is read (save it again as NIfTI-1)".into());
-    }
-    if !size.contains(&348) {
-        return Err("not NIfTI: the file does not start with the header's size, 348".into());
-    }
-    if head.len() < HEADER_BYTES {
-        let has = head.len();
-        return Err(format!(
-            "truncated: a NIfTI header has {HEADER_BYTES} bytes, the file has {has}"
-        ));
-    }
-    if &head[344..348] == b"ni1\0" {
-        return Err("the header of a .hdr/.img pair; save it as a single .nii file".into());
-    }
-    NiftiHeader::from_reader(head)
-        .map_err(|_| "not NIfTI-1: the magic code at byte 344 is not \"n+1\"".to_owned())
-}
-
-/// Checks what the header says and repairs what nibabel repairs (`pixdim`, scaling).
-fn check_header(header: &mut NiftiHeader) -> Result<Contents, String> {
-    let rank = usize::from(header.dim[0]);
-    if !(1..=7).contains(&rank) {
-        return Err(format!("the header says {rank} dimensions; 1 to 7 are possible"));
-    }
-    let mut extents = [1_usize; 7];
-    for (extent, &stored) in extents.iter_mut().zip(&header.dim[1..=rank]) {
-        // The field is a signed 16-bit integer.
-        if stored == 0 || stored > 0x7fff {
-            let shape = &header.dim[1..=rank];
-            return Err(format!("the header's shape {shape:?} has an extent outside 1..=32767"));
-        }
-        *extent = usize::from(stored);
-    }
-    let [i, j, k, four, five, six, seven] = extents;
-    let channels = match (four, five) {
-        (channels, 1) | (1, channels) if six * seven == 1 => channels,
-        _ => {
-            let shape = &extents[..rank];
-            return Err(format!(
-                "shape {shape:?}: up to 3 axes and one of channels are read; split the file"
-            ));
-        }
-    };
-    let size = voxel_bytes(header.datatype)?;
-    let bytes = [i, j, k, channels].iter().try_fold(size, |n, &e| n.checked_mul(e));
-    let bytes =
-        bytes.filter(|&n| n < isize::MAX as usize / 2).ok_or("the header's shape is too large")?;
-
-    // 0 is written for "right after the header".
-    let offset = if header.vox_offset == 0.0 { HEADER_BYTES as f32 } else { header.vox_offset };
-    if !(HEADER_BYTES as f32..1e9).contains(&offset) || offset.fract() != 0.0 {
-        return Err(format!("vox_offset is {offset}, not a whole number from {HEADER_BYTES} on"));
-    }
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within 352..1e9")]
-    let offset = offset as usize;
-
-    for step in &mut header.pixdim[1..4] {
-        if !step.is_finite() {
-            return Err(format!("pixdim (the spacing) has a value of {step}"));
-        }
-        *step = if *step == 0.0 { 1.0 } else { step.abs() };
-    }
-    header.pixdim[0] = if header.pixdim[0] == -1.0 { -1.0 } else { 1.0 };
-    let plain = header.scl_slope == 0.0
-        || !header.scl_slope.is_finite()
-        || (header.scl_slope == 1.0 && header.scl_inter == 0.0);
-    if plain {
-        (header.scl_slope, header.scl_inter) = (0.0, 0.0);
-    } else if !header.scl_inter.is_finite() {
-        return Err(format!("scl_inter is {} beside a valid scl_slope", header.scl_inter));
-    }
-    // Checked extents only: what lies behind `rank` may be anything.
-    let stored = header.dim;
-    header.dim = [4, stored[1], 1, 1, 1, 1, 1, 1];
-    for (axis, extent) in [i, j, k, channels].into_iter().enumerate() {
-        header.dim[axis + 1] = u16::try_from(extent).map_err(|e| e.to_string())?;
-    }
-    Ok(Contents { shape: [i, j, k], channels, offset, bytes })
-}
-
-fn voxel_bytes(datatype: i16) -> Result<usize, String> {
-    match datatype {
-        2 | 256 => Ok(1),
-        4 | 512 => Ok(2),
-        8 | 16 | 768 => Ok(4),
-        64 | 1024 | 1280 => Ok(8),
-        other => {
-            let name = match other {
-                32 | 1792 | 2048 => "complex",
-                128 | 2304 => "RGB",
-                1536 => "128-bit float",
-                1 => "1-bit",
-                _ => "unknown",
-            };
-            Err(format!(
-                "voxels of datatype {other} ({name}) are not read; save them as integers of 8 to \
-                 64 bits or floats of 32 or 64"
-            ))
-        }
-    }
+    Ok(Volume { data, affine, spacing_mm, notes, header: Box::new(header) })
 }
 
 /// The next `count` bytes, or what is left of the stream.

@@ -51,9 +51,8 @@ fn maps_are_saved_with_an_overlay_of_the_raw_input() {
     with_case("plain2d", |case| {
         let folder = tempfile::tempdir().unwrap();
         let mut injected = injected(case.file, Options::default().save_maps(folder.path()));
-        let images: Vec<_> = (0..3)
-            .map(|_| Input::Image(Image { data: Array3::from_elem((3, 66, 94), 0.5) }))
-            .collect();
+        let images: Vec<_> =
+            (0..3).map(|_| Input::Image(Image::new(Array3::from_elem((3, 66, 94), 0.5)))).collect();
         let input = tensor(&case.network.input);
         let _output = injected.forward_with(&input, &Call::default().raw_input(&images)).unwrap();
         let saved = volumes::read_npy(folder.path().join("features/000000.npy")).unwrap();

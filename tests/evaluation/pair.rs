@@ -95,7 +95,7 @@ fn an_array_beside_a_volume_has_its_shape() {
     assert_eq!(pair(&mask, &map).unwrap(), (ramp(), ramp()));
     let other = Input::Array(ArrayD::zeros(vec![6, 5, 4]));
     assert!(message(&other, &mask).contains("shape (4, 5, 6), the map has (6, 5, 4)"));
-    let picture = Input::Image(Image { data: Array3::zeros((1, 4, 5)) });
+    let picture = Input::Image(Image::new(Array3::zeros((1, 4, 5))));
     assert!(message(&picture, &mask).contains("do not belong together"));
     assert!(message(&mask, &picture).contains("do not belong together"));
 }
@@ -128,7 +128,7 @@ fn arrays_of_one_sample_lose_what_is_in_front_of_it() {
 fn pictures_are_gray_and_their_masks_0_1_or_labels() {
     let picture = |values: [f32; 3]| {
         let [a, b, c] = values;
-        Input::Image(Image { data: array![[[a, b, c]]] })
+        Input::Image(Image::new(array![[[a, b, c]]]))
     };
     let map = picture([0.0, 0.5, 1.0]);
     let of = |mask: &Input| pair(&map, mask).unwrap();
@@ -141,7 +141,7 @@ fn pictures_are_gray_and_their_masks_0_1_or_labels() {
     // 16 bits: no labels, and not made into ones.
     let labels = [0.0, 1.0, 7.0].map(|label: f32| label / 65535.0);
     assert!(of(&picture(labels)).1[[0, 0, 2]] < 0.1);
-    let colour = Input::Image(Image { data: Array3::zeros((3, 2, 2)) });
+    let colour = Input::Image(Image::new(Array3::zeros((3, 2, 2))));
     assert!(message(&colour, &map).contains("map: a picture in colour"));
     assert!(message(&map, &colour).contains("mask: a picture in colour"));
     let folder = tempfile::tempdir().unwrap();

@@ -170,7 +170,7 @@ fn pictures_come_and_go() {
         .save_with_format(&path, image::ImageFormat::Png)
         .unwrap();
     let input = read(&path).unwrap();
-    let Input::Image(Image { data }) = &input else { panic!("{input:?}") };
+    let Input::Image(Image { data, .. }) = &input else { panic!("{input:?}") };
     assert_eq!(data.dim(), (3, 1, 3));
     assert!((data[[1, 0, 0]] - 0.2).abs() < 1e-6);
     let card: Card = "[input]\ncolor = \"gray\"".parse().unwrap();

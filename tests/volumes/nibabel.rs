@@ -10,8 +10,8 @@ const DEEPBET: &str = "[[intensity]]\nclip_percentiles = [0.5, 99.5]\n\
                        [[intensity]]\nscale = [0, 1]\n[[intensity]]\nz_score = \"all\"\n\
                        [[intensity]]\naffine = { multiply = 0.226, add = 0.449 }";
 
-fn script(python: &str, mode: &str, folder: &Path) -> String {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/volumes/nibabel_images.py");
+pub fn script(python: &str, name: &str, mode: &str, folder: &Path) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/volumes").join(name);
     let out = Command::new(python).arg(path).arg(mode).arg(folder).output().unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     String::from_utf8(out.stdout).unwrap()
@@ -26,7 +26,7 @@ fn nibabel_sees_what_medcam_sees() {
     };
     let folder = tempfile::tempdir().unwrap();
     let at = |name: String| folder.path().join(name);
-    let names = script(&python, "write", folder.path());
+    let names = script(&python, "nibabel_images.py", "write", folder.path());
     let mut prepared = 0;
     for name in names.split_whitespace() {
         let text = std::fs::read_to_string(at(format!("{name}.txt"))).unwrap();
@@ -74,5 +74,5 @@ fn nibabel_sees_what_medcam_sees() {
         volume.write_map(at(format!("{name}-half.nii.gz")), &half, MapType::F32).unwrap();
     }
     assert_eq!(prepared, 10);
-    script(&python, "check", folder.path());
+    script(&python, "nibabel_images.py", "check", folder.path());
 }

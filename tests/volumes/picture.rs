@@ -106,7 +106,7 @@ fn a_signed_map_is_gray_with_its_zero_in_the_middle() {
     let mut map = Array3::from_elem((1, 20, 30), 0.3);
     map.slice_mut(ndarray::s![0, 4..6, 5..10]).fill(0.5);
     map.slice_mut(ndarray::s![0, 14..16, 20..25]).fill(0.1);
-    let image = Input::Image(Image { data: Array3::from_elem((1, 20, 30), 0.9) });
+    let image = Input::Image(Image::new(Array3::from_elem((1, 20, 30), 0.9)));
     let picture = overlay(&image, &map, &Caption::default(), Style::Gray).unwrap();
     assert!(picture.pixels().all(|p| p[0].abs_diff(p[1]) < 8 && p[1].abs_diff(p[2]) < 8));
 
@@ -156,7 +156,7 @@ fn every_kind_of_input_has_a_picture() {
     let volume = turned_cube();
     let mut slice = volume.clone();
     slice.data = slice.data.slice(ndarray::s![.., .., .., 3..4]).to_owned();
-    let image = |channels: usize| Input::Image(Image { data: Array3::ones((channels, 20, 30)) });
+    let image = |channels: usize| Input::Image(Image::new(Array3::ones((channels, 20, 30))));
     let array = |shape: &[usize]| Input::Array(ArrayD::zeros(shape));
     let mut flat_nan = Array3::zeros((1, 5, 6));
     flat_nan[[0, 2, 2]] = f32::NAN;
@@ -189,7 +189,7 @@ fn every_kind_of_input_has_a_picture() {
         (array(&[1, 1, 0, 9]), Array3::ones((1, 0, 9))),
     ] {
         assert!(overlay(&input, &map, &caption(), Style::Heat).unwrap_err().is_input());
-        if let Input::Image(Image { data }) = &input {
+        if let Input::Image(Image { data, .. }) = &input {
             let prepared = Card::default().prepare(&input, Some(2));
             assert_eq!(prepared.is_err(), data.is_empty());
         }

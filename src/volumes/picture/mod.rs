@@ -65,7 +65,7 @@ pub enum Style {
 /// ```
 /// use medcam::volumes::{Caption, Image, Input, Style, overlay};
 ///
-/// let image = Input::Image(Image { data: ndarray::Array3::from_elem((1, 40, 60), 0.5) });
+/// let image = Input::Image(Image::new(ndarray::Array3::from_elem((1, 40, 60), 0.5)));
 /// let map = ndarray::Array3::from_shape_fn((1, 40, 60), |(_, _, x)| x as f32 / 59.0);
 /// let caption = Caption { lines: vec!["class 1 · layer4".to_owned()] };
 /// let picture = overlay(&image, &map, &caption, Style::Heat).unwrap();
@@ -112,7 +112,7 @@ pub fn overlay(
                         let window = Window::of(channel.view().insert_axis(Axis(0)));
                         channel.mapv_inplace(|v| window.apply(v));
                     }
-                    (vec![picture_panels(&Image { data }, map, style)?], "")
+                    (vec![picture_panels(&Image::new(data), map, style)?], "")
                 }
                 (true, 5) => {
                     let sample = sample.index_axis_move(Axis(0), 0);
