@@ -93,6 +93,12 @@ impl Evaluation {
         let of_both =
             |error: Error| error.within(format!("{} against {}", file.display(), path.display()));
         let (maps, masks) = (volumes::read(file)?, volumes::read(path)?);
+        for warning in repairs(&masks, Some(path)) {
+            // Once, for however many maps.
+            if !warnings.contains(&warning) {
+                warnings.push(warning);
+            }
+        }
         let samples = map.classes().len();
         let mut scored = Vec::new();
         for (sample, &class) in map.classes().iter().enumerate() {
@@ -128,6 +134,19 @@ impl Evaluation {
         }
         self.evaluator.layer_order(layers).dump(folder)
     }
+}
+
+/// What was repaired in the header of a volume that was read, with the path of one that is not the input.
+pub fn repairs(input: &Input, path: Option<&Path>) -> Vec<Warning> {
+    let Input::Volume(volume) = input else { return Vec::new() };
+    let place = path.map_or_else(String::new, |path| format!("{}: ", path.display()));
+    let warning = |note: &String| Warning {
+        code: "HEADER_REPAIRED",
+        layer: String::new(),
+        sample: None,
+        message: format!("{place}{note}"),
+    };
+    volume.notes.iter().map(warning).collect()
 }
 
 /// One sample of a batch in a `.npy` file; what holds no batch as it is.

@@ -9,7 +9,7 @@ use tch::Tensor;
 
 use super::args::MapArguments;
 use super::clashes::{Given, check_names};
-use super::evaluate::Scored;
+use super::evaluate::{Scored, repairs};
 use super::model::Loaded;
 use super::report::{self, Class, Done, Explained, Seconds};
 use crate::error::{Error, Result};
@@ -203,7 +203,11 @@ impl<'a> Job<'a> {
             volumes::write_npy(&file, &to_array(&output)?, MapType::F32)?;
             wrote(file);
         }
-        let mut warnings = injected.warnings().to_vec();
+        let mut warnings = repairs(&input, None);
+        if let (Some(mask), Some(path)) = (&self.mask, &self.arguments.target_mask) {
+            warnings.extend(repairs(mask, Some(path)));
+        }
+        warnings.extend_from_slice(injected.warnings());
         let scores = evaluate(&written, &mut warnings)?;
         let style = if self.backend.needs().guided { Style::Gray } else { Style::Heat };
         // Last: not every input has a picture, and a batch that has none keeps its maps.

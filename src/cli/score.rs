@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::args::ScoreArguments;
 use super::clashes::Given;
+use super::evaluate::repairs;
 use super::interrupt::on_interrupt;
 use super::report::print_json;
 use super::terminal::{complain, print};
@@ -39,6 +40,11 @@ pub fn run(arguments: &ScoreArguments) -> Result<ExitCode> {
     }
 
     let (map_input, mask_input) = (volumes::read(map)?, volumes::read(mask)?);
+    for warning in
+        repairs(&map_input, Some(map)).into_iter().chain(repairs(&mask_input, Some(mask)))
+    {
+        complain(format!("warning[{}]: {}", warning.code, warning.message));
+    }
     let of_both =
         |error: Error| error.within(format!("{} against {}", map.display(), mask.display()));
     let (map_voxels, mask_voxels) = pair(&map_input, &mask_input).map_err(of_both)?;

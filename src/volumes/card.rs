@@ -56,6 +56,9 @@ pub struct Card {
 pub struct InputCard {
     /// Towards where the axes x, y and z of a volume run; as stored where absent.
     pub orientation: Option<Orientation>,
+    /// Whether the model is 2D or 3D: 2 or 3; as the model tells where absent. In 2D a volume of one slice loses
+    /// that axis.
+    pub spatial_dims: Option<usize>,
     /// The grid of the model: its size, or its spacing; as stored where absent.
     pub sampling: Option<Sampling>,
     /// How voxels between voxels get their value when the grid changes.
@@ -174,6 +177,7 @@ pub enum PerChannel {
 struct InputTable {
     #[serde(deserialize_with = "orientation")]
     orientation: Option<Orientation>,
+    spatial_dims: Option<usize>,
     size: Option<Vec<usize>>,
     spacing_mm: Option<Vec<f64>>,
     interpolation: InterpolationName,
@@ -195,6 +199,7 @@ impl Default for InputCard {
     fn default() -> Self {
         Self {
             orientation: None,
+            spatial_dims: None,
             sampling: None,
             interpolation: Interpolation::Linear,
             axes: AxisOrder::default(),
@@ -213,6 +218,9 @@ impl TryFrom<InputTable> for InputCard {
             2 | 3 => Ok(()),
             n => Err(format!("expected 3 numbers (2 for a 2D model), got {n}")),
         };
+        if let Some(dims) = table.spatial_dims.filter(|dims| !(2..=3).contains(dims)) {
+            return Err(format!("`spatial_dims`: {dims} is neither 2 nor 3"));
+        }
         let sampling = match (table.size, table.spacing_mm) {
             (Some(_), Some(_)) => {
                 return Err("`size` and `spacing_mm` exclude each other; keep one".into());
@@ -235,6 +243,7 @@ impl TryFrom<InputTable> for InputCard {
         };
         Ok(Self {
             orientation: table.orientation,
+            spatial_dims: table.spatial_dims,
             sampling,
             interpolation: match table.interpolation {
                 InterpolationName::Linear => Interpolation::Linear,

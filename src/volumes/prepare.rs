@@ -34,6 +34,7 @@ impl Card {
     /// another number of axes than `spatial_rank` (2 or 3), or the card asks for what this kind
     /// of image does not have, such as the orientation of a PNG.
     pub fn prepare(&self, input: &Input, spatial_rank: Option<usize>) -> Result<Prepared> {
+        let spatial_rank = self.input.spatial_dims.or(spatial_rank);
         match input {
             Input::Volume(volume) => {
                 let axes = self.axes_of(volume, spatial_rank)?;
