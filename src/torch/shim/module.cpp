@@ -75,9 +75,10 @@ torch::jit::GraphExecutor executor_of(const std::shared_ptr<torch::jit::Graph>& 
 
 // The tapped graph for the autocast of this thread.
 Tapped& tapped_now(mc_module& module) {
-  const auto [entry, is_new] = module.tapped.try_emplace(current_autocast());
-  if (is_new) entry->second.graph = medcam::tap_graph(module.module, module.output);
-  return entry->second;
+  const Autocast autocast = current_autocast();
+  const auto known = module.tapped.find(autocast);
+  if (known != module.tapped.end()) return known->second;
+  return module.tapped[autocast] = {medcam::tap_graph(module.module, module.output), {}};
 }
 
 torch::jit::GraphExecutor& executor_for(Tapped& tapped, mc_guide guide) {
