@@ -70,8 +70,8 @@ impl Loaded {
     /// An error of `tensor`, with a hint where the model itself fails on it.
     pub fn explain(&self, error: Error, model: &Model, tensor: &Tensor) -> Error {
         let fails = || tch::no_grad(|| model.forward(tensor)).is_err();
-        let slice = self.spatial_rank.is_none() && matches!(tensor.size()[..], [_, _, .., 1]);
-        if slice && tensor.dim() == 5 && fails() {
+        let is_slice = tensor.dim() == 5 && tensor.size()[2..].contains(&1);
+        if self.spatial_rank.is_none() && is_slice && fails() {
             return error.with_hint(
                 "a volume of one slice is fed in 3D unless the model tells that it is 2D: set \
                  `spatial_dims = 2` in the card's [input]",

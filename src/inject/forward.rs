@@ -184,7 +184,8 @@ impl<N: Network> Injected<N> {
         let of_one = self.layers.as_ref().map(Layers::output_shape);
         let shape = batched_shape(&input.size(), &output.size(), of_one)?;
         let task = Task::of(&input.size(), &shape)?;
-        // A network written in Rust may note scores of another shape than its output's.
+        // The output may have lost its batch axis behind the softmax, and a network written in Rust may note
+        // scores of any shape.
         let logits = if logits.size() == output.size() {
             batched(&logits, &shape)?
         } else {

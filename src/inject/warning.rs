@@ -47,8 +47,9 @@ pub(crate) fn training_mode(facts: &Facts) -> Option<Warning> {
     });
     let of_batch = listed(false).map(|steps| {
         format!(
-            "{steps}: it normalises with the statistics of its batch instead of those it learned, so \
-             output and map of a sample depend on the others"
+            "{steps}: it normalises with the statistics of its input instead of those it learned, so \
+             output and map are not those of evaluation, and behind a batch norm those of a sample depend \
+             on the others of its batch"
         )
     });
     let seen: Vec<_> = random.into_iter().chain(of_batch).collect();

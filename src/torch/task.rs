@@ -19,8 +19,18 @@ pub enum Task {
 impl Task {
     /// Of an output `(B, K, ...)`.
     pub(crate) fn of(input: &[i64], output: &[i64]) -> Result<Self> {
+        let space = input.get(2..).unwrap_or_default();
         match output.len() {
             2 => Ok(Self::Classification),
+            rank if rank == input.len()
+                && output[1..rank - 1] == *space
+                && output[2..] != *space =>
+            {
+                Err(Error::model(format!(
+                    "output of shape {output:?} for an input of shape {input:?}: its classes seem to be on \
+                     the last axis, (B, [D,] H, W, K). Export a model that returns (B, K, [D,] H, W)"
+                )))
+            }
             rank if rank == input.len() => Ok(Self::Segmentation),
             _ => Err(Error::model(format!(
                 "output of shape {output:?} for an input of shape {input:?}: neither one score per \

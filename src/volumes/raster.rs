@@ -96,10 +96,14 @@ impl Image {
     }
 
     /// The labels of a mask, `(1, H, W)`: the integers in the file, but 0 and 1 where all is black and
-    /// white. `None` for a colour picture without a palette.
+    /// white in 8 or 16 bits. (In 2 or 4 bits, white is as likely the label 3 or 15.) `None` for a colour
+    /// picture without a palette.
     pub(crate) fn labels(&self) -> Option<Array3<f32>> {
         let gray = self.data.dim().0 == 1;
-        let black_and_white = self.data.iter().all(|&value| value == 0.0 || value == 1.0);
+        let few_bits =
+            gray && self.stored.iter().flatten().max().is_some_and(|most| [3, 15].contains(most));
+        let black_and_white =
+            !few_bits && self.data.iter().all(|&value| value == 0.0 || value == 1.0);
         match &self.stored {
             _ if gray && black_and_white => Some(self.data.clone()),
             // A palette that repeats the gray values.

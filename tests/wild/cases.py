@@ -228,8 +228,8 @@ class CastsItself(Classifier):
 class InGraph(Classifier):
     """Normalises in front of its first convolution, which so does not tell the rank of the input at once."""
 
-    def __init__(self, before):
-        super().__init__()
+    def __init__(self, before, channels=1):
+        super().__init__(channels=channels)
         self.before = before
 
     def truth(self, x):
@@ -305,6 +305,13 @@ CASES = (
     Case("transposed", lambda_classifier(lambda y: y.t()), ONE, ONE, refused=("[3, 1]", "not the batch")),
     Case("transposed_guided", lambda_classifier(lambda y: y.t(), classes=2), TWO, TWO, options="--backend gbp",
          refused=("[2, 1]", "not the batch")),
+    # A softmax in front of a step that only reshapes: the score is still that before it.
+    Case("softmax_squeezed", lambda_classifier(lambda y: y.softmax(1).squeeze()), ONE, ONE),
+    Case("softmax_first", lambda_classifier(lambda y: y.softmax(1)[0]), ONE, ONE, label="1"),
+    Case("softmax_squeezed_of_two", lambda_classifier(lambda y: y.softmax(1).squeeze()), TWO, ONE),
+    Case("sigmoid_flattened", lambda_classifier(lambda y: torch.sigmoid(y).view(-1), classes=1), THREE, THREE),
+    Case("classes_last", lambda: Segmenter(lambda y: y.permute(0, 2, 3, 1)), ONE, ONE,
+         refused=("[1, 14, 18, 2]", "last axis")),
     Case("permuted", lambda: Segmenter(lambda y: y.permute(1, 0, 2, 3)), ONE, ONE, refused=("[2, 1, 14, 18]",)),
     Case("squeezed_mask", lambda: Segmenter(squeezed, classes=1), ONE, ONE, refused=("[14, 18]", "not the batch")),
     Case("flips", Flips, ONE, ONE, refused=("[2, 6, 14, 18]", "first axis is not the batch")),
@@ -357,6 +364,8 @@ CASES = (
     Case("slice_pooled", lambda: InGraph(lambda x: F.interpolate(F.max_pool2d(x.abs() + 1, 2), scale_factor=2.0)), ONE, ONE,
          file="nifti"),
     Case("slice_normed", lambda: InGraph(nn.InstanceNorm2d(1)), ONE, ONE, file="nifti"),
+    Case("slice_repeated", lambda: InGraph(lambda x: x.repeat(1, 3, 1, 1), 3), ONE, ONE, file="nifti"),
+    Case("slice_expanded", lambda: InGraph(lambda x: x.expand(-1, 3, -1, -1), 3), ONE, ONE, file="nifti"),
     Case("slice_by_card", Flat, ONE, ONE, file="nifti", label="1", card="[input]\nspatial_dims = 2\n"),
     Case("slice_untold", Flat, ONE, ONE, file="nifti", refused=("spatial_dims",)),
 )

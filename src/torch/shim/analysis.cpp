@@ -48,7 +48,7 @@ void GraphAnalysis::find_logits() {
       logits_ = node->input(0);
       return;
     }
-    if (!is_passthrough(node)) break;
+    if (!is_passthrough(node) && !reshapes_scores(node)) break;
     logits_ = node->input(0);
   }
   logits_ = output;

@@ -65,6 +65,12 @@ class RankSearch {
       if (has_rank && keeps_rank(node)) {
         same_rank_.insert(node->outputs().begin(), node->outputs().end());
       }
+      for (const Block* inner : node->blocks()) {
+        // Of an If; what a Loop carries is not followed.
+        for (size_t i = 0; node->kind() == prim::If && i < inner->outputs().size(); ++i) {
+          if (is_same_rank(inner->outputs()[i])) same_rank_.insert(node->outputs()[i]);
+        }
+      }
     }
     return 0;
   }

@@ -30,6 +30,14 @@ bool is_passthrough(const Node* node) {
   return node->kind() == kTap || node->kind() == kScore || kinds.count(base_name(node)) != 0;
 }
 
+bool reshapes_scores(const Node* node) {
+  static const std::unordered_set<std::string> kinds = {"squeeze", "unsqueeze", "view", "reshape", "flatten"};
+  const std::string name = base_name(node);
+  // y[0]
+  if (name == "select") return toIValue(node->input(1)) == IValue(0) && toIValue(node->input(2)) == IValue(0);
+  return kinds.count(name) != 0;
+}
+
 bool keeps_rank(const Node* node) {
   static const std::unordered_set<std::string> kinds = {
       "add",        "sub",       "rsub",       "mul",           "div",          "true_divide",
@@ -54,6 +62,12 @@ int64_t rank_of_input(const Node* node, const Module& module) {
   if (name == "permute") {
     const auto axes = toIValue(node->input(1));
     return axes && axes->isIntList() ? static_cast<int64_t>(axes->toIntVector().size()) : 0;
+  }
+  if (name == "repeat" || name == "expand") {
+    // They may add axes, but no input has fewer than four.
+    const auto sizes = toIValue(node->input(1));
+    const bool is_four = sizes && sizes->isIntList() && sizes->toIntVector().size() == 4;
+    return is_four ? 4 : 0;
   }
   // max_pool2d_with_indices, upsample_trilinear3d, conv3d, reflection_pad2d...
   for (const auto& [axes, rank] : {std::pair("1d", 3), std::pair("2d", 4), std::pair("3d", 5)}) {

@@ -20,6 +20,8 @@ std::string base_name(const torch::jit::Node* node);
 bool is_convolution(const torch::jit::Node* node);
 // Steps that leave the values and the shape of their first input as they are, up to a cast.
 bool is_passthrough(const torch::jit::Node* node);
+// Steps that leave the scores of a single sample, and those of a batch, in their order, in another shape.
+bool reshapes_scores(const torch::jit::Node* node);
 // Steps whose output has as many axes as their input.
 bool keeps_rank(const torch::jit::Node* node);
 // The rank that a step demands of its first input, with batch and channel axes (max_pool3d: 5); 0 if any.
