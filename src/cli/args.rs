@@ -170,7 +170,7 @@ pub struct MapArguments {
     /// STEM/LAYER/TARGET with STEM the name of the input's file. Without any map there is none.
     #[arg(long)]
     pub archive: bool,
-    /// Also write DIR/STEM_output.npy: the model's own output.
+    /// Also write DIR/STEM_output.npy: the model's own output, as float32.
     #[arg(long)]
     pub save_output: bool,
     /// Print run.json on stdout as well.
