@@ -29,35 +29,62 @@
 //!
 //! How it works, and why so: `docs/DESIGN.md` in the repository.
 
+#[cfg(feature = "torch")]
+mod bridge;
 #[cfg(feature = "cli")]
 pub mod cli;
 #[cfg(feature = "cuda")]
 pub mod device;
 pub mod element;
 mod error;
+#[cfg(feature = "files")]
 pub mod evaluation;
 #[cfg(feature = "torch")]
+mod explain;
+#[cfg(all(feature = "torch", feature = "files"))]
 mod inject;
 #[cfg(feature = "torch")]
 mod methods;
 pub mod ops;
+#[cfg(feature = "files")]
+pub mod outputs;
+#[cfg(feature = "files")]
+pub mod record;
 mod shape;
+#[cfg(any(feature = "torch", feature = "files"))]
+mod task;
 #[cfg(feature = "torch")]
 mod torch;
 mod vectors;
+#[cfg(feature = "files")]
 pub mod volumes;
+#[cfg(any(feature = "torch", feature = "files"))]
+mod warning;
 
+/// The version of this crate, of its program and of the records that it writes.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+#[cfg(feature = "torch")]
+pub use bridge::{to_array, to_tensor};
 pub use error::{Error, Result};
 #[cfg(feature = "torch")]
-pub use inject::{AttentionMap, Call, Fuse, Injected, MapSize, Options, Timings, Warning, inject};
+pub use explain::{
+    AttentionMap, Explainer, Explanation, Fuse, MapSize, Request, Settings, Timings,
+};
+#[cfg(all(feature = "torch", feature = "files"))]
+pub use inject::{Call, Injected, Options, inject};
 #[cfg(feature = "torch")]
 pub use methods::{Attention, Backend, Compat, Evidence, Needs, ScoreAt, Target};
 pub use shape::{Layout, Shape};
+#[cfg(any(feature = "torch", feature = "files"))]
+pub use task::Task;
 /// The tensor library beneath, so that callers use the version that this crate is built with.
 #[cfg(feature = "torch")]
 pub use tch;
 #[cfg(feature = "torch")]
 pub use torch::{
-    Device, Facts, Guide, Layer, LayerChoice, Layers, Model, Network, Output, Tape, Task,
-    TrainingSteps, keep_freed_memory, load, to_array, to_tensor,
+    Device, Facts, Guide, Layer, LayerChoice, Layers, Model, Network, Output, Tape, TrainingSteps,
+    keep_freed_memory, load,
 };
+#[cfg(any(feature = "torch", feature = "files"))]
+pub use warning::Warning;

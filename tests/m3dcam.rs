@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use common::difference;
-use medcam::evaluation::{Evaluator, Metric, Threshold};
+use medcam::evaluation::{Evaluator, Metric, Scoring, Threshold};
 use medcam::tch::{Kind, Tensor};
 use medcam::{
     Compat, Device, Injected, LayerChoice, MapSize, Model, Options, Target, inject, to_tensor,
@@ -332,7 +332,8 @@ fn scores_of_single_maps_are_the_packages() {
     let arrays = Arrays::read(&evaluation.arrays);
     for score in &evaluation.scores {
         let (map, mask) = (arrays.get(&score.map), arrays.get(&score.mask));
-        let evaluator = Evaluator::new(vec![metric(&score.metric)], threshold(&score.threshold));
+        let evaluator =
+            Evaluator::new(Scoring::new(vec![metric(&score.metric)], threshold(&score.threshold)));
         let ours = evaluator.compute(volume(&map), volume(&mask)).unwrap()[0];
         let what = format!("{} {} at {}", score.metric, score.threshold, score.map.at);
         same_score(&what, ours, score.score);
@@ -351,8 +352,9 @@ fn a_study_has_the_scores_and_means_of_the_packages_tables() {
         let network = manifest.network(&run.network);
         let mut injected =
             injected(network, &run.backend, layers(&run.layers), target(&run.label, 0.0));
-        let mut evaluator = Evaluator::new(vec![metric(&run.metric)], threshold(&run.threshold))
-            .layer_order(network.layers.clone());
+        let mut evaluator =
+            Evaluator::new(Scoring::new(vec![metric(&run.metric)], threshold(&run.threshold)))
+                .layer_order(network.layers.clone());
         for forward in &run.forwards {
             let masks = arrays.get(&forward.mask);
             let maps = maps(&mut injected, &arrays.tensor(&forward.input), MapSize::Layer).unwrap();

@@ -276,6 +276,6 @@ fn an_empty_target_gives_zeros_and_says_so() {
     let mut net = inject(Net::new(), options).unwrap();
     let _output = net.forward(&input()).unwrap();
     assert!(net.attention_maps()[0].values().iter().all(|&value| value == 0.0));
-    let codes: Vec<_> = net.warnings().iter().map(|warning| warning.code).collect();
+    let codes: Vec<_> = net.warnings().iter().map(|warning| &*warning.code).collect();
     assert_eq!(codes, ["EMPTY_TARGET", "EMPTY_TARGET", "ZERO_GRADIENT", "ZERO_GRADIENT"]);
 }

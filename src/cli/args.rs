@@ -6,10 +6,13 @@ use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 
 use crate::error::Error;
+use crate::evaluation::Metric;
+use crate::explain::MapSize;
+use crate::volumes::MapType;
 
 /// Attention maps of 2D and 3D medical CNNs, at about the price of inference.
 #[derive(Debug, Parser)]
-#[command(version, propagate_version = true, after_help = EXAMPLES)]
+#[command(version = crate::VERSION, propagate_version = true, after_help = EXAMPLES)]
 pub struct Arguments {
     #[command(subcommand)]
     pub command: Command,
@@ -74,7 +77,8 @@ pub struct ModelArguments {
     /// Where to run: auto, cpu, cuda or cuda:N.
     #[arg(long, default_value = "auto")]
     pub device: String,
-    /// Threads for the CPU [default: one per core].
+    /// Threads for the CPU, which libtorch, the maps and the files take turns in using [default:
+    /// SLURM_CPUS_PER_TASK, else as many as the process may use: cores, affinity, the limit of its container].
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
@@ -225,26 +229,36 @@ impl ModelArguments {
     }
 }
 
+/// The metrics of `--metric`.
+pub fn metrics(names: &[String]) -> Result<Vec<Metric>, Error> {
+    for (i, name) in names.iter().enumerate() {
+        if names[..i].contains(name) {
+            return Err(Error::usage(format!("--metric: {name} is there twice")));
+        }
+    }
+    names.iter().map(|name| name.parse()).collect()
+}
+
 impl MapArguments {
-    pub fn dtype(&self) -> Result<crate::volumes::MapType, Error> {
+    pub fn dtype(&self) -> Result<MapType, Error> {
         match self.dtype.as_str() {
-            "f32" => Ok(crate::volumes::MapType::F32),
-            "u8" => Ok(crate::volumes::MapType::U8),
+            "f32" => Ok(MapType::F32),
+            "u8" => Ok(MapType::U8),
             other => Err(Error::usage(format!("--dtype {other}: expected f32 or u8"))),
         }
     }
 
     /// `None`: the size of the input image.
-    pub fn size(&self) -> Result<Option<crate::MapSize>, Error> {
+    pub fn size(&self) -> Result<Option<MapSize>, Error> {
         match self.size.as_str() {
             "input" => Ok(None),
-            "layer" => Ok(Some(crate::MapSize::Layer)),
+            "layer" => Ok(Some(MapSize::Layer)),
             other => {
                 let extents: Vec<usize> =
                     other.split(',').filter_map(|n| n.trim().parse().ok()).collect();
                 match extents[..] {
                     [d, h, w] if other.matches(',').count() == 2 && d.min(h).min(w) > 0 => {
-                        Ok(Some(crate::MapSize::Exact([d, h, w])))
+                        Ok(Some(MapSize::Exact([d, h, w])))
                     }
                     _ => Err(Error::usage(format!(
                         "--size {other}: expected input, layer or D,H,W (2D: 1,H,W)"

@@ -8,34 +8,35 @@ use ndarray::Axis;
 use tch::Tensor;
 
 use super::args::MapArguments;
-use super::clashes::{Given, check_names};
-use super::evaluate::{Scored, repairs};
-use super::model::Loaded;
-use super::report::{self, Class, Done, Explained, Seconds};
+use super::evaluate::Evaluation;
+use super::model::ModelInput;
+use crate::bridge::to_array;
 use crate::error::{Error, Result};
 use crate::evaluation;
-use crate::inject::{AttentionMap, Call, Injected, MapSize, Options, Warning};
+use crate::explain::{AttentionMap, Explainer, MapSize, Request, Settings};
 use crate::methods::{Backend, Compat, ScoreAt, Target};
-use crate::torch::{Guide, LayerChoice, Model, to_array};
-use crate::volumes::{self, Caption, Input, MapType, Prepared, Style};
+use crate::outputs::{self, Archive, MapView, Names, ReadFiles, check_distinct};
+use crate::record::{self, Class, Done, ExplainedTarget, Seconds};
+use crate::torch::{Guide, LayerChoice, Model};
+use crate::volumes::{self, Input, MapType, Prepared};
 
 const ARCHIVE: &str = "attention_maps.npz";
-
-/// Scores the maps of an input, which were written to files.
-pub type Evaluate<'a> =
-    dyn FnMut(&[(&AttentionMap, PathBuf)], &mut Vec<Warning>) -> Result<Vec<Scored>> + 'a;
 
 /// One run's settings, checked before anything is loaded.
 pub struct Job<'a> {
     arguments: &'a MapArguments,
-    pub options: Options,
-    backend: Backend,
-    layers: LayerChoice,
-    targets: Vec<Target>,
+    pub settings: Settings,
     /// `None`: the size of each image.
     size: Option<MapSize>,
     dtype: MapType,
     mask: Option<Input>,
+}
+
+/// What goes on from input to input.
+pub struct Collected {
+    pub explainer: Explainer<Model>,
+    pub evaluation: Option<Evaluation>,
+    pub archive: Option<Archive>,
 }
 
 impl<'a> Job<'a> {
@@ -82,30 +83,21 @@ impl<'a> Job<'a> {
                  --compat m3dcam",
             ));
         }
-        let mut options = Options::default()
-            .backend(backend)
-            .layers(layers.clone())
-            .targets(targets.clone())
-            .score(score)
-            .compat(compat)
-            .guide(guide);
-        if let Some(fuse) = &arguments.fuse {
-            options = options.fuse(fuse.parse()?);
-        }
-        if arguments.archive {
-            options = options.save_archive(arguments.output.join(ARCHIVE));
-        }
-        let job = Self {
-            arguments,
-            options,
+        let fuse = arguments.fuse.as_ref().map(|fuse| fuse.parse()).transpose()?;
+        let settings = Settings {
             backend,
             layers,
             targets,
-            size: arguments.size()?,
-            dtype: arguments.dtype()?,
-            mask: None,
+            score,
+            compat,
+            guide,
+            fuse,
+            ..Settings::default()
         };
-        check_names(arguments)?;
+        let (size, dtype) = (arguments.size()?, arguments.dtype()?);
+        let job = Self { arguments, settings, size, dtype, mask: None };
+        check_utf8(arguments)?;
+        check_distinct(&arguments.inputs, arguments.picture)?;
         let mask = arguments.target_mask.as_ref().map(volumes::read).transpose()?;
         Ok(Self { mask, ..job })
     }
@@ -113,17 +105,18 @@ impl<'a> Job<'a> {
     /// The outputs whose names the arguments tell.
     pub fn known_files(&self) -> Vec<PathBuf> {
         let MapArguments { output, inputs, .. } = self.arguments;
-        let mut names = vec![report::FILE];
+        let mut names = vec![record::FILE];
         names.extend(self.arguments.archive.then_some(ARCHIVE));
         names.extend(self.arguments.mask.iter().flat_map(|_| evaluation::FILES));
         let mut files: Vec<_> = names.into_iter().map(|name| output.join(name)).collect();
-        let layers = match (&self.arguments.fuse, &self.layers) {
-            _ if !self.backend.needs().layer => vec!["input"],
+        let Settings { backend, layers, targets, .. } = &self.settings;
+        let layers = match (&self.arguments.fuse, layers) {
+            _ if !backend.needs().layer => vec!["input"],
             (Some(_), _) => vec!["fused"],
             (None, LayerChoice::Names(names)) => names.iter().map(String::as_str).collect(),
             (None, LayerChoice::Auto | LayerChoice::Full) => Vec::new(),
         };
-        let targets: Vec<_> = self.targets.iter().map(Target::label).collect();
+        let targets: Vec<_> = targets.iter().map(Target::label).collect();
         for input in inputs {
             for layer in &layers {
                 files
@@ -134,111 +127,115 @@ impl<'a> Job<'a> {
         files
     }
 
+    /// The archive of `--archive`.
+    pub fn archive(&self) -> Result<Option<Archive>> {
+        let file = self.arguments.archive.then(|| self.arguments.output.join(ARCHIVE));
+        file.map(|file| Archive::new(&file)).transpose()
+    }
+
+    fn names<'b>(&'b self, stem: &'b str) -> Names<'b> {
+        let one_target = Target::one_map(&self.settings.targets);
+        Names { folder: &self.arguments.output, stem, one_target }
+    }
+
     /// The files of one map of an input.
     fn map_files(&self, input: &Path, layer: &str, target: &str) -> Vec<PathBuf> {
-        let overlay = self.arguments.picture.then_some("_overlay.png");
-        let name = self.name_of(&volumes::stem_of(input), target);
-        let suffixes = volumes::map_suffixes(input).iter().copied().chain(overlay);
-        let folder = self.arguments.output.join(layer);
-        suffixes.map(|suffix| folder.join(format!("{name}{suffix}"))).collect()
+        let stem = volumes::stem_of(input);
+        let names = self.names(&stem);
+        let overlay = self.arguments.picture.then(|| names.overlay(layer, target, None));
+        names.maps(input, layer, target).into_iter().chain(overlay).collect()
     }
 
     /// The file of the model's output for an input, if it is asked for.
     fn output_file(&self, input: &Path) -> Option<PathBuf> {
-        let name = format!("{}_output.npy", volumes::stem_of(input));
-        self.arguments.save_output.then(|| self.arguments.output.join(name))
+        let stem = volumes::stem_of(input);
+        self.arguments.save_output.then(|| self.names(&stem).output())
     }
 
-    /// What the files of a map are called.
-    fn name_of(&self, stem: &str, target: &str) -> String {
-        if Target::one_map(&self.targets) { stem.to_owned() } else { format!("{stem}_{target}") }
-    }
-
-    /// Makes and writes what one input gives; `wrote` is told of each file as soon as it is there.
+    /// Makes and writes what input number `index` gives; `wrote` is told of each file as soon as it is there.
+    ///
+    /// Also returns the layers whose maps were made.
     pub fn one(
         &self,
-        loaded: &Loaded,
-        given: &Given,
-        injected: &mut Injected<Model>,
-        path: &Path,
-        evaluate: &mut Evaluate<'_>,
+        index: usize,
+        model_input: &ModelInput,
+        read_files: &ReadFiles,
+        collected: &mut Collected,
         wrote: &dyn Fn(PathBuf),
-    ) -> Result<Done> {
+    ) -> Result<(Done, Vec<String>)> {
+        let path = &self.arguments.inputs[index];
+        let Collected { explainer, evaluation, archive } = collected;
         let start = Instant::now();
-        let (input, prepared) = loaded.read(path)?;
-        let tensor = loaded.tensor(&prepared)?;
-        injected.set_size(self.size.unwrap_or(MapSize::Exact(prepared.grid.map_size())));
-        if let Some(mask) = &self.mask {
-            let region = self.region(mask, &prepared, injected, &tensor)?;
-            injected.set_target(region);
-        }
+        let (input, prepared) = model_input.read(path)?;
+        let tensor = model_input.tensor(&prepared)?;
+        let size = Some(self.size.unwrap_or(MapSize::Exact(prepared.grid.map_size())));
+        let targets = match &self.mask {
+            Some(mask) => Some(vec![self.region(mask, &prepared, explainer, &tensor)?]),
+            None => None,
+        };
         let read = start.elapsed().as_secs_f64();
 
-        let stem = volumes::stem_of(path);
-        let call =
-            if self.arguments.archive { Call::default().name(&stem) } else { Call::default() };
-        let forward = match injected.forward_with(&tensor, &call) {
-            Err(error) if injected.attention_maps().is_empty() => {
-                return Err(loaded.explain(error, injected.network(), &tensor));
-            }
-            // Where only the archive failed, the maps are whole.
-            forward => forward,
+        let explanation = match explainer.explain(&tensor, &Request { targets, size }) {
+            Ok(explanation) => explanation,
+            Err(error) => return Err(model_input.with_hint(error, explainer.network(), &tensor)),
         };
-        let maps = injected.attention_maps();
+        let maps: Vec<_> = explanation.maps.iter().map(AttentionMap::to_view).collect();
 
         let start = Instant::now();
-        let files = maps.iter().flat_map(|map| self.map_files(path, map.layer(), map.target()));
-        given.check(files.chain(self.output_file(path)))?;
-        let mut written = Vec::new();
-        for map in maps {
-            let folder = self.arguments.output.join(map.layer());
-            volumes::make_folder(&folder)?;
-            let (name, values) = (self.name_of(&stem, map.target()), map.values());
-            let files = prepared.grid.save_map(&folder, &name, values, self.dtype)?;
-            written.extend(files.last().map(|file| (map, file.clone())));
-            files.into_iter().for_each(wrote);
-        }
-        let output = forward?;
+        let stem = volumes::stem_of(path);
+        let names = self.names(&stem);
+        let archived = match archive {
+            Some(archive) => archive.check(&stem, &maps).and_then(|()| archive.add(&stem, &maps)),
+            None => Ok(()),
+        };
+        let files: Vec<_> =
+            maps.iter().map(|map| self.map_files(path, map.layer, map.target)).collect();
+        read_files.check(files.iter().flatten().cloned().chain(self.output_file(path)))?;
+        outputs::save_maps(&maps, &names, &prepared.grid, self.dtype, &mut |file| wrote(file))?;
+        // Where only the archive failed, the maps are whole.
+        archived?;
         if let Some(file) = self.output_file(path) {
-            volumes::write_npy(&file, &to_array(&output)?, MapType::F32)?;
+            volumes::write_npy(&file, &to_array(&explanation.output)?, MapType::F32)?;
             wrote(file);
         }
-        let mut warnings = repairs(&input, None);
+        let mut warnings = outputs::repairs(&input, None);
         if let (Some(mask), Some(path)) = (&self.mask, &self.arguments.target_mask) {
-            warnings.extend(repairs(mask, Some(path)));
+            warnings.extend(outputs::repairs(mask, Some(path)));
         }
-        warnings.extend_from_slice(injected.warnings());
-        let scores = evaluate(&written, &mut warnings)?;
-        let style = if self.backend.needs().guided { Style::Gray } else { Style::Heat };
-        // Last: not every input has a picture, and a batch that has none keeps its maps.
-        for map in injected.attention_maps().iter().filter(|_| self.arguments.picture) {
-            let name = format!("{}_overlay.png", self.name_of(&stem, map.target()));
-            let picture = self.arguments.output.join(map.layer()).join(name);
-            let caption = self.caption(loaded, &stem, map);
-            let sample = map.values().index_axis(Axis(0), 0);
-            let on_grid = prepared.grid.restore(sample.index_axis(Axis(0), 0));
-            let image = volumes::overlay(&input, &on_grid, &caption, style)?;
-            volumes::write_png(&picture, &image.into())?;
-            wrote(picture);
-        }
-        let mut explained: Vec<Explained> = Vec::new();
-        for map in injected.attention_maps() {
-            if explained.last().is_some_and(|last| last.target == map.target()) {
-                continue;
+        warnings.extend(explanation.warnings);
+        let scores = match evaluation {
+            Some(evaluation) => {
+                let place = (&prepared.grid, self.dtype);
+                evaluation.add(index, &names, &maps, place, &mut warnings)?
             }
-            let named = |index: usize| Class {
-                index,
-                name: loaded.card.class_name(index).map(str::to_owned),
-            };
-            let classes = map.classes().iter().map(|class| class.map(named)).collect();
-            explained.push(Explained { target: map.target().to_owned(), classes });
+            None => Vec::new(),
+        };
+        // Last: not every input has a picture, and a batch that has none keeps its maps.
+        if self.arguments.picture {
+            let method = self.settings.backend.to_string();
+            let class_name = |class| model_input.card.class_name(class).map(str::to_owned);
+            let caption = |map: &MapView<'_>| outputs::caption(map, &stem, &method, &class_name);
+            let images = (std::slice::from_ref(&input), false);
+            outputs::save_pictures(&maps, &names, images, &prepared.grid, &caption, &mut |file| {
+                wrote(file);
+            })?;
         }
-        Ok(Done {
-            explained,
-            scores,
-            warnings,
-            seconds: Seconds::new(read, injected.timings(), start.elapsed().as_secs_f64()),
-        })
+        let seconds = Seconds {
+            read,
+            discovery: explanation.timings.discovery.as_secs_f64(),
+            inference: explanation.timings.inference.as_secs_f64(),
+            maps: explanation.timings.maps.as_secs_f64(),
+            write: start.elapsed().as_secs_f64(),
+        };
+        let explained = explained_targets(&maps, model_input);
+        let mut layers: Vec<String> = Vec::new();
+        for map in &maps {
+            // Each target has a map of each.
+            if !layers.iter().any(|layer| layer == map.layer) {
+                layers.push(map.layer.to_owned());
+            }
+        }
+        Ok((Done { explained, scores, warnings, seconds }, layers))
     }
 
     /// The mask, given on the image's grid, as a region of the model's output.
@@ -246,10 +243,10 @@ impl<'a> Job<'a> {
         &self,
         mask: &Input,
         prepared: &Prepared,
-        injected: &mut Injected<Model>,
+        explainer: &mut Explainer<Model>,
         tensor: &Tensor,
     ) -> Result<Target> {
-        let output = injected.layers(tensor)?.output_shape();
+        let output = explainer.layers(tensor)?.output_shape();
         let mut grid = [1; 3];
         for (extent, &n) in grid.iter_mut().rev().zip(output.iter().skip(2).rev()) {
             *extent = usize::try_from(n).unwrap_or(1);
@@ -258,29 +255,39 @@ impl<'a> Job<'a> {
         // (B, 1, D, H, W) to (B, [D,] H, W), as the output has it.
         let mask = mask.index_axis_move(Axis(1), 0);
         let mask = if output.len() == 4 { mask.index_axis_move(Axis(1), 0) } else { mask };
-        let class = match self.targets[..] {
+        let class = match self.settings.targets[..] {
             [Target::Class(class)] => Some(class),
             _ => None,
         };
         Ok(Target::Region { class, mask: Arc::new(mask) })
     }
+}
 
-    fn caption(&self, loaded: &Loaded, stem: &str, map: &AttentionMap) -> Caption {
-        let class = match map.classes().first() {
-            Some(&Some(index)) => match loaded.card.class_name(index) {
-                Some(name) => format!("class {index} ({name})"),
-                None => format!("class {index}"),
-            },
-            _ => "all outputs".to_owned(),
-        };
-        let class = if map.target().starts_with("component") {
-            format!("{class}, {}", map.target())
-        } else {
-            class
-        };
-        let backend = self.backend;
-        Caption {
-            lines: vec![format!("{class} · layer {} · {backend}", map.layer()), stem.to_owned()],
+/// Refuses names that `run.json` cannot hold.
+fn check_utf8(arguments: &MapArguments) -> Result<()> {
+    let MapArguments { inputs, output, target_mask, mask, .. } = arguments;
+    let card = arguments.model.card.as_ref();
+    let others = [Some(output), target_mask.as_ref(), mask.as_ref(), card];
+    for path in inputs.iter().chain(others.into_iter().flatten()) {
+        if path.to_str().is_none() {
+            let path = path.display();
+            return Err(Error::usage(format!("{path}: the name is not UTF-8; rename it")));
         }
     }
+    Ok(())
+}
+
+/// What the maps explain, target by target.
+fn explained_targets(maps: &[MapView<'_>], model_input: &ModelInput) -> Vec<ExplainedTarget> {
+    let mut explained: Vec<ExplainedTarget> = Vec::new();
+    for map in maps {
+        if explained.last().is_some_and(|last| last.target == map.target) {
+            continue;
+        }
+        let name = |class| model_input.card.class_name(class).map(str::to_owned);
+        let named = |index: usize| Class { index, name: name(index) };
+        let classes = map.classes.iter().map(|class| class.map(named)).collect();
+        explained.push(ExplainedTarget { target: map.target.to_owned(), classes });
+    }
+    explained
 }

@@ -6,12 +6,12 @@ use serde::Serialize;
 use tch::Tensor;
 
 use super::args::LayersArguments;
-use super::model::Loaded;
-use super::report::print_json;
-use super::terminal::{complain, print};
+use super::model::{ModelInput, load_model};
+use super::terminal::{complain, print, print_json};
 use crate::error::{Error, Result};
-use crate::inject::{Options, inject, training_mode};
-use crate::torch::{Layer, Layers, Network, Task};
+use crate::explain::{Explainer, Settings, training_mode};
+use crate::task::Task;
+use crate::torch::{Layer, Layers, Network};
 use crate::volumes::Sampling;
 
 #[derive(Serialize)]
@@ -25,17 +25,17 @@ struct Listing<'a> {
 }
 
 pub fn run(arguments: &LayersArguments) -> Result<ExitCode> {
-    let (loaded, model) = Loaded::new(&arguments.model)?;
+    let (model_input, model) = load_model(&arguments.model)?;
     let input = match (&arguments.input, &arguments.shape) {
-        (Some(path), _) => loaded.tensor(&loaded.read(path)?.1)?,
-        (None, Some(shape)) => zeros(&loaded, shape)?,
-        (None, None) => zeros(&loaded, &shape_of_card(&loaded)?)?,
+        (Some(path), _) => model_input.tensor(&model_input.read(path)?.1)?,
+        (None, Some(shape)) => zeros(&model_input, shape)?,
+        (None, None) => zeros(&model_input, &shape_of_card(&model_input)?)?,
     };
     if let Some(warning) = training_mode(&model.facts()) {
         complain(format!("warning[{}]: {}", warning.code, warning.message));
     }
-    let mut injected = inject(model, Options::default())?;
-    let layers = injected.layers(&input)?;
+    let mut explainer = Explainer::new(model, Settings::default())?;
+    let layers = explainer.layers(&input)?;
     if arguments.json {
         print_json(&Listing {
             model: &arguments.model.model,
@@ -51,22 +51,22 @@ pub fn run(arguments: &LayersArguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn zeros(loaded: &Loaded, shape: &[usize]) -> Result<Tensor> {
+fn zeros(model_input: &ModelInput, shape: &[usize]) -> Result<Tensor> {
     let shape: Vec<i64> = shape.iter().map(|&n| i64::try_from(n).unwrap_or(i64::MAX)).collect();
     crate::torch::torch("--shape", || {
-        Tensor::f_zeros(&shape, (loaded.kind, loaded.device.to_tch()))
+        Tensor::f_zeros(&shape, (model_input.kind, model_input.device.to_tch()))
     })
 }
 
-fn shape_of_card(loaded: &Loaded) -> Result<Vec<usize>> {
+fn shape_of_card(model_input: &ModelInput) -> Result<Vec<usize>> {
     let needed = || {
         Error::usage(
             "which shape has the input? Give --shape B,C,[D,]H,W or --input FILE, or a card with \
              size = [...]",
         )
     };
-    let Some(Sampling::Size(size)) = &loaded.card.input.sampling else { return Err(needed()) };
-    let channels = loaded.input_channels.ok_or_else(needed)?;
+    let Some(Sampling::Size(size)) = &model_input.card.input.sampling else { return Err(needed()) };
+    let channels = model_input.input_channels.ok_or_else(needed)?;
     Ok([&[1, channels], &size[..]].concat())
 }
 

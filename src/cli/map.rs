@@ -8,54 +8,50 @@ use std::time::Instant;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::args::MapArguments;
-use super::clashes::Given;
 use super::evaluate::Evaluation;
 use super::interrupt::on_interrupt;
-use super::job::Job;
-use super::model::Loaded;
+use super::job::{Collected, Job};
+use super::model::load_model;
 use super::progress::Progress;
-use super::report::{Outcome, Report, print_json};
-use super::terminal::{complain, print};
+use super::terminal::{complain, print, print_json};
 use crate::error::{Error, Result};
-use crate::inject::{AttentionMap, inject};
+use crate::explain::Explainer;
+use crate::outputs::{self, Archive, ReadFiles};
+use crate::record::{self, Outcome, Run};
 use crate::torch::Layers;
 use crate::volumes;
 
 pub fn run(arguments: &MapArguments) -> Result<ExitCode> {
     let start = Instant::now();
     let job = Job::new(arguments)?;
-    let mut evaluation = Evaluation::new(arguments)?;
+    let evaluation = Evaluation::new(arguments)?;
     let card = arguments.model.card_file();
     let masks = evaluation.iter().flat_map(Evaluation::masks).chain(&arguments.target_mask);
-    let given = [&arguments.model.model].into_iter().chain(&card).chain(&arguments.inputs);
-    let given = Given::new(given.chain(masks).map(PathBuf::as_path));
-    given.check(job.known_files())?;
-    volumes::make_folder(&arguments.output)?;
-    volumes::remove_leftovers(&arguments.output);
-    let (loaded, model) = Loaded::new(&arguments.model)?;
-    let progress = Arc::new(Progress::new(start, arguments, &loaded, &model)?);
+    let read_files = [&arguments.model.model].into_iter().chain(&card).chain(&arguments.inputs);
+    let read_files = ReadFiles::new(read_files.chain(masks).map(PathBuf::as_path));
+    read_files.check(job.known_files())?;
+    outputs::prepare_folder(&arguments.output)?;
+    let (model_input, model) = load_model(&arguments.model)?;
+    let progress = Arc::new(Progress::new(start, arguments, &model_input, &model)?);
     let interrupted = progress.clone();
     on_interrupt(move |stopped, signal| interrupted.interrupted(stopped, signal))?;
-    let mut injected = inject(model, job.options.clone())?;
+    let explainer = Explainer::new(model, job.settings.clone())?;
+    let mut collected = Collected { explainer, evaluation, archive: job.archive()? };
 
     let bar = progress_bar(arguments.inputs.len());
     for (index, path) in arguments.inputs.iter().enumerate() {
         bar.set_message(volumes::stem_of(path));
         progress.begin(path);
-        let mut evaluate = |maps: &[(&AttentionMap, PathBuf)], warnings: &mut Vec<_>| {
-            let evaluation = evaluation.as_mut();
-            evaluation.map_or(Ok(Vec::new()), |e| e.add(index, maps, warnings))
-        };
         let wrote = |file| progress.wrote(file);
-        let outcome = match job.one(&loaded, &given, &mut injected, path, &mut evaluate, &wrote) {
-            Ok(done) => {
+        let outcome = match job.one(index, &model_input, &read_files, &mut collected, &wrote) {
+            Ok((done, layers)) => {
                 for warning in &done.warnings {
                     bar.suspend(|| {
-                        let (code, path) = (warning.code, path.display());
+                        let (code, path) = (&warning.code, path.display());
                         complain(format!("warning[{code}]: {path}: {}", warning.message));
                     });
                 }
-                progress.mapped(injected.attention_maps());
+                progress.mapped(layers);
                 Outcome::Done(done)
             }
             Err(error) => {
@@ -64,7 +60,7 @@ pub fn run(arguments: &MapArguments) -> Result<ExitCode> {
                 Outcome::Failed { error }
             }
         };
-        progress.end(outcome, injected.known_layers().map(Layers::task));
+        progress.end(outcome, collected.explainer.known_layers().map(Layers::task));
         bar.inc(1);
     }
     bar.finish_and_clear();
@@ -77,26 +73,28 @@ pub fn run(arguments: &MapArguments) -> Result<ExitCode> {
             Vec::new()
         })
     };
-    let archive = written(injected.dump()).pop();
-    let layer_order = injected.layer_names(false);
+    let Collected { explainer, evaluation, archive } = collected;
+    let archive = archive.map_or(Ok(None), Archive::finish);
+    let archive = written(archive.map(Vec::from_iter)).pop();
+    let layer_order = explainer.layer_names();
     let scores = evaluation.map_or(Ok(Vec::new()), |e| e.dump(layer_order, &arguments.output));
     let scores = written(scores);
     let error = (!errors.is_empty()).then(|| errors.join("; "));
-    let report = Report { archive, scores, error, ..progress.report() };
-    report.write(&arguments.output)?;
-    progress.reported();
+    let run = Run { archive, scores, error, ..progress.record() };
+    volumes::write_text(&arguments.output.join(record::FILE), &run.to_json()?)?;
+    progress.recorded();
     if arguments.json {
-        print_json(&report)?;
+        print_json(&run)?;
     } else {
-        for output in report.outputs() {
+        for output in run.outputs() {
             print(output.display())?;
         }
     }
-    if report.failed > 0 {
-        let (failed, all) = (report.failed, arguments.inputs.len());
+    if run.failed > 0 {
+        let (failed, all) = (run.failed, arguments.inputs.len());
         complain(format!("error: {failed} of {all} input(s) failed; see run.json"));
     }
-    let well = report.failed == 0 && report.error.is_none();
+    let well = run.failed == 0 && run.error.is_none();
     Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

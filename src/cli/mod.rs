@@ -3,7 +3,6 @@
 //! Exit codes: 0, 1 (a run failed), 2 (usage).
 
 mod args;
-mod clashes;
 mod evaluate;
 mod interrupt;
 mod job;
@@ -11,9 +10,9 @@ mod layers;
 mod map;
 mod model;
 mod progress;
-mod report;
 mod score;
 mod terminal;
+mod threads;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;

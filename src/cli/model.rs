@@ -6,13 +6,15 @@ use tch::{Kind, Tensor};
 
 use super::args::ModelArguments;
 use super::terminal::complain;
+use super::threads::use_threads;
+use crate::bridge::to_tensor;
 use crate::error::{Error, Result};
-use crate::torch::{Device, Model, Network, load, to_tensor};
+use crate::torch::{Device, Model, Network, keep_freed_memory, load};
 use crate::volumes::{self, Card, Input, Prepared};
 
-/// A loaded model with what is needed to feed it.
+/// How an image from disk becomes the input of a model.
 #[derive(Debug)]
-pub struct Loaded {
+pub struct ModelInput {
     pub card: Card,
     pub card_path: Option<PathBuf>,
     pub device: Device,
@@ -22,53 +24,47 @@ pub struct Loaded {
     pub input_channels: Option<usize>,
 }
 
-impl Loaded {
-    /// Sets the threads, reads the card and loads the model.
-    pub fn new(arguments: &ModelArguments) -> Result<(Self, Model)> {
-        crate::torch::keep_freed_memory();
-        if let Some(threads) = arguments.threads {
-            tch::set_num_threads(i32::from(threads));
-            rayon::ThreadPoolBuilder::new()
-                .num_threads(usize::from(threads))
-                .build_global()
-                .map_err(|error| Error::usage(format!("--threads {threads}: {error}")))?;
-        }
-        let device = match arguments.device.as_str() {
-            "auto" => Device::best()?,
-            other => other.parse()?,
-        };
-        let card_path = arguments.card_file();
-        let card = card_path.as_ref().map(Card::read).transpose()?.unwrap_or_default();
-        let mut model = load(&arguments.model, device)?;
-        if let Some(output) = &arguments.explain_output {
-            model = model.with_output(&output.parse()?)?;
-        }
-        let facts = model.facts();
-        if arguments.explain_output.is_none() && facts.outputs != Some(1) {
-            let count = facts.outputs.map_or_else(|| "several".to_owned(), |n| n.to_string());
-            complain(format!(
-                "note: the model returns {count} tensors; the first is explained (--explain-output N \
-                 takes another)"
-            ));
-        }
-        let loaded = Self {
-            card,
-            card_path,
-            device,
-            kind: facts.input_kind.unwrap_or(Kind::Float),
-            spatial_rank: facts.input_rank.map(|rank| rank - 2),
-            input_channels: facts.input_channels,
-        };
-        Ok((loaded, model))
+/// Sets the threads, reads the card and loads the model.
+pub fn load_model(arguments: &ModelArguments) -> Result<(ModelInput, Model)> {
+    keep_freed_memory();
+    use_threads(arguments.threads)?;
+    let device = match arguments.device.as_str() {
+        "auto" => Device::best()?,
+        other => other.parse()?,
+    };
+    let card_path = arguments.card_file();
+    let card = card_path.as_ref().map(Card::read).transpose()?.unwrap_or_default();
+    let mut model = load(&arguments.model, device)?;
+    if let Some(output) = &arguments.explain_output {
+        model = model.with_output(&output.parse()?)?;
     }
+    let facts = model.facts();
+    if arguments.explain_output.is_none() && facts.outputs != Some(1) {
+        let count = facts.outputs.map_or_else(|| "several".to_owned(), |n| n.to_string());
+        complain(format!(
+            "note: the model returns {count} tensors; the first is explained (--explain-output N \
+             takes another)"
+        ));
+    }
+    let model_input = ModelInput {
+        card,
+        card_path,
+        device,
+        kind: facts.input_kind.unwrap_or(Kind::Float),
+        spatial_rank: facts.input_rank.map(|rank| rank - 2),
+        input_channels: facts.input_channels,
+    };
+    Ok((model_input, model))
+}
 
+impl ModelInput {
     /// Brings an image into the form that the model takes.
     pub fn prepare(&self, path: &Path, input: &Input) -> Result<Prepared> {
         self.card.prepare(input, self.spatial_rank).map_err(|error| error.within(path.display()))
     }
 
     /// An error of `tensor`, with a hint where the model itself fails on it.
-    pub fn explain(&self, error: Error, model: &Model, tensor: &Tensor) -> Error {
+    pub fn with_hint(&self, error: Error, model: &Model, tensor: &Tensor) -> Error {
         let fails = || tch::no_grad(|| model.forward(tensor)).is_err();
         let is_slice = tensor.dim() == 5 && tensor.size()[2..].contains(&1);
         if self.spatial_rank.is_none() && is_slice && fails() {

@@ -1,16 +1,20 @@
 //! How far a run of `medcam map` is, for `run.json` at its end or when a signal ends it.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use sha2::{Digest, Sha256};
+
 use super::args::MapArguments;
-use super::model::Loaded;
-use super::report::{self, InputReport, Interrupted, Outcome, Report, peak_memory_bytes, sha256};
+use super::model::ModelInput;
 use super::terminal::complain;
-use crate::error::Result;
-use crate::inject::AttentionMap;
-use crate::torch::{Model, Network, Task};
+use crate::error::{Error, Result};
+use crate::record::{self, InputRecord, Interrupted, Outcome, Run};
+use crate::task::Task;
+use crate::torch::{Model, Network};
 use crate::volumes::Stopped;
 
 /// What was run, and what was done so far.
@@ -28,26 +32,26 @@ pub struct Progress {
 struct State {
     task: Option<Task>,
     layers: Vec<String>,
-    inputs: Vec<InputReport>,
+    inputs: Vec<InputRecord>,
     /// The input that is being worked on, and what was written of it.
     current: Option<(PathBuf, Vec<PathBuf>)>,
     /// Whether `run.json` is there.
-    reported: bool,
+    recorded: bool,
 }
 
 impl Progress {
     pub fn new(
         start: Instant,
         arguments: &MapArguments,
-        loaded: &Loaded,
+        model_input: &ModelInput,
         model: &Model,
     ) -> Result<Self> {
         Ok(Self {
             start,
             arguments: arguments.clone(),
             model_sha256: sha256(&arguments.model.model)?,
-            card: loaded.card_path.clone(),
-            device: loaded.device.to_string(),
+            card: model_input.card_path.clone(),
+            device: model_input.device.to_string(),
             final_activation: model.facts().final_activation,
             state: Mutex::default(),
         })
@@ -66,15 +70,8 @@ impl Progress {
     }
 
     /// This input has maps of these layers.
-    pub fn mapped(&self, maps: &[AttentionMap]) {
-        let layers = &mut self.state().layers;
-        layers.clear();
-        for map in maps {
-            // Each target has a map of each.
-            if !layers.iter().any(|layer| layer == map.layer()) {
-                layers.push(map.layer().to_owned());
-            }
-        }
+    pub fn mapped(&self, layers: Vec<String>) {
+        self.state().layers = layers;
     }
 
     /// The input is done with.
@@ -82,21 +79,21 @@ impl Progress {
         let mut state = self.state();
         state.task = state.task.or(task);
         if let Some((input, outputs)) = state.current.take() {
-            state.inputs.push(InputReport { input, outputs, outcome });
+            state.inputs.push(InputRecord { input, outputs, outcome });
         }
     }
 
     /// What was done so far.
-    pub fn report(&self) -> Report<'_> {
+    pub fn record(&self) -> Run<&MapArguments> {
         let State { task, layers, inputs, .. } = self.state().clone();
         let failed = inputs.iter().filter(|i| matches!(i.outcome, Outcome::Failed { .. })).count();
-        Report {
-            medcam: env!("CARGO_PKG_VERSION"),
-            libtorch: env!("MEDCAM_LIBTORCH"),
+        Run {
+            medcam: crate::VERSION.to_owned(),
+            libtorch: env!("MEDCAM_LIBTORCH").to_owned(),
             model_sha256: self.model_sha256.clone(),
             card: self.card.clone(),
             device: self.device.clone(),
-            threads: tch::get_num_threads(),
+            threads: usize::try_from(tch::get_num_threads()).unwrap_or(0),
             options: &self.arguments,
             task,
             final_activation: self.final_activation.clone(),
@@ -113,23 +110,23 @@ impl Progress {
     }
 
     /// `run.json` is there.
-    pub fn reported(&self) {
-        self.state().reported = true;
+    pub fn recorded(&self) {
+        self.state().recorded = true;
     }
 
     /// A signal ends the run: writes `run.json` with what was done.
     pub fn interrupted(&self, stopped: &Stopped, signal: &str) {
-        if self.state().reported {
+        if self.state().recorded {
             return;
         }
         self.end(Outcome::Failed { error: format!("interrupted by {signal}") }, None);
-        let report = self.report();
-        let (done, all) = (report.inputs.len() - report.failed, self.arguments.inputs.len());
+        let run = self.record();
+        let (done, all) = (run.inputs.len() - run.failed, self.arguments.inputs.len());
         let interrupted =
-            Interrupted { signal: signal.to_owned(), not_begun: all - report.inputs.len() };
-        let report = Report { interrupted: Some(interrupted), ..report };
-        let file = self.arguments.output.join(report::FILE);
-        let written = report.text().map(|text| stopped.write(&file, text.as_bytes()));
+            Interrupted { signal: signal.to_owned(), not_begun: all - run.inputs.len() };
+        let run = Run { interrupted: Some(interrupted), ..run };
+        let file = self.arguments.output.join(record::FILE);
+        let written = run.to_json().map(|text| stopped.write(&file, text.as_bytes()));
         let place = match written {
             Ok(Ok(())) => "see run.json".to_owned(),
             Ok(Err(error)) => format!("{} cannot be written: {error}", file.display()),
@@ -141,4 +138,27 @@ impl Progress {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The SHA-256 of a file, in hexadecimal.
+fn sha256(path: &Path) -> Result<String> {
+    let refuse = |error: std::io::Error| Error::file(path, &error).because(error);
+    let mut file = File::open(path).map_err(refuse)?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer).map_err(refuse)? {
+            0 => break,
+            n => hasher.update(&buffer[..n]),
+        }
+    }
+    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// The most memory that this process has held (VmHWM); `None` where the system does not tell.
+fn peak_memory_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let kibibytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kibibytes * 1024)
 }

@@ -6,18 +6,16 @@ use std::process::ExitCode;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::args::ScoreArguments;
-use super::clashes::Given;
-use super::evaluate::repairs;
+use super::args::{ScoreArguments, metrics};
 use super::interrupt::on_interrupt;
-use super::report::print_json;
-use super::terminal::{complain, print};
+use super::terminal::{complain, print, print_json};
 use crate::error::{Error, Result};
-use crate::evaluation::{Evaluator, FILES, Masks, Metric, pair};
+use crate::evaluation::{Evaluator, FILES, Masks, Scoring, pair};
+use crate::outputs::{ReadFiles, repairs};
 use crate::volumes;
 
 #[derive(Serialize)]
-struct Scored<'a> {
+struct ScoreReport<'a> {
     #[serde(flatten)]
     arguments: &'a ScoreArguments,
     /// By metric; null where a score is not defined.
@@ -30,13 +28,13 @@ pub fn run(arguments: &ScoreArguments) -> Result<ExitCode> {
     let metrics = metrics(&arguments.metric)?;
     let threshold = arguments.threshold.parse()?;
     let masks = if class.is_some() { Masks::Labels } else { Masks::Binary };
-    let mut evaluator = Evaluator::new(metrics.clone(), threshold).masks(masks);
+    let mut evaluator = Evaluator::new(Scoring::new(metrics.clone(), threshold).masks(masks));
 
     if let Some(folder) = &arguments.output {
         volumes::remove_leftovers(folder);
         on_interrupt(|_, _| {})?;
         let outputs = FILES.map(|name| folder.join(name));
-        Given::new([map.as_path(), mask.as_path()]).check(outputs)?;
+        ReadFiles::new([map.as_path(), mask.as_path()]).check(outputs)?;
     }
 
     let (map_input, mask_input) = (volumes::read(map)?, volumes::read(mask)?);
@@ -66,23 +64,13 @@ pub fn run(arguments: &ScoreArguments) -> Result<ExitCode> {
     if arguments.json {
         let scores = metrics.iter().zip(scores);
         let scores = scores.map(|(metric, score)| (metric.to_string(), score.into())).collect();
-        print_json(&Scored { arguments, scores, outputs })?;
+        print_json(&ScoreReport { arguments, scores, outputs })?;
     } else {
         for (metric, score) in metrics.iter().zip(scores) {
             print(format!("{metric} {score}"))?;
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// The metrics of `--metric`.
-pub fn metrics(names: &[String]) -> Result<Vec<Metric>> {
-    for (i, name) in names.iter().enumerate() {
-        if names[..i].contains(name) {
-            return Err(Error::usage(format!("--metric: {name} is there twice")));
-        }
-    }
-    names.iter().map(|name| name.parse()).collect()
 }
 
 /// `medcam map` writes `DIR/LAYER/STEM`.

@@ -3,6 +3,8 @@
 use std::fmt::Display;
 use std::io::{ErrorKind, Write};
 
+use serde::Serialize;
+
 use crate::error::{Error, Result};
 
 /// A line on stdout: results.
@@ -13,6 +15,12 @@ pub fn print(text: impl Display) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// A value as JSON on stdout.
+pub fn print_json(value: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(value);
+    print(text.map_err(|error| Error::usage(format!("json: {error}")).because(error))?)
 }
 
 /// A line on stderr: errors and warnings.

@@ -36,9 +36,9 @@ impl Evaluator {
     /// ```
     /// # let folder = tempfile::tempdir().unwrap();
     /// # let folder = folder.path();
-    /// use medcam::evaluation::{Evaluator, Metric, Threshold};
+    /// use medcam::evaluation::{Evaluator, Metric, Scoring, Threshold};
     ///
-    /// let mut evaluator = Evaluator::new(vec![Metric::WeightedIoa], Threshold::Otsu);
+    /// let mut evaluator = Evaluator::new(Scoring::new(vec![Metric::WeightedIoa], Threshold::Otsu));
     /// let (map, mask) = (ndarray::array![[[0.2, 1.0]]], ndarray::array![[[0.0, 1.0]]]);
     /// evaluator.add(map.view(), mask.view(), "layer4", Some(1), "scan-1")?;
     /// assert_eq!(evaluator.dump(folder)?[0], folder.join("scores.xlsx"));

@@ -4,10 +4,47 @@ use std::collections::HashMap;
 
 use ndarray::ArrayView3;
 
+use serde::Serialize;
+
 use super::masks::Masks;
 use super::metric::{Metric, Threshold};
 use super::prepared::Prepared;
 use crate::error::Result;
+
+/// What is measured, and how masks are read.
+///
+/// # Example
+///
+/// ```
+/// use medcam::evaluation::{Masks, Metric, Scoring, Threshold};
+///
+/// let scoring = Scoring::new(vec![Metric::Iou], Threshold::Value(0.5)).masks(Masks::Binary);
+/// assert_eq!(scoring.metrics, [Metric::Iou]);
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Scoring {
+    /// What is measured.
+    pub metrics: Vec<Metric>,
+    /// From where on a voxel counts as attention.
+    pub threshold: Threshold,
+    /// How the values of masks are read.
+    pub masks: Masks,
+}
+
+impl Scoring {
+    /// These metrics, at this threshold, of masks that are read by their values.
+    pub fn new(metrics: Vec<Metric>, threshold: Threshold) -> Self {
+        Self { metrics, threshold, masks: Masks::default() }
+    }
+
+    /// Overrides how mask values are read; by default their values tell.
+    #[must_use]
+    pub fn masks(mut self, masks: Masks) -> Self {
+        self.masks = masks;
+        self
+    }
+}
 
 /// Scores maps against masks and keeps the scores.
 ///
@@ -16,12 +53,12 @@ use crate::error::Result;
 /// One mask with a label per class:
 ///
 /// ```
-/// use medcam::evaluation::{Evaluator, Metric, Threshold};
+/// use medcam::evaluation::{Evaluator, Metric, Scoring, Threshold};
 /// use ndarray::array;
 ///
 /// let labels = array![[[0.0, 2.0], [1.0, 2.0]]];
 /// let map = array![[[0.1, 1.0], [0.2, 0.9]]];
-/// let mut evaluator = Evaluator::new(vec![Metric::Iou], Threshold::Value(0.5));
+/// let mut evaluator = Evaluator::new(Scoring::new(vec![Metric::Iou], Threshold::Value(0.5)));
 /// assert_eq!(evaluator.add(map.view(), labels.view(), "up2", Some(2), "scan-1")?, [1.0]);
 /// assert_eq!(evaluator.add(map.view(), labels.view(), "up2", Some(1), "scan-1")?, [0.0]);
 /// assert_eq!(evaluator.means().len(), 2);
@@ -29,9 +66,7 @@ use crate::error::Result;
 /// ```
 #[derive(Debug, Clone)]
 pub struct Evaluator {
-    pub(super) metrics: Vec<Metric>,
-    threshold: Threshold,
-    masks: Masks,
+    pub(super) scoring: Scoring,
     layer_order: Vec<String>,
     scores: Vec<Score>,
 }
@@ -71,17 +106,9 @@ pub struct MeanScore {
 }
 
 impl Evaluator {
-    /// For these metrics, at this threshold.
-    pub fn new(metrics: Vec<Metric>, threshold: Threshold) -> Self {
-        let (masks, layer_order, scores) = (Masks::default(), Vec::new(), Vec::new());
-        Self { metrics, threshold, masks, layer_order, scores }
-    }
-
-    /// How masks are read, if their values shall not tell.
-    #[must_use]
-    pub fn masks(mut self, masks: Masks) -> Self {
-        self.masks = masks;
-        self
+    /// Without scores yet.
+    pub fn new(scoring: Scoring) -> Self {
+        Self { scoring, layer_order: Vec::new(), scores: Vec::new() }
     }
 
     /// The order of layers in the means and their plot, such as that of the model. Layers that are not
@@ -124,18 +151,19 @@ impl Evaluator {
         name: &str,
     ) -> Result<Vec<f64>> {
         let scores = self.of_class(map, mask, class)?;
-        self.scores.extend(self.metrics.iter().zip(&scores).map(|(metric, &score)| Score {
-            metric: metric.to_string(),
-            score,
-            layer: layer.to_owned(),
-            class,
-            name: name.to_owned(),
+        self.scores.extend(self.scoring.metrics.iter().zip(&scores).map(|(metric, &score)| {
+            Score {
+                metric: metric.to_string(),
+                score,
+                layer: layer.to_owned(),
+                class,
+                name: name.to_owned(),
+            }
         }));
         Ok(scores)
     }
 
     /// Keeps the first `count` scores only.
-    #[cfg(feature = "torch")]
     pub(crate) fn truncate(&mut self, count: usize) {
         self.scores.truncate(count);
     }
@@ -146,14 +174,14 @@ impl Evaluator {
         mask: ArrayView3<'_, f32>,
         class: Option<usize>,
     ) -> Result<Vec<f64>> {
-        let selected = self.masks.select(mask, class)?;
-        let prepared = Prepared::new(map, selected, mask.dim().into(), self.threshold)?;
-        self.metrics.iter().map(|metric| prepared.score(metric)).collect()
+        let selected = self.scoring.masks.select(mask, class)?;
+        let prepared = Prepared::new(map, selected, mask.dim().into(), self.scoring.threshold)?;
+        self.scoring.metrics.iter().map(|metric| prepared.score(metric)).collect()
     }
 
-    /// The metrics.
-    pub fn metrics(&self) -> &[Metric] {
-        &self.metrics
+    /// What is measured.
+    pub fn scoring(&self) -> &Scoring {
+        &self.scoring
     }
 
     /// All scores, in the order in which they were added.

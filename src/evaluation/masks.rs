@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use ndarray::ArrayView3;
+use serde::Serialize;
 
 use crate::error::{Error, Result};
 
@@ -13,7 +14,8 @@ use crate::error::{Error, Result};
 /// | [`Binary`](Self::Binary) | 0/1 | 0/1; the class is only written down, as in M3d-CAM |
 /// | [`Labels`](Self::Labels) | an error | the voxels whose label is `k` |
 /// | [`Detect`](Self::Detect) | 0/1 | the voxels whose label is `k`; an error where a 0/1 mask and a class other than 1 leave open which is meant |
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Masks {
     /// By their values, where those tell.
     #[default]
@@ -45,7 +47,6 @@ const MOST_LABELS: f32 = (1 << 24) as f32;
 
 impl Masks {
     /// What to say of a mask that has no voxel of the class, or none at all.
-    #[cfg(feature = "cli")]
     pub(crate) fn emptiness(
         self,
         mask: ArrayView3<'_, f32>,

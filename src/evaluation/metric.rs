@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use ndarray::ArrayView3;
+use serde::{Serialize, Serializer};
 
 use crate::error::{Error, Result};
 
@@ -107,6 +108,25 @@ impl Metric {
     }
 }
 
+/// Of the same name, and a user's own of the same function.
+impl PartialEq for Metric {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Function(a), Self::Function(b)) => {
+                a.name == b.name && Arc::ptr_eq(&a.score, &b.score)
+            }
+            (Self::Function(_), _) | (_, Self::Function(_)) => false,
+            _ => self.name() == other.name(),
+        }
+    }
+}
+
+impl Serialize for Metric {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
 impl fmt::Display for Metric {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -160,6 +180,13 @@ impl fmt::Display for Threshold {
             Self::Otsu => f.write_str("otsu"),
             Self::Value(value) => value.fmt(f),
         }
+    }
+}
+
+/// As it is parsed.
+impl Serialize for Threshold {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

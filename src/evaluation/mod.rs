@@ -33,12 +33,13 @@
 //! # Example
 //!
 //! ```
-//! use medcam::evaluation::{Evaluator, Metric, Threshold};
+//! use medcam::evaluation::{Evaluator, Metric, Scoring, Threshold};
 //! use ndarray::array;
 //!
 //! let map = array![[[0.1, 0.2, 0.9, 1.0]]];
 //! let mask = array![[[0.0, 0.0, 0.0, 1.0]]];
-//! let mut evaluator = Evaluator::new(vec![Metric::Ioa, Metric::PointingGame], Threshold::Otsu);
+//! let metrics = vec![Metric::Ioa, Metric::PointingGame];
+//! let mut evaluator = Evaluator::new(Scoring::new(metrics, Threshold::Otsu));
 //! let scores = evaluator.add(map.view(), mask.view(), "conv4", None, "scan-1")?;
 //! assert_eq!(scores, [0.5, 1.0]);
 //! assert_eq!(evaluator.means()[0].mean, 0.5);
@@ -57,7 +58,7 @@ mod prepared;
 pub use curves::{Baseline, Curve, deletion, dice, insertion};
 #[cfg(feature = "cli")]
 pub(crate) use dump::FILES;
-pub use evaluator::{Evaluator, MeanScore, Score};
+pub use evaluator::{Evaluator, MeanScore, Score, Scoring};
 pub use masks::Masks;
 pub use metric::{Function, Metric, Threshold};
 pub use pair::pair;

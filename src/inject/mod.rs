@@ -1,32 +1,24 @@
-//! `inject()`: one network with its method, options and outputs.
+//! `inject()`: the front in the manner of M3d-CAM, over the core (`explain`) and what is written (`outputs`).
 
-mod archive;
 mod checks;
-mod forward;
-mod map;
 mod options;
 mod save;
-mod warning;
 
-use std::time::Duration;
+use std::path::Path;
 
 use tch::Tensor;
 
-use archive::Archive;
-pub use map::AttentionMap;
-pub use options::{Call, Fuse, MapSize, Options};
-pub use warning::Warning;
-#[cfg(feature = "cli")]
-pub(crate) use warning::training_mode;
+pub use options::{Call, Options};
 
+use crate::bridge::to_tensor;
 use crate::error::{Error, Result};
 use crate::evaluation::{Evaluator, Score};
-use crate::methods::{Compat, ScoreAt, Target};
-use crate::torch::{
-    Device, Facts, Layers, MapMaker, Network, Selected, Tape, batched_shape, check_input,
-    to_tensor, torch,
-};
+use crate::explain::{AttentionMap, Explainer, MapSize, Timings};
+use crate::methods::Target;
+use crate::outputs::{self, Archive};
+use crate::torch::{Device, Layers, Network, torch};
 use crate::volumes;
+use crate::warning::Warning;
 
 /// Injects attention maps into a network: each [`Injected::forward`] gives the network's own
 /// output, bit for bit, and makes the maps on the way.
@@ -53,78 +45,45 @@ use crate::volumes;
 /// }
 /// # Ok::<(), medcam::Error>(())
 /// ```
-pub fn inject<N: Network>(network: N, mut options: Options) -> Result<Injected<N>> {
-    if options.targets.is_empty() {
-        return Err(Error::usage("targets: none was given; a map needs something to explain"));
-    }
-    if options.fuse.is_some() && !options.backend.needs().layer {
-        return Err(Error::usage(format!(
-            "fuse: {} makes one map of the input, not one of each layer",
-            options.backend
-        )));
-    }
+pub fn inject<N: Network>(network: N, options: Options) -> Result<Injected<N>> {
+    let explainer = Explainer::new(network, options.settings.clone())?;
     if let Some(folder) = &options.save_maps {
-        volumes::make_folder(folder)?;
-        volumes::remove_leftovers(folder);
+        outputs::prepare_folder(folder)?;
     }
     if options.save_scores.is_some() && options.evaluate.is_none() {
         return Err(Error::usage(
-            "save_scores: there are no scores without an evaluator (evaluate)",
+            "save_scores: there are no scores without something to measure (evaluate)",
         ));
     }
     let archive = options.save_archive.as_deref().map(Archive::new).transpose()?;
-    if options.compat == Compat::M3dCam {
-        options.score = ScoreAt::Output;
-    }
-    let facts = match options.score {
-        ScoreAt::Logits => network.facts(),
-        ScoreAt::Output => network.facts().scored_at_output(),
-    };
+    let evaluator = options.evaluate.clone().map(Evaluator::new);
     Ok(Injected {
-        network,
+        explainer,
         options,
-        facts,
-        layers: None,
-        selected: Vec::new(),
-        maker: MapMaker::default(),
         maps: Vec::new(),
         warnings: Vec::new(),
-        calls: 0,
         timings: Timings::default(),
+        calls: 0,
         archive,
-        scored: 0,
+        evaluator,
+        scored_before: 0,
     })
 }
 
 /// A network that makes attention maps as it runs; see [`inject()`].
 #[derive(Debug)]
 pub struct Injected<N: Network> {
-    network: N,
+    explainer: Explainer<N>,
     options: Options,
-    facts: Facts,
-    layers: Option<Layers>,
-    selected: Vec<Selected>,
-    maker: MapMaker,
     maps: Vec<AttentionMap>,
     warnings: Vec<Warning>,
+    timings: Timings,
     /// How often a forward was asked for.
     calls: usize,
-    timings: Timings,
     archive: Option<Archive>,
+    evaluator: Option<Evaluator>,
     /// How many of the evaluator's scores are of earlier forwards.
-    scored: usize,
-}
-
-/// Where the time of the last forward went.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Timings {
-    /// Finding out the layers; zero after the first forward.
-    pub discovery: Duration,
-    /// The network's own forward.
-    pub inference: Duration,
-    /// All that the maps took on top: backward, and from the gradients to the finished maps.
-    pub maps: Duration,
+    scored_before: usize,
 }
 
 impl<N: Network> Injected<N> {
@@ -170,6 +129,33 @@ impl<N: Network> Injected<N> {
         Ok((output, self.map_tensor(input)?))
     }
 
+    /// The network's own output, and `self.maps`.
+    fn run(&mut self, input: &Tensor, call: &Call) -> Result<Tensor> {
+        self.maps.clear();
+        self.warnings.clear();
+        self.scored_before = self.evaluator().map_or(0, |evaluator| evaluator.scores().len());
+        let number = self.calls;
+        self.calls += 1;
+        if !self.options.enabled {
+            return self.explainer.infer(input);
+        }
+        self.check_call(input, call)?;
+        let mut request = call.request.clone();
+        request.targets.get_or_insert_with(|| self.options.settings.targets.clone());
+        request.size = Some(match (self.options.settings.size, call.image) {
+            (MapSize::Input, Some(image)) => MapSize::Exact(image.grid.map_size()),
+            (size, _) => size,
+        });
+        let explanation = self.explainer.explain(input, &request)?;
+        self.maps = explanation.maps;
+        self.warnings = explanation.warnings;
+        self.timings = explanation.timings;
+        let name = call.name.clone().unwrap_or_else(|| format!("{number:06}"));
+        let targets = request.targets.unwrap_or_default();
+        self.keep(&name, Target::one_map(&targets), input, call)?;
+        Ok(explanation.output)
+    }
+
     /// The only map of the last forward, as a tensor.
     fn map_tensor(&self, input: &Tensor) -> Result<Tensor> {
         if !self.options.enabled {
@@ -177,7 +163,7 @@ impl<N: Network> Injected<N> {
         }
         let [map] = &self.maps[..] else {
             let names: Vec<_> =
-                self.maps.iter().map(|map| format!("{}/{}", map.layer, map.target)).collect();
+                self.maps.iter().map(|map| format!("{}/{}", map.layer(), map.target())).collect();
             return Err(Error::usage(format!(
                 "a single map can be returned, this forward made {}: {}. Choose one layer and one \
                  target, or fuse the layers",
@@ -195,16 +181,14 @@ impl<N: Network> Injected<N> {
         &self.maps
     }
 
-    /// The scores of the maps of the last forward, map by map, sample by sample and metric by metric;
-    /// those of all forwards are [`Options::evaluate`]'s own, see
-    /// [`evaluator`](Self::evaluator).
+    /// The scores of the maps of the last forward, map by map, sample by sample and metric by metric.
     pub fn scores(&self) -> &[Score] {
-        self.evaluator().map_or(&[], |evaluator| &evaluator.scores()[self.scored..])
+        self.evaluator().map_or(&[], |evaluator| &evaluator.scores()[self.scored_before..])
     }
 
-    /// The evaluator, with the scores of all forwards.
+    /// The evaluator of [`Options::evaluate`], with the scores of all forwards.
     pub fn evaluator(&self) -> Option<&Evaluator> {
-        self.options.evaluate.as_ref()
+        self.evaluator.as_ref()
     }
 
     /// What to know about the maps of the last forward.
@@ -212,44 +196,57 @@ impl<N: Network> Injected<N> {
         &self.warnings
     }
 
-    /// The layers of the network, found out with one forward of the first sample of `input` if
-    /// that has not happened yet.
+    /// The layers of the network: see [`Explainer::layers`].
     ///
     /// # Errors
     ///
     /// If the input does not fit the network, or its output is no classification or segmentation.
     pub fn layers(&mut self, input: &Tensor) -> Result<&Layers> {
-        self.check(input)?;
-        match self.layers {
-            Some(ref layers) => Ok(layers),
-            None => Ok(self.layers.insert(find_layers(&self.network, &self.facts, input)?)),
-        }
+        self.explainer.layers(input)
     }
 
     /// The layers of the network, if a forward has shown them.
     pub fn known_layers(&self) -> Option<&Layers> {
-        self.layers.as_ref()
-    }
-
-    /// Changes what the maps of the forwards to come explain.
-    pub fn set_target(&mut self, target: Target) {
-        self.options.targets = vec![target];
+        self.explainer.known_layers()
     }
 
     /// The names of the layers in the order of `layers`, parents before their children, or the other
     /// way round; empty before a forward or [`layers`](Self::layers) has shown them.
     pub fn layer_names(&self, reverse: bool) -> Vec<String> {
-        let layers = self.layers.iter().flat_map(Layers::iter);
-        let mut names: Vec<_> = layers.map(|layer| layer.name.clone()).collect();
+        let mut names = self.explainer.layer_names();
         if reverse {
             names.reverse();
         }
         names
     }
 
+    /// Writes the names of the layers that can carry a map to `folder/registered_layers.txt`, one a
+    /// line, and returns them; found out with one forward of the first sample of `input` if that has
+    /// not happened yet.
+    ///
+    /// # Errors
+    ///
+    /// As [`layers`](Self::layers), and if the file cannot be written.
+    pub fn test_run(&mut self, input: &Tensor, folder: Option<&Path>) -> Result<Vec<String>> {
+        let layers = self.layers(input)?;
+        let names: Vec<_> =
+            layers.iter().filter(|l| l.can_carry_map).map(|l| l.name.clone()).collect();
+        if let Some(folder) = folder {
+            volumes::make_folder(folder)?;
+            let text = names.iter().fold(String::new(), |text, name| text + name + "\n");
+            volumes::write_text(&folder.join("registered_layers.txt"), &text)?;
+        }
+        Ok(names)
+    }
+
+    /// Changes what the maps of the forwards to come explain.
+    pub fn set_target(&mut self, target: Target) {
+        self.options.settings.targets = vec![target];
+    }
+
     /// Changes the size of the maps of the forwards to come.
     pub fn set_size(&mut self, size: MapSize) {
-        self.options.size = size;
+        self.options.settings.size = size;
     }
 
     /// Makes maps from now on.
@@ -275,24 +272,6 @@ impl<N: Network> Injected<N> {
 
     /// The network itself.
     pub fn network(&self) -> &N {
-        &self.network
+        self.explainer.network()
     }
-
-    fn check(&self, input: &Tensor) -> Result<()> {
-        check_input(&self.facts, input)?;
-        checks::finite("input", input)
-    }
-}
-
-fn find_layers(network: &impl Network, facts: &Facts, input: &Tensor) -> Result<Layers> {
-    let mut tape = Tape::new()?;
-    // A copy: the network may write to its input.
-    let sample = torch("input", || input.f_narrow(0, 0, 1)?.f_detach_copy())?;
-    let output = {
-        let _no_grad = tch::no_grad_guard();
-        network.forward_tapped(&sample, &mut tape)?
-    };
-    checks::differentiable(tape.noted_logits().as_ref().unwrap_or(&output))?;
-    let output = batched_shape(&sample.size(), &output.size(), None)?;
-    Layers::new(&sample.size(), &output, &tape.seen(), facts)
 }

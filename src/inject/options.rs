@@ -1,53 +1,18 @@
-//! What to make maps of, and where they go.
+//! What an injected network is to do with each forward.
 
 use std::path::PathBuf;
 
 use ndarray::ArrayD;
+use serde::Serialize;
 
-use crate::evaluation::Evaluator;
+use crate::evaluation::Scoring;
+use crate::explain::{Fuse, MapSize, Request, Settings};
 use crate::methods::{Backend, Compat, ScoreAt, Target};
 use crate::torch::{Guide, LayerChoice};
-use crate::volumes::Input;
+use crate::volumes::{Input, Prepared};
 
-/// The size of a map, in voxels.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum MapSize {
-    /// That of the network's input.
-    #[default]
-    Input,
-    /// That of the layer; of the input, for the guided methods, whose maps live there.
-    Layer,
-    /// `D, H, W`; 2D has `D = 1`.
-    Exact([usize; 3]),
-}
-
-/// How the maps of several layers become one.
-///
-/// Each layer's map is normalised first, so that all count alike, and the result again. In each
-/// sample the maps that are rounding noise (warning `WEIGHTS_CANCEL`) are left out, as long as there is
-/// another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fuse {
-    /// The mean at each voxel.
-    Mean,
-    /// The greatest at each voxel.
-    Max,
-}
-
-impl std::str::FromStr for Fuse {
-    type Err = crate::Error;
-
-    /// `mean` or `max`.
-    fn from_str(text: &str) -> crate::Result<Self> {
-        match text {
-            "mean" => Ok(Self::Mean),
-            "max" => Ok(Self::Max),
-            _ => Err(crate::Error::usage(format!("fuse '{text}': expected mean or max"))),
-        }
-    }
-}
-
-/// Options of [`inject`](crate::inject()).
+/// Options of [`inject`](crate::inject()): how maps are made, and what becomes of them. Plain values, which can be
+/// cloned, compared and written down (`serde`).
 ///
 /// # Example
 ///
@@ -59,20 +24,15 @@ impl std::str::FromStr for Fuse {
 ///     .layers(LayerChoice::Names(vec!["layer4".into()]))
 ///     .target(Target::Class(1))
 ///     .save_maps("attention_maps");
+/// assert_eq!(options.clone(), options);
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Options {
-    pub(super) backend: Backend,
-    pub(super) layers: LayerChoice,
-    pub(super) targets: Vec<Target>,
-    pub(super) score: ScoreAt,
-    pub(super) compat: Compat,
-    pub(super) guide: Guide,
-    pub(super) size: MapSize,
-    pub(super) fuse: Option<Fuse>,
+    #[serde(flatten)]
+    pub(super) settings: Settings,
     pub(super) save_maps: Option<PathBuf>,
     pub(super) save_archive: Option<PathBuf>,
-    pub(super) evaluate: Option<Evaluator>,
+    pub(super) evaluate: Option<Scoring>,
     pub(super) save_scores: Option<PathBuf>,
     pub(super) replace: bool,
     pub(super) enabled: bool,
@@ -81,14 +41,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            backend: Backend::default(),
-            layers: LayerChoice::default(),
-            targets: vec![Target::default()],
-            score: ScoreAt::default(),
-            compat: Compat::default(),
-            guide: Guide::default(),
-            size: MapSize::default(),
-            fuse: None,
+            settings: Settings::default(),
             save_maps: None,
             save_archive: None,
             evaluate: None,
@@ -100,18 +53,17 @@ impl Default for Options {
 }
 
 impl Options {
-    /// The attention method; Grad-CAM by default.
+    /// The attention method: [`Settings::backend`].
     #[must_use]
     pub fn backend(mut self, backend: Backend) -> Self {
-        self.backend = backend;
+        self.settings.backend = backend;
         self
     }
 
-    /// The layers; [`LayerChoice::Auto`] by default. Several share one forward and one backward,
-    /// and each is reduced to its map as its gradient arrives. Guided Backpropagation takes none.
+    /// The layers: [`Settings::layers`].
     #[must_use]
     pub fn layers(mut self, layers: LayerChoice) -> Self {
-        self.layers = layers;
+        self.settings.layers = layers;
         self
     }
 
@@ -121,52 +73,52 @@ impl Options {
         self.targets([target])
     }
 
-    /// Several targets, each with maps of its own: one forward for all, one backward for each.
+    /// Several targets, each with maps of its own: [`Settings::targets`].
     #[must_use]
     pub fn targets(mut self, targets: impl IntoIterator<Item = Target>) -> Self {
-        self.targets = targets.into_iter().collect();
+        self.settings.targets = targets.into_iter().collect();
         self
     }
 
-    /// Whether the score is taken before a final softmax or sigmoid (the default) or after it.
+    /// Before or after a final softmax or sigmoid: [`Settings::score`].
     #[must_use]
     pub fn score(mut self, score: ScoreAt) -> Self {
-        self.score = score;
+        self.settings.score = score;
         self
     }
 
-    /// Whose numbers the maps have: [`Compat::M3dCam`] gives those of M3d-CAM 0.1.22, whatever
-    /// [`score`](Self::score) says.
+    /// Whose numbers the maps have: [`Settings::compat`].
     #[must_use]
     pub fn compat(mut self, compat: Compat) -> Self {
-        self.compat = compat;
+        self.settings.compat = compat;
         self
     }
 
-    /// Which activations the guided methods guide; [`Guide::Relu`] by default.
+    /// Which activations the guided methods guide: [`Settings::guide`].
     #[must_use]
     pub fn guide(mut self, guide: Guide) -> Self {
-        self.guide = guide;
+        self.settings.guide = guide;
         self
     }
 
-    /// The size of the maps; that of the input by default.
+    /// The size of the maps: [`Settings::size`].
     #[must_use]
     pub fn size(mut self, size: MapSize) -> Self {
-        self.size = size;
+        self.settings.size = size;
         self
     }
 
     /// Makes one map, of the layer `fused`, of those of all layers.
     #[must_use]
     pub fn fuse(mut self, fuse: Fuse) -> Self {
-        self.fuse = Some(fuse);
+        self.settings.fuse = Some(fuse);
         self
     }
 
-    /// Writes the maps of each forward to `folder/LAYER/NAME.npy`, `(B, 1, [D,] H, W)` f32; to
-    /// `NAME_TARGET.npy` where a forward has several targets. `NAME` is that of [`Call::name`], or
-    /// six digits that count the calls of forward from 0, those too that failed.
+    /// Writes the maps of each forward into `folder/LAYER`: a NIfTI file with the affine of the image, `NAME.nii.gz`, where
+    /// [`Call::image`] says which that is (`NAME.png` and `NAME.npy` for a picture), else `NAME.npy`,
+    /// `(B, 1, [D,] H, W)` f32. `NAME` is that of [`Call::name`], or six digits that count the calls
+    /// of forward from 0, those too that failed; `NAME_TARGET` where a forward has several targets.
     #[must_use]
     pub fn save_maps(mut self, folder: impl Into<PathBuf>) -> Self {
         self.save_maps = Some(folder.into());
@@ -186,13 +138,13 @@ impl Options {
     /// Evaluates each map with the mask that [`Call::mask`] brings; see
     /// [`Injected::scores`](crate::Injected::scores).
     #[must_use]
-    pub fn evaluate(mut self, evaluator: Evaluator) -> Self {
-        self.evaluate = Some(evaluator);
+    pub fn evaluate(mut self, scoring: Scoring) -> Self {
+        self.evaluate = Some(scoring);
         self
     }
 
     /// [`Injected::dump`](crate::Injected::dump) writes the scores of all forwards into this folder:
-    /// see [`Evaluator::dump`].
+    /// see [`Evaluator::dump`](crate::evaluation::Evaluator::dump).
     #[must_use]
     pub fn save_scores(mut self, folder: impl Into<PathBuf>) -> Self {
         self.save_scores = Some(folder.into());
@@ -219,8 +171,9 @@ impl Options {
 /// What one forward has of its own; see [`Injected::forward_with`](crate::Injected::forward_with).
 #[derive(Debug, Clone, Default)]
 pub struct Call<'a> {
-    pub(super) targets: Option<Vec<Target>>,
+    pub(super) request: Request,
     pub(super) mask: Option<&'a ArrayD<f32>>,
+    pub(super) image: Option<&'a Prepared>,
     pub(super) raw_input: &'a [Input],
     pub(super) name: Option<String>,
 }
@@ -229,11 +182,20 @@ impl<'a> Call<'a> {
     /// What the maps of this forward explain.
     #[must_use]
     pub fn target(mut self, target: Target) -> Self {
-        self.targets = Some(vec![target]);
+        self.request.targets = Some(vec![target]);
         self
     }
 
-    /// The ground truth, `(B, 1, [D,] H, W)`, that the maps are evaluated with
+    /// The image that the batch was [prepared](crate::volumes::Card::prepare) from: maps are then of its own size
+    /// ([`MapSize::Input`] being that of the image), and [`Options::save_maps`] writes them on its grid, a volume's
+    /// as NIfTI with its affine.
+    #[must_use]
+    pub fn image(mut self, image: &'a Prepared) -> Self {
+        self.image = Some(image);
+        self
+    }
+
+    /// The ground truth, `(B, 1, [D,] H, W)` along the axes of the batch, that the maps are evaluated with
     /// ([`Options::evaluate`]): 0/1, or a label at each voxel. The maps are resampled to its grid.
     #[must_use]
     pub fn mask(mut self, mask: &'a ArrayD<f32>) -> Self {
@@ -241,13 +203,14 @@ impl<'a> Call<'a> {
         self
     }
 
-    /// The images behind the batch, one per sample: [`Options::save_maps`] then also writes each
+    /// The images behind the batch, one per sample: [`Options::save_maps`] then also draws each
     /// map over its image, to `NAME_B_overlay.png` with `B` counting samples from 0.
     #[must_use]
     pub fn raw_input(mut self, images: &'a [Input]) -> Self {
         self.raw_input = images;
         self
     }
+
     /// The name under which the maps of this call are saved, archived and scored, in place of its
     /// running number: such as the stem of a file. It must be one part of a path, and archived maps
     /// cannot be replaced.

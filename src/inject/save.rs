@@ -1,16 +1,28 @@
-//! Where maps go: scores, files per forward, an archive of all, overlays.
+//! What becomes of the maps of a forward: scores, files, pictures, an archive of all.
 
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use ndarray::{ArrayD, ArrayView3, Axis};
 use tch::Tensor;
 
-use super::archive::Archive;
 use super::{Call, Injected};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::explain::AttentionMap;
+use crate::outputs::{self, Archive, MapView, Names};
 use crate::torch::Network;
-use crate::volumes::{self, Caption, MapType, Style};
+use crate::volumes::{Grid, Input, MapType};
+
+impl AttentionMap {
+    /// This map for [`outputs`](crate::outputs).
+    pub fn to_view(&self) -> MapView<'_> {
+        MapView {
+            layer: self.layer(),
+            target: self.target(),
+            values: self.view(),
+            classes: self.classes(),
+            signed: self.is_signed(),
+        }
+    }
+}
 
 impl<N: Network> Injected<N> {
     /// Writes what was collected over all forwards, and returns the files: the archive of
@@ -24,7 +36,7 @@ impl<N: Network> Injected<N> {
     /// written all the same. If there are no scores to be saved.
     pub fn dump(&mut self) -> Result<Vec<PathBuf>> {
         let archive = self.archive.take().map_or(Ok(None), Archive::finish);
-        let scores = match (&self.options.save_scores, &self.options.evaluate) {
+        let scores = match (&self.options.save_scores, &self.evaluator) {
             (Some(folder), Some(evaluator)) => {
                 evaluator.clone().layer_order(self.layer_names(false)).dump(folder)
             }
@@ -37,82 +49,54 @@ impl<N: Network> Injected<N> {
 
     /// Scores, saves and archives the maps of the last forward; its scores are gone where one of
     /// these fails.
-    pub(super) fn keep(&mut self, name: &str, one: bool, call: &Call) -> Result<()> {
-        if let Some(archive) = &self.archive {
-            archive.check(name, &self.maps)?;
+    pub(super) fn keep(
+        &mut self,
+        name: &str,
+        one_target: bool,
+        input: &Tensor,
+        call: &Call,
+    ) -> Result<()> {
+        let Self { archive, evaluator, maps, options, warnings, .. } = self;
+        let maps: Vec<_> = maps.iter().map(AttentionMap::to_view).collect();
+        if let Some(archive) = archive {
+            archive.check(name, &maps)?;
         }
-        let mut kept = self.evaluate(name, call).and_then(|()| self.save(name, one, call));
+        let shape: Vec<_> = input.size().iter().filter_map(|&n| usize::try_from(n).ok()).collect();
+        let of_batch = Grid::of_array_shape(&shape);
+        let mut kept = Ok(());
+        if let (Some(evaluator), Some(mask)) = (&mut *evaluator, call.mask) {
+            // Along the axes of the batch, as the mask is.
+            let (place, mask) = ((&of_batch, MapType::F32), (&Input::Array(mask.clone()), "mask"));
+            kept = maps.iter().try_for_each(|map| {
+                outputs::score(evaluator, map, place, mask, name, warnings).map(|_| ())
+            });
+        }
+        if let (Ok(()), Some(folder)) = (&kept, &options.save_maps) {
+            let names = Names { folder, stem: name, one_target };
+            let method = options.settings.backend.to_string();
+            let grid = call.image.map_or(&of_batch, |image| &image.grid);
+            kept = save(&maps, &names, &method, grid, call.raw_input);
+        }
         // Last: an archive that fails takes no map's own file with it.
-        if let (Ok(()), Some(archive)) = (&kept, &mut self.archive) {
-            kept = archive.add(name, &self.maps);
+        if let (Ok(()), Some(archive)) = (&kept, archive) {
+            kept = archive.add(name, &maps);
         }
-        if let (Err(_), Some(evaluator)) = (&kept, &mut self.options.evaluate) {
-            evaluator.truncate(self.scored);
+        if let (Err(_), Some(evaluator)) = (&kept, evaluator) {
+            evaluator.truncate(self.scored_before);
         }
         kept
     }
-
-    fn evaluate(&mut self, name: &str, call: &Call) -> Result<()> {
-        let (Some(evaluator), Some(mask)) = (&mut self.options.evaluate, call.mask) else {
-            return Ok(());
-        };
-        for map in &self.maps {
-            for (b, sample) in map.values.outer_iter().enumerate() {
-                let mask = of_sample(mask, b)?;
-                let (class, name) = (map.classes[b], format!("{name}_{b}"));
-                evaluator.add(sample.index_axis(Axis(0), 0), mask, &map.layer, class, &name)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes the names of the layers that can carry a map to `folder/registered_layers.txt`, one a
-    /// line, and returns them; found out with one forward of the first sample of `input` if that has
-    /// not happened yet.
-    ///
-    /// # Errors
-    ///
-    /// As [`layers`](Injected::layers), and if the file cannot be written.
-    pub fn test_run(&mut self, input: &Tensor, folder: Option<&Path>) -> Result<Vec<String>> {
-        let layers = self.layers(input)?;
-        let names: Vec<_> =
-            layers.iter().filter(|l| l.can_carry_map).map(|l| l.name.clone()).collect();
-        if let Some(folder) = folder {
-            volumes::make_folder(folder)?;
-            let text = names.iter().fold(String::new(), |text, name| text + name + "\n");
-            volumes::atomically(&folder.join("registered_layers.txt"), |file| {
-                file.write_all(text.as_bytes())
-            })?;
-        }
-        Ok(names)
-    }
-
-    /// Writes the maps of the last forward to files of their own.
-    fn save(&self, name: &str, one: bool, call: &Call) -> Result<()> {
-        let guided = self.options.backend.needs().guided;
-        let style = if guided { Style::Gray } else { Style::Heat };
-        let Some(folder) = &self.options.save_maps else { return Ok(()) };
-        for map in &self.maps {
-            let folder = folder.join(&map.layer);
-            volumes::make_folder(&folder)?;
-            let stem = if one { name.to_owned() } else { format!("{name}_{}", map.target) };
-            volumes::write_npy(folder.join(format!("{stem}.npy")), &map.to_array(), MapType::F32)?;
-            for (b, image) in call.raw_input.iter().enumerate() {
-                let sample = map.values.index_axis(Axis(0), b);
-                let sample = sample.index_axis(Axis(0), 0).to_owned();
-                let lines = vec![format!("{} · layer {}", map.target, map.layer)];
-                let picture = volumes::overlay(image, &sample, &Caption { lines }, style)?;
-                let path = folder.join(format!("{stem}_{b}_overlay.png"));
-                volumes::write_png(path, &picture.into())?;
-            }
-        }
-        Ok(())
-    }
 }
 
-/// One sample of a mask `(B, 1, [D,] H, W)`, as `(D, H, W)`.
-fn of_sample(mask: &ArrayD<f32>, sample: usize) -> Result<ArrayView3<'_, f32>> {
-    let mask = mask.index_axis(Axis(0), sample);
-    let mask = if mask.ndim() == 3 { mask } else { mask.index_axis_move(Axis(0), 0) };
-    mask.into_dimensionality().map_err(|error| Error::input("evaluate", &error).because(error))
+/// Writes the maps of a forward to files of their own, and pictures of them over their images.
+fn save(
+    maps: &[MapView<'_>],
+    names: &Names<'_>,
+    method: &str,
+    grid: &Grid,
+    images: &[Input],
+) -> Result<()> {
+    outputs::save_maps(maps, names, grid, MapType::F32, &mut |_| {})?;
+    let caption = |map: &MapView<'_>| outputs::caption(map, names.stem, method, &|_| None);
+    outputs::save_pictures(maps, names, (images, true), grid, &caption, &mut |_| {})
 }

@@ -6,9 +6,10 @@ use std::str::FromStr;
 use serde::Serialize;
 use tch::{Kind, Tensor};
 
-use super::target::{Score, Target};
+use super::target::{Target, TargetScore};
 use crate::error::{Error, Result};
-use crate::torch::{Layers, Task, torch};
+use crate::task::Task;
+use crate::torch::{Layers, torch};
 
 /// Whose numbers the maps have.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -104,7 +105,7 @@ pub(crate) fn target(target: Target, task: Task, output: &Tensor) -> Result<Targ
 /// Each output's part in the score, `(B, K, [D,] H, W)`: M3d-CAM's `logits * mask`.
 pub(crate) fn parts(target: &Target, task: Task, y: &Tensor, logits: &Tensor) -> Result<Tensor> {
     let y = y.detach().set_requires_grad(true);
-    let score = tch::with_grad(|| Score::of(target, task, &y, &logits.detach()))?;
+    let score = tch::with_grad(|| TargetScore::of(target, task, &y, &logits.detach()))?;
     torch("target", || {
         let mask = Tensor::f_run_backward(&[&score.sum], &[&y], false, false)?.remove(0);
         y.f_detach()?.f_mul(&mask)

@@ -5,9 +5,9 @@ use std::fmt;
 use tch::Tensor;
 
 use super::compat::{Compat, grad_cam_plus_plus};
+use crate::bridge::{ChannelMean, MapMaker, channel_mean, to_array};
 use crate::error::{Error, Result};
 use crate::ops::{self, Interpolation, Maps, Method, Recipe, guided_product};
-use crate::torch::{Grids, MapMaker, channel_mean, to_array};
 
 /// What one run of a network gives for the maps of one layer: see [`Attention`](crate::Attention).
 pub struct Evidence<'a> {
@@ -30,17 +30,12 @@ pub(crate) struct Finish {
 
 /// The guided gradient at the input, mean over the input's channels.
 #[derive(Debug)]
-pub(crate) struct Guided {
-    values: Vec<f32>,
-    batch: usize,
-    spatial: [usize; 3],
-}
+pub(crate) struct Guided(ChannelMean);
 
 impl Guided {
     /// `gradient` is `(B, C, [D,] H, W)`.
     pub(crate) fn new(gradient: &Tensor) -> Result<Self> {
-        let (values, Grids { batch, spatial }) = channel_mean(gradient)?;
-        Ok(Self { values, batch, spatial })
+        channel_mean(gradient).map(Self)
     }
 }
 
@@ -102,7 +97,7 @@ impl<'a> Evidence<'a> {
     ///
     /// If it is not finite, or was not asked for.
     pub fn guided(&mut self) -> Result<Maps> {
-        let Guided { values, batch, spatial } = self.guided_gradient()?;
+        let ChannelMean { values, batch, spatial } = self.guided_gradient()?;
         self.finished(values, *batch, *spatial)
     }
 
@@ -114,7 +109,7 @@ impl<'a> Evidence<'a> {
     /// If activation, gradient or guided gradient are not finite, or were not asked for.
     pub fn guided_cam(&mut self, method: Method) -> Result<Maps> {
         let (activation, gradient) = self.layer()?;
-        let Guided { values, batch, spatial } = self.guided_gradient()?;
+        let ChannelMean { values, batch, spatial } = self.guided_gradient()?;
         // Of the layer's size there is nothing to see in a guided gradient.
         let to = self.normalized_at().unwrap_or(*spatial);
         let normalized = self.finish.compat == Compat::M3dCam;
@@ -204,8 +199,8 @@ impl<'a> Evidence<'a> {
         self.layer.ok_or_else(|| unasked("activation and gradient of a layer", "layer"))
     }
 
-    fn guided_gradient(&self) -> Result<&'a Guided> {
-        self.guided.ok_or_else(|| unasked("guided gradient", "guided"))
+    fn guided_gradient(&self) -> Result<&'a ChannelMean> {
+        self.guided.map(|guided| &guided.0).ok_or_else(|| unasked("guided gradient", "guided"))
     }
 }
 
@@ -214,7 +209,7 @@ impl fmt::Debug for Evidence<'_> {
         let shapes = self.layer.map(|(activation, gradient)| (activation.size(), gradient.size()));
         f.debug_struct("Evidence")
             .field("activation_and_gradient", &shapes)
-            .field("guided", &self.guided.map(|guided| guided.spatial))
+            .field("guided", &self.guided.map(|guided| guided.0.spatial))
             .field("size", &self.finish.size)
             .finish_non_exhaustive()
     }

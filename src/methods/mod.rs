@@ -4,13 +4,13 @@ mod backend;
 pub(crate) mod compat;
 mod components;
 mod evidence;
-mod explained;
+mod named_target;
 mod target;
 
 pub use backend::{Attention, Backend, Needs};
 pub use compat::Compat;
 pub use evidence::Evidence;
 pub(crate) use evidence::{Finish, Guided};
-pub(crate) use explained::{Explained, explained};
-pub(crate) use target::Score;
+pub(crate) use named_target::{NamedTarget, named_targets};
+pub(crate) use target::TargetScore;
 pub use target::{ScoreAt, Target};

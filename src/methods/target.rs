@@ -5,11 +5,13 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use ndarray::ArrayD;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use tch::{Kind, Tensor};
 
+use crate::bridge::to_tensor;
 use crate::error::{Error, Result};
-use crate::torch::{Device, Task, to_tensor, torch};
+use crate::task::Task;
+use crate::torch::{Device, torch};
 
 /// What a map explains. The score of sample `b` is
 ///
@@ -103,6 +105,49 @@ impl FromStr for ScoreAt {
     }
 }
 
+/// As the text that it is parsed from; a region with its voxels, a function by that word alone.
+impl Serialize for Target {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct RegionOf<'a> {
+            class: &'a Option<usize>,
+            shape: &'a [usize],
+            mask: Vec<f32>,
+        }
+        match self {
+            Self::Best | Self::All | Self::Each | Self::Function(_) => {
+                serializer.serialize_str(&self.label())
+            }
+            Self::Class(class) => serializer.serialize_str(&class.to_string()),
+            Self::Classes(classes) => classes.serialize(serializer),
+            Self::Predicted(class) => serializer.serialize_str(&format!("predicted:{class}")),
+            Self::Components(class) => serializer.serialize_str(&format!("components:{class}")),
+            Self::Region { class, mask } => {
+                let (shape, mask) = (mask.shape(), mask.iter().copied().collect());
+                RegionOf { class, shape, mask }.serialize(serializer)
+            }
+        }
+    }
+}
+
+/// Functions are equal where they are one and the same; all else by value.
+impl PartialEq for Target {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Best, Self::Best) | (Self::All, Self::All) | (Self::Each, Self::Each) => true,
+            (Self::Class(a), Self::Class(b))
+            | (Self::Predicted(a), Self::Predicted(b))
+            | (Self::Components(a), Self::Components(b)) => a == b,
+            (Self::Classes(a), Self::Classes(b)) => a == b,
+            (Self::Region { class: a, mask: m }, Self::Region { class: b, mask: n }) => {
+                a == b && m == n
+            }
+            (Self::Function(a), Self::Function(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        }
+    }
+}
+
 impl FromStr for Target {
     type Err = Error;
 
@@ -146,7 +191,7 @@ impl fmt::Debug for Target {
 
 /// A score ready for backward.
 #[derive(Debug)]
-pub(crate) struct Score {
+pub(crate) struct TargetScore {
     /// The sum of the scores of all samples; the gradient of each is its own, as no sample's score
     /// depends on another's activation.
     pub sum: Tensor,
@@ -156,7 +201,7 @@ pub(crate) struct Score {
     pub empty: Vec<usize>,
 }
 
-impl Score {
+impl TargetScore {
     /// `y`: where the score is taken; `logits`: before a final activation (the same tensor where
     /// there is none). Both `(B, K)` or `(B, K, [D,] H, W)`.
     pub(crate) fn of(target: &Target, task: Task, y: &Tensor, logits: &Tensor) -> Result<Self> {

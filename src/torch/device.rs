@@ -1,5 +1,7 @@
 //! Where a model runs.
 
+#[cfg(feature = "cuda")]
+use std::ffi::c_void;
 use std::fmt;
 use std::str::FromStr;
 
@@ -70,6 +72,17 @@ impl Device {
 fn cuda_devices() -> usize {
     // SAFETY: the function takes nothing, catches every exception and may be called at any time.
     usize::try_from(unsafe { ffi::mc_cuda_devices() }).unwrap_or(0)
+}
+
+/// The CUDA stream that libtorch queues work on, on this device and in this thread.
+#[cfg(feature = "cuda")]
+pub(crate) fn current_cuda_stream(ordinal: usize) -> Result<*mut c_void> {
+    let index = i64::try_from(ordinal).unwrap_or(i64::MAX);
+    let mut handle = std::ptr::null_mut();
+    // SAFETY: `handle` takes what the shim sets, and outlives the call.
+    ffi::checked(|error| unsafe { ffi::mc_cuda_stream(index, &raw mut handle, error) })
+        .map_err(Error::device)?;
+    Ok(handle)
 }
 
 impl fmt::Display for Device {

@@ -4,14 +4,14 @@ mod refusals;
 
 use std::collections::{HashMap, HashSet};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use tch::Tensor;
 
 use super::network::Facts;
 use super::tape::Seen;
-use super::task::Task;
 use super::torch;
 use crate::error::{Error, Result};
+use crate::task::Task;
 
 /// One layer (submodule) of a network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -104,6 +104,17 @@ impl std::str::FromStr for LayerChoice {
                 }
                 Ok(Self::Names(names))
             }
+        }
+    }
+}
+
+/// As the text that it is parsed from.
+impl Serialize for LayerChoice {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        match self {
+            Self::Auto => serializer.serialize_str("auto"),
+            Self::Full => serializer.serialize_str("full"),
+            Self::Names(names) => serializer.serialize_str(&names.join(",")),
         }
     }
 }

@@ -3,12 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use image::{GrayImage, Luma};
-use ndarray::{Array3, Array5, ArrayD, ArrayView3, ArrayView4, Axis, Ix3, IxDyn};
+use ndarray::{
+    Array3, Array5, ArrayD, ArrayView3, ArrayView4, ArrayView5, ArrayViewD, Axis, Ix3, IxDyn,
+};
 use nifti::NiftiHeader;
 
 use super::affine::Orientation;
 use super::write::{MapType, to_u8};
-use super::{Input, nifti_write, raster, write_npy};
+use super::{Input, Volume, nifti_write, raster, write_npy};
 use crate::error::{Error, Result};
 use crate::ops::{Interpolation, resample};
 
@@ -46,6 +48,11 @@ enum Kind {
 pub(crate) type Axes = [(usize, bool); 3];
 
 impl Grid {
+    /// The grid of arrays of this shape, `(B, C, H, W)` or `(B, C, D, H, W)`.
+    pub fn of_array_shape(shape: &[usize]) -> Self {
+        Self(Kind::Array(shape.to_vec()))
+    }
+
     pub(crate) fn of(input: &Input, axes: Axes) -> Self {
         Self(match input {
             Input::Volume(volume) => Kind::Volume {
@@ -111,20 +118,11 @@ impl Grid {
         &self,
         folder: impl AsRef<Path>,
         stem: &str,
-        maps: &Array5<f32>,
+        maps: ArrayView5<'_, f32>,
         dtype: MapType,
     ) -> Result<Vec<PathBuf>> {
         let path = |suffix: &str| folder.as_ref().join(format!("{stem}{suffix}"));
-        let samples = if let Kind::Array(shape) = &self.0 { shape[0] } else { 1 };
-        let given = maps.shape();
-        let depth_fits = self.has_depth() || given[2] == 1;
-        if given[0] != samples || given[1] != 1 || maps.is_empty() || !depth_fits {
-            return Err(Error::input(
-                "save_map",
-                format!("maps of shape {given:?} for {samples} samples; expected (B, 1, D, H, W)"),
-            ));
-        }
-        let first = maps.index_axis(Axis(0), 0).index_axis_move(Axis(0), 0);
+        let first = self.first_of(maps)?;
         match &self.0 {
             Kind::Volume { header, shape, .. } => {
                 let path = path(".nii.gz");
@@ -140,12 +138,54 @@ impl Grid {
             }
             Kind::Array(_) => {
                 let npy = path(".npy");
-                let maps = maps.view().into_dyn();
-                let maps = if self.has_depth() { maps } else { maps.index_axis_move(Axis(2), 0) };
-                write_npy(&npy, &maps.to_owned(), dtype)?;
+                write_npy(&npy, &self.of_array(maps).to_owned(), dtype)?;
                 Ok(vec![npy])
             }
         }
+    }
+
+    /// What [`read`](super::read) gives of the last file that [`save_map`](Self::save_map) writes of these maps, without
+    /// a file.
+    ///
+    /// # Errors
+    ///
+    /// If `maps` has another number of samples than the input.
+    pub(crate) fn as_written(&self, maps: ArrayView5<'_, f32>, dtype: MapType) -> Result<Input> {
+        let first = self.first_of(maps)?;
+        let array = match &self.0 {
+            Kind::Volume { header, shape, .. } => {
+                return nifti_write::encoded(header, *shape, &self.restore(first), dtype)
+                    .and_then(|(head, voxels)| Volume::from_bytes(&head, voxels))
+                    .map(Input::Volume)
+                    .map_err(|message| Error::input("map", message));
+            }
+            Kind::Image { .. } => first.index_axis_move(Axis(0), 0).into_dyn(),
+            Kind::Array(_) => self.of_array(maps),
+        };
+        Ok(Input::Array(match dtype {
+            MapType::F32 => array.to_owned(),
+            MapType::U8 => array.map(|&value| f32::from(to_u8(value))),
+        }))
+    }
+
+    /// The maps of the first sample, `(D, H, W)`, if `maps` has as many samples and axes as the input.
+    fn first_of<'a>(&self, maps: ArrayView5<'a, f32>) -> Result<ArrayView3<'a, f32>> {
+        let samples = if let Kind::Array(shape) = &self.0 { shape[0] } else { 1 };
+        let given = maps.shape();
+        let depth_fits = self.has_depth() || given[2] == 1;
+        if given[0] != samples || given[1] != 1 || maps.is_empty() || !depth_fits {
+            return Err(Error::input(
+                "save_map",
+                format!("maps of shape {given:?} for {samples} samples; expected (B, 1, D, H, W)"),
+            ));
+        }
+        Ok(maps.index_axis_move(Axis(0), 0).index_axis_move(Axis(0), 0))
+    }
+
+    /// Maps of an array with the axes that it has.
+    fn of_array<'a>(&self, maps: ArrayView5<'a, f32>) -> ArrayViewD<'a, f32> {
+        let maps = maps.into_dyn();
+        if self.has_depth() { maps } else { maps.index_axis_move(Axis(2), 0) }
     }
 
     /// A target mask given on the image's grid, brought to the model's output grid `size`

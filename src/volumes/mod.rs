@@ -39,14 +39,10 @@ pub use picture::{Caption, Style, overlay};
 pub use prepare::Prepared;
 pub use raster::{Image, write_png};
 pub use volume::Volume;
-#[cfg(feature = "torch")]
-pub(crate) use write::Unfinished;
-pub(crate) use write::atomically;
-#[cfg(feature = "torch")]
-pub(crate) use write::remove_leftovers;
 pub use write::{MapType, make_folder};
 #[cfg(feature = "cli")]
 pub(crate) use write::{Stopped, stop_writing};
+pub(crate) use write::{Unfinished, atomically, remove_leftovers, write_text};
 
 use crate::error::{Error, Result};
 
@@ -127,7 +123,6 @@ pub fn stem_of(path: impl AsRef<Path>) -> String {
 }
 
 /// What the names of the files end with that [`Grid::save_map`] writes for this input.
-#[cfg(feature = "cli")]
 pub(crate) fn map_suffixes(input: &Path) -> &'static [&'static str] {
     match suffix_of(input) {
         Some(".npy") => &[".npy"],

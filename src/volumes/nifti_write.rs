@@ -25,13 +25,7 @@ pub(crate) fn write_map(
     map: &Array3<f32>,
     dtype: MapType,
 ) -> Result<()> {
-    let (i, j, k) = map.dim();
-    let to = [i, j, k];
-    let Some(dims) = to.iter().map(|&n| i16::try_from(n).ok().filter(|&n| n > 0)).collect() else {
-        return Err(Error::file(path, format!("NIfTI cannot hold a map of shape {to:?}")));
-    };
-    let header = on_grid(header, shape, to);
-    let head = header_bytes(&header, dims, dtype);
+    let head = head(header, shape, map, dtype).map_err(|message| Error::file(path, message))?;
     write::atomically(path, |file| {
         let zipped = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gz"));
         if zipped {
@@ -42,6 +36,34 @@ pub(crate) fn write_map(
             write_body(file, &head, map, dtype)
         }
     })
+}
+
+/// The bytes of the file that [`write_map`] writes, not compressed: those up to the voxels, and those of the voxels.
+pub(crate) fn encoded(
+    header: &NiftiHeader,
+    shape: [usize; 3],
+    map: &Array3<f32>,
+    dtype: MapType,
+) -> Result<(Vec<u8>, Vec<u8>), String> {
+    let head = head(header, shape, map, dtype)?;
+    let mut voxels = Vec::new();
+    write_body(&mut voxels, &[], map, dtype).map_err(|error| error.to_string())?;
+    Ok((head, voxels))
+}
+
+/// All that stands before the voxels of `map`.
+fn head(
+    header: &NiftiHeader,
+    shape: [usize; 3],
+    map: &Array3<f32>,
+    dtype: MapType,
+) -> Result<Vec<u8>, String> {
+    let (i, j, k) = map.dim();
+    let to = [i, j, k];
+    let Some(dims) = to.iter().map(|&n| i16::try_from(n).ok().filter(|&n| n > 0)).collect() else {
+        return Err(format!("NIfTI cannot hold a map of shape {to:?}"));
+    };
+    Ok(header_bytes(&on_grid(header, shape, to), dims, dtype))
 }
 
 fn write_body(

@@ -100,6 +100,11 @@ impl Volume {
         nifti_write::write_map(path.as_ref(), &self.header, self.shape(), map, dtype)
     }
 
+    /// The volume that reading a file of these bytes gives: those up to the voxels, and those of the voxels.
+    pub(crate) fn from_bytes(head: &[u8], voxels: Vec<u8>) -> Result<Self, String> {
+        build(nifti_header::parse(head, false)?, voxels)
+    }
+
     pub(crate) fn shape(&self) -> [usize; 3] {
         let (_, i, j, k) = self.data.dim();
         [i, j, k]

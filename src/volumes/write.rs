@@ -1,9 +1,7 @@
 //! Writing files so that a crash leaves the old file or the new one, never half a file.
 
 use std::collections::BTreeSet;
-#[cfg(feature = "torch")]
-use std::fs::TryLockError;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, BufWriter, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -59,7 +57,6 @@ fn create_beside(path: &Path) -> io::Result<(PathBuf, File)> {
 
 /// Removes the temporary files that interrupted runs left in `folder` and in the folders right in it. Those
 /// of runs that are alive stay: their process runs here, or holds its lock on the file from another machine.
-#[cfg(feature = "torch")]
 pub(crate) fn remove_leftovers(folder: &Path) {
     let entries = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten();
     for entry in entries(folder) {
@@ -70,7 +67,6 @@ pub(crate) fn remove_leftovers(folder: &Path) {
     }
 }
 
-#[cfg(feature = "torch")]
 fn remove_leftover(path: &Path) {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let numbers = name.strip_prefix(PREFIX).and_then(|name| name.strip_suffix(SUFFIX));
@@ -170,6 +166,11 @@ pub(crate) fn atomically(
         unfinished.rename(&writer.into_inner()?, path)
     };
     write().map_err(|error| Error::file(path, format!("cannot write: {error}")).because(error))
+}
+
+/// Writes a text file.
+pub(crate) fn write_text(path: &Path, text: &str) -> Result<()> {
+    atomically(path, |file| io::Write::write_all(file, text.as_bytes()))
 }
 
 /// Makes a folder and those above it, if they are not there.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use medcam::evaluation::{Evaluator, Masks, Metric, Threshold};
+use medcam::evaluation::{Evaluator, Masks, Metric, Scoring, Threshold};
 use medcam::tch::nn::{self, Module};
 use medcam::tch::{self, Tensor};
 use medcam::volumes::{self, Image, Input};
@@ -136,9 +136,9 @@ fn a_test_run_lists_the_layers() {
     });
 }
 
-fn evaluator() -> Evaluator {
+fn scoring() -> Scoring {
     let metrics = vec![Metric::WeightedIoa, Metric::Iou];
-    Evaluator::new(metrics, Threshold::Otsu).masks(Masks::Binary)
+    Scoring::new(metrics, Threshold::Otsu).masks(Masks::Binary)
 }
 
 #[test]
@@ -148,7 +148,7 @@ fn maps_are_evaluated_with_the_mask_of_the_call() {
         let folder = tempfile::tempdir().unwrap();
         let options = Options::default()
             .layers(LayerChoice::Full)
-            .evaluate(evaluator())
+            .evaluate(scoring())
             .save_scores(folder.path());
         let mut injected = injected(case.file, options);
         let mut mask = ArrayD::zeros(vec![3, 1, 16, 20, 24]);
@@ -161,7 +161,7 @@ fn maps_are_evaluated_with_the_mask_of_the_call() {
         assert_eq!(injected.scores().len(), layers * 3 * 2);
         assert_eq!(injected.evaluator().unwrap().scores().len(), 2 * layers * 3 * 2);
         let map = &injected.attention_maps()[0];
-        let alone = evaluator()
+        let alone = Evaluator::new(scoring())
             .compute(
                 map.values().index_axis(Axis(0), 1).index_axis(Axis(0), 0),
                 mask.index_axis(Axis(0), 1).index_axis(Axis(0), 0).into_dimensionality().unwrap(),
@@ -184,7 +184,7 @@ fn what_cannot_be_evaluated_is_refused_in_words() {
             let error = injected.forward_with(&input, &call).unwrap_err().to_string();
             assert!(error.contains(words), "{error}");
         };
-        let evaluating = || Options::default().evaluate(evaluator());
+        let evaluating = || Options::default().evaluate(scoring());
         let of = |shape: &[usize], value: f32| ArrayD::from_elem(shape, value);
         refused(evaluating(), None, "Call::mask");
         refused(Options::default(), Some(&of(&[3, 1, 16, 20, 24], 1.0)), "Options::evaluate");
@@ -251,12 +251,12 @@ fn mixed() -> Mixed {
     Mixed(nn::conv2d(store.root(), 1, 4, 3, config))
 }
 
-fn codes(guide: Guide, target: Target) -> Vec<&'static str> {
+fn codes(guide: Guide, target: Target) -> Vec<String> {
     let options = Options::default().backend(Backend::GUIDED_GRAD_CAM).guide(guide).target(target);
     let mut injected = inject(mixed(), options).unwrap();
     let input = Tensor::rand([1, 1, 9, 8], (tch::Kind::Float, tch::Device::Cpu));
     let _output = injected.forward(&input).unwrap();
-    injected.warnings().iter().map(|warning| warning.code).collect()
+    injected.warnings().iter().map(|warning| warning.code.to_string()).collect()
 }
 
 #[test]
@@ -281,6 +281,7 @@ fn a_gradient_of_zero_is_told_from_a_map_of_zero() {
     let options = Options::default().target(Target::Function(Arc::new(|y: &Tensor| -y)));
     let mut injected = inject(mixed(), options).unwrap();
     let _output = injected.forward(&(input + 10.0)).unwrap();
-    let codes: Vec<_> = injected.warnings().iter().map(|warning| warning.code).collect();
+    let codes: Vec<_> =
+        injected.warnings().iter().map(|warning| warning.code.to_string()).collect();
     assert_eq!(codes, ["ZERO_MAP"]);
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use medcam::evaluation::{Evaluator, Masks, Metric, Threshold};
+use medcam::evaluation::{Masks, Metric, Scoring, Threshold};
 use medcam::tch::Tensor;
 use medcam::{Call, Injected, Model, Options, Target, inject};
 use ndarray::{ArrayD, Axis};
@@ -35,8 +35,8 @@ fn files(folder: &Path) -> Vec<String> {
     names
 }
 
-fn evaluator() -> Evaluator {
-    Evaluator::new(vec![Metric::Iou], Threshold::Otsu).masks(Masks::Binary)
+fn scoring() -> Scoring {
+    Scoring::new(vec![Metric::Iou], Threshold::Otsu).masks(Masks::Binary)
 }
 
 #[test]
@@ -44,7 +44,7 @@ fn a_call_has_a_name_or_its_number() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("maps.npz");
     let options = Options::default().save_archive(&file).save_maps(folder.path());
-    let mut injected = injected(options.evaluate(evaluator()));
+    let mut injected = injected(options.evaluate(scoring()));
     let mask = ArrayD::ones(vec![3, 1, 33, 47]);
     let call = Call::default().mask(&mask);
     let mut run = |call: &Call| injected.forward_with(&input(), call).map(|_| ());
@@ -109,7 +109,7 @@ fn two_that_write_one_archive_do_not_meet() {
 fn a_failed_forward_has_no_scores() {
     let folder = tempfile::tempdir().unwrap();
     let maps = folder.path().join("maps");
-    let mut injected = injected(Options::default().evaluate(evaluator()).save_maps(&maps));
+    let mut injected = injected(Options::default().evaluate(scoring()).save_maps(&maps));
     let good = ArrayD::ones(vec![3, 1, 33, 47]);
     let mut bad = good.clone();
     bad.index_axis_mut(Axis(0), 1).fill(0.5);

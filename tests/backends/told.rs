@@ -149,7 +149,7 @@ fn a_gradient_of_zeros_is_not_noise() {
         sum_of(&[("a", input + 1.0, [0.0; 8])], tape)
     }
     let told = run(Net(zeros, cancelling("a")), &["a"], Options::default());
-    let codes: Vec<_> = told.warnings().iter().map(|warning| warning.code).collect();
+    let codes: Vec<_> = told.warnings().iter().map(|warning| warning.code.to_string()).collect();
     assert_eq!(codes, ["ZERO_GRADIENT", "ZERO_GRADIENT"]);
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use calamine::{Data, Reader, Xlsx, open_workbook};
 use image::Rgb;
-use medcam::evaluation::{Evaluator, Metric, Threshold};
+use medcam::evaluation::{Evaluator, Metric, Scoring, Threshold};
 use ndarray::array;
 
 use super::means::study;
@@ -67,10 +67,10 @@ fn a_study_is_written_and_read_back() {
 #[test]
 fn odd_names_stay_what_they_are() {
     let folder = tempfile::tempdir().unwrap();
-    let mut evaluator = Evaluator::new(
+    let mut evaluator = Evaluator::new(Scoring::new(
         vec![Metric::function("mine, \"1\"", |_, _| f64::INFINITY)],
         Threshold::default(),
-    );
+    ));
     let map = array![[[0.0, 1.0]]];
     let (layer, name) = ("=1+1", "a,b\n\"c\" <&> ä");
     evaluator.add(map.view(), map.view(), layer, None, name).unwrap();
@@ -92,10 +92,10 @@ fn coloured(picture: &image::RgbImage) -> impl Iterator<Item = (u32, u32)> {
 fn the_plot_shows_the_means() {
     let folder = tempfile::tempdir().unwrap();
     let plot = |shares: &[f64]| {
-        let mut evaluator = Evaluator::new(
+        let mut evaluator = Evaluator::new(Scoring::new(
             vec![Metric::function("share", |map, _| f64::from(map[[0, 0, 1]]))],
             Threshold::Otsu,
-        );
+        ));
         for (layer, &share) in shares.iter().enumerate() {
             #[expect(clippy::cast_possible_truncation, reason = "a test")]
             let map = array![[[0.0, share as f32, 1.0]]];
@@ -126,7 +126,7 @@ fn the_plot_shows_the_means() {
 #[test]
 fn what_cannot_be_written_is_said() {
     let folder = tempfile::tempdir().unwrap();
-    let empty = Evaluator::new(vec![Metric::Ioa], Threshold::Otsu);
+    let empty = Evaluator::new(Scoring::new(vec![Metric::Ioa], Threshold::Otsu));
     let error = empty.dump(folder.path().join("none")).unwrap_err();
     assert!(error.is_input() && error.to_string().contains("no scores"), "{error}");
     assert!(!folder.path().join("none").exists());

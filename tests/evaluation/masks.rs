@@ -1,11 +1,7 @@
 //! Which masks are taken, and how those that are not are named.
 
-use medcam::evaluation::{Evaluator, Masks, Metric, Threshold};
+use medcam::evaluation::{Evaluator, Masks, Metric, Scoring, Threshold};
 use ndarray::{Array3, array};
-
-fn evaluator() -> Evaluator {
-    Evaluator::new(vec![Metric::Ioa, Metric::Iou], Threshold::Value(0.5))
-}
 
 fn map() -> Array3<f32> {
     array![[[0.0, 0.5, 0.75, 1.0]]]
@@ -14,7 +10,8 @@ fn map() -> Array3<f32> {
 /// The scores of [`map`], or what is said against the mask.
 fn of(masks: Masks, mask: [f32; 4], class: Option<usize>) -> Result<Vec<f64>, String> {
     let mask = Array3::from_shape_vec([1, 1, 4], mask.to_vec()).unwrap();
-    let mut evaluator = evaluator().masks(masks);
+    let scoring = Scoring::new(vec![Metric::Ioa, Metric::Iou], Threshold::Value(0.5));
+    let mut evaluator = Evaluator::new(scoring.masks(masks));
     let scores = evaluator.add(map().view(), mask.view(), "layer", class, "name");
     assert_eq!(evaluator.scores().len(), if scores.is_ok() { 2 } else { 0 });
     scores.map_err(|error| {
@@ -77,7 +74,7 @@ fn masks_that_are_not_0_1_are_refused() {
 #[test]
 fn maps_that_do_not_fit_are_refused() {
     let message = |map: Array3<f32>, mask: Array3<f32>, threshold| {
-        let evaluator = Evaluator::new(vec![Metric::Ioa], threshold);
+        let evaluator = Evaluator::new(Scoring::new(vec![Metric::Ioa], threshold));
         let error = evaluator.compute(map.view(), mask.view()).unwrap_err();
         assert!(error.is_input());
         error.to_string()

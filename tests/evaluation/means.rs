@@ -1,15 +1,16 @@
 //! The means of a study: what is one group, in which order, and what NaN does.
 
-use medcam::evaluation::{Evaluator, Masks, Metric, Threshold};
+use medcam::evaluation::{Evaluator, Masks, Metric, Scoring, Threshold};
 use ndarray::array;
 
 /// Scores 1 by `ioa` for a hit, 0 for a miss, and NaN without attention; `iou` beside it.
 pub fn study(order: &[&str]) -> Evaluator {
     let (hit, miss, none) = (array![[[0.0, 1.0]]], array![[[1.0, 0.0]]], array![[[0.0, 0.0]]]);
     let mask = array![[[0.0, 1.0]]];
-    let mut evaluator = Evaluator::new(vec![Metric::Ioa, Metric::Iou], Threshold::Otsu)
-        .masks(Masks::Binary)
-        .layer_order(order.iter().map(|&name| name.to_owned()).collect());
+    let mut evaluator = Evaluator::new(
+        Scoring::new(vec![Metric::Ioa, Metric::Iou], Threshold::Otsu).masks(Masks::Binary),
+    )
+    .layer_order(order.iter().map(|&name| name.to_owned()).collect());
     for (map, layer, class, name) in [
         (&hit, "conv2", Some(3), "a"),
         (&miss, "conv10", Some(3), "a"),
@@ -57,5 +58,5 @@ fn means_of_each_layer_class_and_metric() {
         [row("conv1", Some(3), "ioa", "NaN", 0, 1), row("conv1", Some(3), "iou", "0", 1, 0)];
     assert_eq!(groups(&[]), [&conv2[..], &conv10, &conv1].concat());
     assert_eq!(groups(&["conv1", "other", "conv10"]), [&conv1[..], &conv10, &conv2].concat());
-    assert!(Evaluator::new(vec![Metric::Ioa], Threshold::Otsu).means().is_empty());
+    assert!(Evaluator::new(Scoring::new(vec![Metric::Ioa], Threshold::Otsu)).means().is_empty());
 }

@@ -1,6 +1,6 @@
 //! Numbers by hand, those of M3d-CAM itself, and the definitions voxel by voxel.
 
-use medcam::evaluation::{Evaluator, Metric, Threshold};
+use medcam::evaluation::{Evaluator, Metric, Scoring, Threshold};
 use medcam::ops::{Interpolation, resample};
 use ndarray::{Array3, ArrayView3};
 use proptest::prelude::*;
@@ -11,7 +11,7 @@ fn array(shape: [usize; 3], values: &[f32]) -> Array3<f32> {
 
 /// All named metrics of a map and a mask in one row.
 fn scores(threshold: Threshold, map: &[f32], mask: &[f32]) -> Vec<f64> {
-    let evaluator = Evaluator::new(Metric::NAMED.to_vec(), threshold);
+    let evaluator = Evaluator::new(Scoring::new(Metric::NAMED.to_vec(), threshold));
     let [map, mask] = [map, mask].map(|values| array([1, 1, values.len()], values));
     evaluator.compute(map.view(), mask.view()).unwrap()
 }
@@ -87,7 +87,7 @@ fn a_metric_of_ones_own_gets_the_map_on_the_masks_grid_and_the_mask() {
         let products = map.iter().zip(mask).map(|(&value, &mask)| value * f32::from(mask));
         f64::from(products.sum::<f32>())
     });
-    let evaluator = Evaluator::new(vec![own, Metric::Ioa], Threshold::Otsu);
+    let evaluator = Evaluator::new(Scoring::new(vec![own, Metric::Ioa], Threshold::Otsu));
     let (map, mask) = (array([1, 1, 2], &[0.0, -4.0]), array([1, 1, 4], &[0.0, 1.0, 1.0, 0.0]));
     let scores = evaluator.compute(map.view(), mask.view()).unwrap();
     // Resampled to 0, 1, 3, 4.
@@ -143,7 +143,7 @@ fn the_numbers_are_m3d_cams() {
         let mask = Array3::from_shape_fn(to, |(d, h, w)| f32::from((d + h + w) % 5 < 2));
         for (threshold, expected) in [(Threshold::Otsu, at_otsu), (Threshold::Value(0.3), at_value)]
         {
-            let evaluator = Evaluator::new(Metric::NAMED[..4].to_vec(), threshold);
+            let evaluator = Evaluator::new(Scoring::new(Metric::NAMED[..4].to_vec(), threshold));
             let scores = evaluator.compute(map.view(), mask.view()).unwrap();
             // Their sums are of f64, and their positions of f32.
             assert_close(&scores, &expected, 1e-6);
@@ -212,7 +212,7 @@ proptest! {
         let Some(mut expected) = plainly(&map, from, to, &mask, threshold.into()) else {
             return Ok(());
         };
-        let evaluator = Evaluator::new(Metric::NAMED.to_vec(), Threshold::Value(threshold));
+        let evaluator = Evaluator::new(Scoring::new(Metric::NAMED.to_vec(), Threshold::Value(threshold)));
         let (map, mask) = (array(from, &map), array(to, &mask));
         let mut scores = evaluator.compute(map.view(), mask.view()).unwrap();
         prop_assert!(scores.iter().all(|score| (0.0..=1.0).contains(score)), "{:?}", scores);

@@ -75,7 +75,7 @@ fn a_map_is_written_onto_the_image() {
 
     // On the image's own grid.
     let map = Array5::from_shape_fn((1, 1, 5, 9, 6), |(_, _, d, h, w)| (d + h + w) as f32 / 20.0);
-    let files = prepared.grid.save_map(folder.path(), "map", &map, MapType::F32).unwrap();
+    let files = prepared.grid.save_map(folder.path(), "map", map.view(), MapType::F32).unwrap();
     assert_eq!(files, [folder.path().join("map.nii.gz")]);
     let back = Volume::read(&files[0]).unwrap();
     assert_eq!(back.affine, volume.affine);
@@ -84,7 +84,7 @@ fn a_map_is_written_onto_the_image() {
     assert_eq!(back.data.index_axis(Axis(0), 0), restored);
 
     // 8 bits: within half a step.
-    let files = prepared.grid.save_map(folder.path(), "small", &map, MapType::U8).unwrap();
+    let files = prepared.grid.save_map(folder.path(), "small", map.view(), MapType::U8).unwrap();
     let back = Volume::read(&files[0]).unwrap();
     let error = (&back.data.index_axis(Axis(0), 0) - &restored).mapv(f32::abs);
     assert!(error.iter().all(|&e| e <= 0.5 / 255.0 + 1e-6));
@@ -98,7 +98,7 @@ fn a_map_is_written_onto_the_image() {
 
     // On the layer's grid: the same field of view, from corner to corner.
     let map = Array5::zeros((1, 1, 2, 3, 4));
-    let files = prepared.grid.save_map(folder.path(), "layer", &map, MapType::F32).unwrap();
+    let files = prepared.grid.save_map(folder.path(), "layer", map.view(), MapType::F32).unwrap();
     let back = Volume::read(&files[0]).unwrap();
     assert_eq!(back.data.dim(), (1, 4, 3, 2));
     let corner = |v: &Volume, far: bool| {
@@ -146,7 +146,8 @@ fn a_single_slice_feeds_a_2d_model() {
     assert_eq!(prepared.tensor.shape(), [1, 1, 10, 12]);
     assert_eq!(prepared.grid.map_size(), [1, 6, 5]);
     let map = Array5::from_shape_fn((1, 1, 1, 6, 5), |(_, _, _, h, w)| (h * 5 + w) as f32);
-    let file = prepared.grid.save_map(folder.path(), "m", &map, MapType::F32).unwrap().remove(0);
+    let file =
+        prepared.grid.save_map(folder.path(), "m", map.view(), MapType::F32).unwrap().remove(0);
     let back = Volume::read(file).unwrap();
     assert_eq!(back.data.dim(), (1, 6, 1, 5));
     assert_eq!(back.data[[0, 3, 0, 2]], 17.0);
@@ -182,7 +183,7 @@ fn pictures_come_and_go() {
 
     let map = Array5::from_shape_vec((1, 1, 1, 1, 3), vec![0.0, 0.5, 1.0]).unwrap();
     let stem = stem_of(&path);
-    let files = prepared.grid.save_map(folder.path(), &stem, &map, MapType::F32).unwrap();
+    let files = prepared.grid.save_map(folder.path(), &stem, map.view(), MapType::F32).unwrap();
     assert_eq!(files, ["photo.png", "photo.npy"].map(|name| folder.path().join(name)));
     assert_eq!(read_npy(&files[1]).unwrap().shape(), [1, 3]);
     let gray = image::open(&files[0]).unwrap().into_luma8();
@@ -199,12 +200,14 @@ fn arrays_keep_their_batch() {
         let input = Input::Array(ArrayD::zeros(shape));
         let grid = Card::default().prepare(&input, None).unwrap().grid;
         let map = Array5::from_elem(map_shape, 0.5);
-        let files = grid.save_map(folder.path(), "maps", &map, MapType::U8).unwrap();
+        let files = grid.save_map(folder.path(), "maps", map.view(), MapType::U8).unwrap();
         let back = read_npy(&files[0]).unwrap();
         assert_eq!(back.shape(), saved);
         assert_eq!(back[vec![0; saved.len()].as_slice()], 128.0);
         let one = Array5::zeros((1, 1, 1, 1, 1));
-        assert!(grid.save_map(folder.path(), "one", &one, MapType::U8).unwrap_err().is_input());
+        assert!(
+            grid.save_map(folder.path(), "one", one.view(), MapType::U8).unwrap_err().is_input()
+        );
     }
 }
 
@@ -229,7 +232,7 @@ fn a_folder_that_is_not_there_is_named() {
     let grid =
         Card::default().prepare(&Input::Volume(oblique_volume([2, 2, 2])), None).unwrap().grid;
     let error = grid
-        .save_map("no/such/folder", "map", &Array5::zeros((1, 1, 2, 2, 2)), MapType::F32)
+        .save_map("no/such/folder", "map", Array5::zeros((1, 1, 2, 2, 2)).view(), MapType::F32)
         .unwrap_err();
     assert!(error.is_file());
     assert!(error.to_string().contains("no/such/folder/map.nii.gz"), "{error}");
@@ -241,10 +244,10 @@ fn nothing_but_the_map_is_left_behind() {
     let grid =
         Card::default().prepare(&Input::Volume(oblique_volume([2, 2, 2])), None).unwrap().grid;
     let map = Array5::zeros((1, 1, 2, 2, 2));
-    grid.save_map(folder.path(), "map", &map, MapType::F32).unwrap();
+    grid.save_map(folder.path(), "map", map.view(), MapType::F32).unwrap();
     // A folder stands where the file should go: the rename fails.
     std::fs::create_dir(folder.path().join("other.nii.gz")).unwrap();
-    assert!(grid.save_map(folder.path(), "other", &map, MapType::F32).unwrap_err().is_file());
+    assert!(grid.save_map(folder.path(), "other", map.view(), MapType::F32).unwrap_err().is_file());
     let mut names: Vec<_> =
         std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     names.sort();

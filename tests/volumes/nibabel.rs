@@ -69,7 +69,8 @@ fn nibabel_sees_what_medcam_sees() {
         let card: Card = "[input]\norientation = \"RAS\"\nsize = [4, 4, 4]".parse().unwrap();
         let grid = card.prepare(&Input::Volume(volume.clone()), Some(3)).unwrap().grid;
         let model_map = grid.prepare_mask(&Input::Array(map.into_dyn()), grid.map_size()).unwrap();
-        grid.save_map(folder.path(), &format!("{name}-same"), &model_map, MapType::F32).unwrap();
+        grid.save_map(folder.path(), &format!("{name}-same"), model_map.view(), MapType::F32)
+            .unwrap();
         let half = Array3::from_elem([i, j, k].map(|n| n.div_ceil(2)), 0.5);
         volume.write_map(at(format!("{name}-half.nii.gz")), &half, MapType::F32).unwrap();
     }

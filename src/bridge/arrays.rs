@@ -1,11 +1,10 @@
-//! Between libtorch's tensors and arrays.
+//! Copies between libtorch's tensors and arrays.
 
 use ndarray::ArrayD;
 use tch::{Kind, Tensor};
 
-use super::device::Device;
-use super::torch;
 use crate::error::{Error, Result};
+use crate::torch::{Device, torch};
 
 /// A copy of a tensor as an f32 array of the same shape.
 ///

@@ -1,38 +1,18 @@
-//! What a reader of a map should know.
+//! The warnings of an explanation; each code is explained in `docs/diagnostics.md`.
 
-use serde::Serialize;
+use std::borrow::Cow;
 
-use super::AttentionMap;
+use super::map::AttentionMap;
+use super::settings::Settings;
+use crate::error::Error;
+use crate::methods::Target;
 use crate::ops::Range;
-use crate::torch::{Facts, Layers, Selected, TrainingSteps};
+use crate::torch::{Facts, Guide, Layers, Selected, TrainingSteps};
+use crate::warning::Warning;
 
 const WEIGHTS_CANCEL: &str = "WEIGHTS_CANCEL";
 
-/// Something that a reader of a map should know; each code is explained in `docs/diagnostics.md`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct Warning {
-    /// A fixed name for programs, such as `ZERO_MAP`.
-    pub code: &'static str,
-    /// The layer; empty where the warning is of the whole run.
-    pub layer: String,
-    /// The sample of the batch, from 0; `None` where the warning is of all.
-    pub sample: Option<usize>,
-    /// What it means, and what to do.
-    pub message: String,
-}
-
-impl Warning {
-    /// Of the whole run.
-    pub(super) fn of_run(code: &'static str, message: impl Into<String>) -> Self {
-        Self { code, layer: String::new(), sample: None, message: message.into() }
-    }
-
-    pub(super) fn of_layer(code: &'static str, layer: &str, message: &str) -> Self {
-        let message = format!("layer '{layer}': {message}");
-        Self { code, layer: layer.to_owned(), sample: None, message }
-    }
-}
+pub(super) const GUIDE_ALL: &str = "Guide all kinds of activations (--guide all, Guide::All)";
 
 /// Warns of a graph with steps that act as in training, which evaluation mode does not change.
 pub(crate) fn training_mode(facts: &Facts) -> Option<Warning> {
@@ -66,6 +46,74 @@ pub(crate) fn training_mode(facts: &Facts) -> Option<Warning> {
     })
 }
 
+/// Warns of activations that a guided method does not guide, beside those that it does.
+pub(super) fn partly_guided(settings: &Settings, facts: &Facts) -> Option<Warning> {
+    const LIKE_RELU: [&str; 7] =
+        ["relu", "relu6", "clamp", "clamp_min", "clip", "hardtanh", "threshold"];
+    if !settings.backend.needs().guided || settings.guide != Guide::Relu {
+        return None;
+    }
+    let others = facts.activations.iter();
+    let others: Vec<_> = others
+        .filter(|(name, _)| !LIKE_RELU.contains(&name.as_str()))
+        .map(|(name, count)| format!("{count} {name}"))
+        .collect();
+    (!others.is_empty()).then(|| {
+        Warning::of_run(
+            "PARTLY_GUIDED",
+            format!(
+                "ReLU is guided, {} are not, so the map is between guided backpropagation and \
+                 the plain gradient. {GUIDE_ALL}",
+                others.join(", ")
+            ),
+        )
+    })
+}
+
+/// Warns of samples in which there is nothing of the target, which is called `label`.
+pub(super) fn empty_target<'a>(
+    asked: &'a Target,
+    label: &'a str,
+    empty: &'a [usize],
+) -> impl Iterator<Item = Warning> + 'a {
+    empty.iter().map(move |&sample| {
+        let what = match asked {
+            Target::Predicted(class) => format!("nothing is predicted as class {class}"),
+            _ if label.starts_with("component") => format!("there is no {label} here"),
+            _ => "the target mask has no voxel".to_owned(),
+        };
+        Warning {
+            sample: Some(sample),
+            ..Warning::of_run(
+                "EMPTY_TARGET",
+                format!(
+                    "sample {sample}: {what}, so the map is zero. Take another class or region"
+                ),
+            )
+        }
+    })
+}
+
+/// Warns of a layer that `full` took and that the score does not depend on.
+pub(super) fn no_gradient_warning(layer: &Selected, error: &Error) -> Warning {
+    Warning {
+        layer: layer.label.clone(),
+        ..Warning::of_run("NO_GRADIENT", format!("{error}. It has no map; leave it out"))
+    }
+}
+
+/// Warns of a layer whose last axis was read as its channels.
+pub(super) fn channels_last(layer: &Selected) -> Option<Warning> {
+    layer.channels_last.then(|| {
+        Warning::of_layer(
+            "CHANNELS_LAST",
+            &layer.label,
+            "its output was read as (B, [D,] H, W, C), as transformers have it. Check in its shape \
+             (medcam layers) that the last axis is the channels",
+        )
+    })
+}
+
 /// Warns of a layer whose map only redraws the output.
 pub(super) fn redraws(layers: Option<&Layers>, layer: &Selected) -> Option<Warning> {
     let facts = layers.and_then(|layers| layers.get(&layer.name))?;
@@ -82,8 +130,8 @@ pub(super) fn redraws(layers: Option<&Layers>, layer: &Selected) -> Option<Warni
 
 /// Warnings about the values of a map.
 pub(super) fn judge(map: &AttentionMap) -> Vec<Warning> {
-    let warning = |code, sample, message: &str| Warning {
-        code,
+    let warning = |code: &'static str, sample, message: &str| Warning {
+        code: Cow::Borrowed(code),
         layer: map.layer.clone(),
         sample: Some(sample),
         message: format!("layer '{}', {}, sample {sample}: {message}", map.layer, map.target),

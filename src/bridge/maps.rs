@@ -1,23 +1,16 @@
-//! From the tensors of a layer to its maps, straight from libtorch's memory where the layout allows.
+//! Maps of tensors, read straight from libtorch's memory where their layout allows.
 
 use half::{bf16, f16};
 use tch::{Kind, Tensor};
 
-use super::bridge::extents;
 #[cfg(feature = "cuda")]
 use super::gpu::GpuMaps;
-use super::torch;
+use super::layout::{form, gapless, layout};
 use crate::element::Element;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ops::{self, Maps, Method, Recipe, View};
-use crate::shape::{Layout, Shape};
-
-/// How many maps there are, and their grid `D, H, W`.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Grids {
-    pub batch: usize,
-    pub spatial: [usize; 3],
-}
+use crate::shape::Shape;
+use crate::torch::torch;
 
 /// Makes the maps of layers where their tensors are, on the CPU or on a GPU.
 ///
@@ -65,21 +58,30 @@ impl MapMaker {
     }
 }
 
+/// A mean over channels, `(B, D, H, W)`.
+#[derive(Debug)]
+pub(crate) struct ChannelMean {
+    pub values: Vec<f32>,
+    pub batch: usize,
+    /// `D, H, W`; 2D has `D = 1`.
+    pub spatial: [usize; 3],
+}
+
 /// The mean over the channels of `tensor` `(B, C, [D,] H, W)`: see [`ops::channel_mean`].
-pub(crate) fn channel_mean(tensor: &Tensor) -> Result<(Vec<f32>, Grids)> {
+pub(crate) fn channel_mean(tensor: &Tensor) -> Result<ChannelMean> {
     let tensor = torch("channel_mean", || tensor.f_to_device(tch::Device::Cpu))?;
     let tensor = gapless(&tensor)?;
     let (Shape { batch, spatial, .. }, _) = form(&tensor)?;
     // SAFETY: the tensor is on the CPU, `gapless` made it of one of these types, and it is borrowed
     // while the view lives.
-    let mean = unsafe {
+    let values = unsafe {
         match tensor.kind() {
             Kind::Half => ops::channel_mean(&view::<f16>(&tensor)?),
             Kind::BFloat16 => ops::channel_mean(&view::<bf16>(&tensor)?),
             _ => ops::channel_mean(&view::<f32>(&tensor)?),
         }
     }?;
-    Ok((mean, Grids { batch, spatial }))
+    Ok(ChannelMean { values, batch, spatial })
 }
 
 fn typed<T: Element>(recipe: &Recipe, activation: &Tensor, gradient: &Tensor) -> Result<Maps> {
@@ -87,55 +89,6 @@ fn typed<T: Element>(recipe: &Recipe, activation: &Tensor, gradient: &Tensor) ->
     // and both are borrowed for as long as the views live.
     let (activation, gradient) = unsafe { (view::<T>(activation)?, view::<T>(gradient)?) };
     ops::cam(&activation, &gradient, recipe)
-}
-
-/// The tensor as f32, f16 or bf16, with its elements laid out without gaps.
-fn gapless(tensor: &Tensor) -> Result<Tensor> {
-    torch("maps", || {
-        let tensor = tensor.f_detach()?;
-        let tensor = match tensor.kind() {
-            Kind::Float | Kind::Half | Kind::BFloat16 => tensor,
-            _ => tensor.f_to_kind(Kind::Float)?,
-        };
-        if layout(&tensor).is_some() { Ok(tensor) } else { tensor.f_contiguous() }
-    })
-}
-
-/// How a tensor lies in memory, if it is gapless in one of the two ways that the ops know.
-fn layout(tensor: &Tensor) -> Option<Layout> {
-    let (shape, strides) = (tensor.size(), tensor.stride());
-    let matches = |order: &mut dyn Iterator<Item = usize>| {
-        let mut expected = 1;
-        for axis in order {
-            // The stride of an axis of extent 1 is never used, and libtorch sets it freely.
-            if shape[axis] != 1 && strides[axis] != expected {
-                return false;
-            }
-            expected *= shape[axis];
-        }
-        true
-    };
-    let rank = shape.len();
-    if matches(&mut (0..rank).rev()) {
-        Some(Layout::Contiguous)
-    } else if matches(&mut std::iter::once(1).chain((2..rank).rev()).chain([0])) {
-        Some(Layout::ChannelsLast)
-    } else {
-        None
-    }
-}
-
-/// The shape of a gapless tensor as the ops count it, and how it lies in memory.
-pub(super) fn form(tensor: &Tensor) -> Result<(Shape, Layout)> {
-    let extents = extents(tensor);
-    let shape = match extents[..] {
-        [b, c, h, w] => Shape::new(b, c, [1, h, w])?,
-        [b, c, d, h, w] => Shape::new(b, c, [d, h, w])?,
-        _ => return Err(Error::input("maps", format!("activation of shape {extents:?}"))),
-    };
-    let layout =
-        layout(tensor).ok_or_else(|| Error::input("maps", "the elements of a tensor have gaps"))?;
-    Ok((shape, layout))
 }
 
 /// The memory of a tensor as a view.

@@ -7,12 +7,13 @@ use tch::Tensor;
 
 use super::components::components;
 use super::target::{Target, predicted_as};
+use crate::bridge::to_array;
 use crate::error::{Error, Result};
-use crate::torch::{Task, to_array};
+use crate::task::Task;
 
 /// Maps of one target.
 #[derive(Debug)]
-pub(crate) struct Explained {
+pub(crate) struct NamedTarget {
     /// A name for files: `class2`, `component1`.
     pub label: String,
     what: What,
@@ -31,7 +32,7 @@ enum What {
     },
 }
 
-impl Explained {
+impl NamedTarget {
     /// The target, which stands for itself alone.
     pub(crate) fn target(&self) -> Target {
         match &self.what {
@@ -51,8 +52,12 @@ const MOST_COMPONENTS: usize = 64;
 /// The targets of one output, those that stand for several spelled out.
 ///
 /// `logits` are `(B, K)` or `(B, K, [D,] H, W)`.
-pub(crate) fn explained(targets: &[Target], task: Task, logits: &Tensor) -> Result<Vec<Explained>> {
-    let mut all: Vec<Explained> = Vec::new();
+pub(crate) fn named_targets(
+    targets: &[Target],
+    task: Task,
+    logits: &Tensor,
+) -> Result<Vec<NamedTarget>> {
+    let mut all: Vec<NamedTarget> = Vec::new();
     for target in targets {
         match target {
             Target::Each => {
@@ -71,13 +76,13 @@ pub(crate) fn explained(targets: &[Target], task: Task, logits: &Tensor) -> Resu
     Ok(all)
 }
 
-fn one(target: Target) -> Explained {
+fn one(target: Target) -> NamedTarget {
     let label = target.label();
-    Explained { label, what: What::Given(target), left_out: None }
+    NamedTarget { label, what: What::Given(target), left_out: None }
 }
 
 /// A region for the k-th largest component of each sample, for each k that any sample has.
-fn each_component(class: usize, task: Task, logits: &Tensor) -> Result<Vec<Explained>> {
+fn each_component(class: usize, task: Task, logits: &Tensor) -> Result<Vec<NamedTarget>> {
     if task == Task::Classification {
         return Err(Error::input(
             "target",
@@ -104,7 +109,7 @@ fn each_component(class: usize, task: Task, logits: &Tensor) -> Result<Vec<Expla
              sample have a map. predicted:{class} explains all of them in one"
         )
     });
-    let components = numbers.map(|number| Explained {
+    let components = numbers.map(|number| NamedTarget {
         label: format!("component{number}"),
         what: What::Component { class, labels: labels.clone(), number },
         left_out: left_out.clone().filter(|_| number == 1),

@@ -1,4 +1,4 @@
-//! The archive of [`Options::save_archive`](crate::Options::save_archive).
+//! All maps of a run in one `.npz` file.
 
 use std::collections::HashSet;
 use std::fmt::{self, Display};
@@ -9,12 +9,29 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ndarray_npy::NpzWriter;
 
-use super::AttentionMap;
+use super::MapView;
 use crate::error::{Error, Result};
 use crate::volumes::Unfinished;
 
-/// An archive that takes the place of an older one when it is complete.
-pub(super) struct Archive {
+/// The maps of a run in one `.npz` file, which takes the place of an older one when it is complete:
+/// `NAME/LAYER/TARGET` is an array `(B, 1, [D,] H, W)` f32.
+///
+/// # Example
+///
+/// ```
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let file = folder.path().join("maps.npz");
+/// use medcam::outputs::{Archive, MapView};
+///
+/// let values = ndarray::ArrayD::from_elem(vec![1, 1, 4, 5], 0.5);
+/// let map =
+///     MapView { layer: "up2", target: "best", values: values.view(), classes: &[None], signed: false };
+/// let mut archive = Archive::new(&file)?;
+/// archive.add("scan", &[map])?;
+/// assert_eq!(archive.finish()?, Some(file));
+/// # Ok::<(), medcam::Error>(())
+/// ```
+pub struct Archive {
     path: PathBuf,
     /// Or why it was given up.
     writing: Result<Writing, String>,
@@ -22,7 +39,7 @@ pub(super) struct Archive {
 
 /// Dropped in this order: the writer completes its file, which then goes.
 struct Writing {
-    writer: NpzWriter<Output>,
+    writer: NpzWriter<KeepsFailure>,
     unfinished: Unfinished,
     failure: Failure,
     entries: HashSet<String>,
@@ -32,13 +49,18 @@ type Failure = Arc<Mutex<Option<io::Error>>>;
 
 /// A file whose first failure is kept; what is written from there on goes nowhere. A zip writer
 /// completes its file when it is dropped, and would say on stderr that it cannot.
-struct Output {
+struct KeepsFailure {
     file: File,
     failure: Failure,
 }
 
 impl Archive {
-    pub(super) fn new(path: &Path) -> Result<Self> {
+    /// An archive without maps, under a name of its own until [`finish`](Self::finish).
+    ///
+    /// # Errors
+    ///
+    /// If `path` is no name for a file, or the file cannot be made.
+    pub fn new(path: &Path) -> Result<Self> {
         if path.file_name().is_none() || path.is_dir() {
             let path = path.display();
             return Err(Error::usage(format!(
@@ -49,14 +71,18 @@ impl Archive {
             Error::file(path, format!("cannot make this archive: {error}")).because(error)
         })?;
         let failure = Failure::default();
-        let writer = NpzWriter::new(Output { file, failure: failure.clone() });
+        let writer = NpzWriter::new(KeepsFailure { file, failure: failure.clone() });
         let entries = HashSet::new();
         let writing = Ok(Writing { writer, unfinished, failure, entries });
         Ok(Self { path: path.to_owned(), writing })
     }
 
     /// Refuses maps that the archive has already.
-    pub(super) fn check(&self, name: &str, maps: &[AttentionMap]) -> Result<()> {
+    ///
+    /// # Errors
+    ///
+    /// If it has one of this name, layer and target.
+    pub fn check(&self, name: &str, maps: &[MapView<'_>]) -> Result<()> {
         let Ok(writing) = &self.writing else { return Ok(()) };
         match maps.iter().map(|map| entry(name, map)).find(|entry| writing.entries.contains(entry))
         {
@@ -70,7 +96,11 @@ impl Archive {
 
     /// Adds the maps of one forward. The archive is given up where that fails, and takes nothing
     /// from then on.
-    pub(super) fn add(&mut self, name: &str, maps: &[AttentionMap]) -> Result<()> {
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be written.
+    pub fn add(&mut self, name: &str, maps: &[MapView<'_>]) -> Result<()> {
         let Ok(writing) = &mut self.writing else { return Ok(()) };
         let Err(why) = maps.iter().try_for_each(|map| writing.add(name, map)) else {
             return Ok(());
@@ -80,8 +110,12 @@ impl Archive {
         Err(Error::file(&self.path, error))
     }
 
-    /// `None` if there were no maps: an older archive is still there then.
-    pub(super) fn finish(self) -> Result<Option<PathBuf>> {
+    /// Puts the archive in its place. `None` if there were no maps: an older archive is still there then.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be written, or was given up before.
+    pub fn finish(self) -> Result<Option<PathBuf>> {
         let Self { path, writing } = self;
         let refuse = |why| Error::file(&path, format!("this archive was not written: {why}"));
         let Writing { writer, unfinished, failure, entries } = writing.map_err(refuse)?;
@@ -98,10 +132,10 @@ impl Archive {
 }
 
 impl Writing {
-    fn add(&mut self, name: &str, map: &AttentionMap) -> Result<(), String> {
+    fn add(&mut self, name: &str, map: &MapView<'_>) -> Result<(), String> {
         let text = |error: &dyn Display| error.to_string();
         let entry = entry(name, map);
-        let added = self.writer.add_array(entry.clone(), &map.to_array());
+        let added = self.writer.add_array(entry.clone(), &map.values);
         // What went wrong first, not what came of it.
         kept(&self.failure).as_ref().map_or(Ok(()), |error| Err(text(error)))?;
         added.map_err(|error| text(&error))?;
@@ -110,7 +144,7 @@ impl Writing {
     }
 }
 
-fn entry(name: &str, map: &AttentionMap) -> String {
+fn entry(name: &str, map: &MapView<'_>) -> String {
     format!("{name}/{}/{}", map.layer, map.target)
 }
 
@@ -118,7 +152,7 @@ fn kept(failure: &Failure) -> MutexGuard<'_, Option<io::Error>> {
     failure.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Write for Output {
+impl Write for KeepsFailure {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut failure = kept(&self.failure);
         if failure.is_none() {
@@ -138,7 +172,7 @@ impl Write for Output {
     }
 }
 
-impl Seek for Output {
+impl Seek for KeepsFailure {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         self.file.seek(to)
     }

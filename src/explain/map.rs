@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use ndarray::{Array5, ArrayD, Axis, Zip};
+use ndarray::{Array5, ArrayD, ArrayViewD, Axis, Zip};
 
-use super::options::Fuse;
+use super::settings::Fuse;
 use crate::error::{Error, Result};
 use crate::ops::{Maps, Range, normalize};
 
@@ -21,6 +21,7 @@ pub struct AttentionMap {
     pub(super) zero_gradient: Vec<bool>,
     pub(super) classes: Vec<Option<usize>>,
     pub(super) spatial_rank: usize,
+    pub(super) signed: bool,
 }
 
 impl AttentionMap {
@@ -30,6 +31,7 @@ impl AttentionMap {
         maps: Maps,
         classes: &[Option<usize>],
         spatial_rank: usize,
+        signed: bool,
     ) -> Result<Self> {
         let [d, h, w] = maps.spatial;
         let values = Array5::from_shape_vec([maps.batch, 1, d, h, w], maps.values)
@@ -43,6 +45,7 @@ impl AttentionMap {
             zero_gradient: Vec::new(),
             classes: classes.to_vec(),
             spatial_rank,
+            signed,
         })
     }
 
@@ -63,11 +66,21 @@ impl AttentionMap {
     }
 
     /// The maps with the axes of the network's input: `(B, 1, H, W)` or `(B, 1, D, H, W)`.
-    pub fn to_array(&self) -> ArrayD<f32> {
+    pub fn view(&self) -> ArrayViewD<'_, f32> {
         match self.spatial_rank {
-            2 => self.values.index_axis(Axis(2), 0).to_owned().into_dyn(),
-            _ => (*self.values).clone().into_dyn(),
+            2 => self.values.index_axis(Axis(2), 0).into_dyn(),
+            _ => self.values.view().into_dyn(),
         }
+    }
+
+    /// A copy of [`view`](Self::view).
+    pub fn to_array(&self) -> ArrayD<f32> {
+        self.view().to_owned()
+    }
+
+    /// Whether the values have a sign, as those of the guided methods do.
+    pub fn is_signed(&self) -> bool {
+        self.signed
     }
 
     /// The range of each sample's map before normalisation, in units of the score per voxel.

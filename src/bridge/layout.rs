@@ -1,0 +1,57 @@
+//! How a tensor lies in memory, in the terms of the ops.
+
+use tch::{Kind, Tensor};
+
+use super::arrays::extents;
+use crate::error::{Error, Result};
+use crate::shape::{Layout, Shape};
+use crate::torch::torch;
+
+/// The tensor as f32, f16 or bf16, with its elements laid out without gaps.
+pub(super) fn gapless(tensor: &Tensor) -> Result<Tensor> {
+    torch("maps", || {
+        let tensor = tensor.f_detach()?;
+        let tensor = match tensor.kind() {
+            Kind::Float | Kind::Half | Kind::BFloat16 => tensor,
+            _ => tensor.f_to_kind(Kind::Float)?,
+        };
+        if layout(&tensor).is_some() { Ok(tensor) } else { tensor.f_contiguous() }
+    })
+}
+
+/// How a tensor lies in memory, if it is gapless in one of the two ways that the ops know.
+pub(super) fn layout(tensor: &Tensor) -> Option<Layout> {
+    let (shape, strides) = (tensor.size(), tensor.stride());
+    let matches = |order: &mut dyn Iterator<Item = usize>| {
+        let mut expected = 1;
+        for axis in order {
+            // The stride of an axis of extent 1 is never used, and libtorch sets it freely.
+            if shape[axis] != 1 && strides[axis] != expected {
+                return false;
+            }
+            expected *= shape[axis];
+        }
+        true
+    };
+    let rank = shape.len();
+    if matches(&mut (0..rank).rev()) {
+        Some(Layout::Contiguous)
+    } else if matches(&mut std::iter::once(1).chain((2..rank).rev()).chain([0])) {
+        Some(Layout::ChannelsLast)
+    } else {
+        None
+    }
+}
+
+/// The shape of a gapless tensor as the ops count it, and how it lies in memory.
+pub(super) fn form(tensor: &Tensor) -> Result<(Shape, Layout)> {
+    let extents = extents(tensor);
+    let shape = match extents[..] {
+        [b, c, h, w] => Shape::new(b, c, [1, h, w])?,
+        [b, c, d, h, w] => Shape::new(b, c, [d, h, w])?,
+        _ => return Err(Error::input("maps", format!("activation of shape {extents:?}"))),
+    };
+    let layout =
+        layout(tensor).ok_or_else(|| Error::input("maps", "the elements of a tensor have gaps"))?;
+    Ok((shape, layout))
+}

@@ -1,0 +1,72 @@
+//! What a forward is given and what it gives, held against what maps need.
+
+use tch::{Kind, Tensor};
+
+use super::settings::MapSize;
+use crate::error::{Error, Result};
+use crate::torch::torch;
+
+/// The size of the maps; `None` for that of the layer.
+pub(super) fn size(asked: MapSize, input: &Tensor) -> Result<Option<[usize; 3]>> {
+    let size = match asked {
+        MapSize::Layer => None,
+        MapSize::Exact(size) => Some(size),
+        MapSize::Input => Some(spatial(input)),
+    };
+    if let (4, Some([depth, ..])) = (input.dim(), size)
+        && depth != 1
+    {
+        return Err(Error::input(
+            "size",
+            format!("a depth of {depth} for a 2D network; give 1, H and W"),
+        ));
+    }
+    Ok(size)
+}
+
+/// `D, H, W` of an input; 2D has `D = 1`.
+fn spatial(input: &Tensor) -> [usize; 3] {
+    let mut extents = [1; 3];
+    for (extent, &n) in extents.iter_mut().rev().zip(input.size()[2..].iter().rev()) {
+        *extent = usize::try_from(n).unwrap_or(0);
+    }
+    extents
+}
+
+/// Refuses a score that has no gradient.
+pub(super) fn differentiable(scored: &Tensor) -> Result<()> {
+    let kind = scored.kind();
+    if matches!(kind, Kind::Float | Kind::Double | Kind::Half | Kind::BFloat16) {
+        return Ok(());
+    }
+    let what = match kind {
+        Kind::ComplexHalf | Kind::ComplexFloat | Kind::ComplexDouble => {
+            "complex numbers have no greatest, so none is a score. Export the model with a real \
+             output, such as their magnitude"
+        }
+        _ => {
+            "what is not floating point, as behind an argmax or a threshold, has no gradient. Export \
+             the model so that it returns its scores"
+        }
+    };
+    Err(Error::model(format!(
+        "the model's output is of type {kind:?}: {what}; or, if it returns several tensors, have \
+         another explained (--explain-output, Model::with_output)"
+    )))
+}
+
+/// Refuses NaN and infinity.
+pub(super) fn finite(what: &str, tensor: &Tensor) -> Result<()> {
+    let bad = torch(what, || {
+        let tensor = tensor.f_detach()?;
+        // One pass without a temporary; only a sum that is not finite calls for a closer look.
+        if tensor.f_sum(Kind::Float)?.f_double_value(&[])?.is_finite() {
+            return Ok(0);
+        }
+        i64::try_from(tensor.f_isfinite()?.f_logical_not()?.f_sum(Kind::Int64)?)
+    })?;
+    if bad == 0 {
+        return Ok(());
+    }
+    Err(Error::input(what, format!("{bad} of {} values are NaN or infinite", tensor.numel())))
+}

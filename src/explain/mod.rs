@@ -1,0 +1,302 @@
+//! The core: a network, a batch and a request give output, maps, warnings and timings. No files, no scores.
+
+mod checks;
+mod map;
+mod pass;
+mod recorded;
+mod settings;
+mod warnings;
+
+use std::time::{Duration, Instant};
+
+use tch::Tensor;
+
+pub use map::AttentionMap;
+use pass::Pass;
+use recorded::Recorded;
+pub use settings::{Fuse, MapSize, Request, Settings};
+#[cfg(feature = "cli")]
+pub(crate) use warnings::training_mode;
+
+use crate::bridge::MapMaker;
+use crate::error::{Error, Result};
+use crate::methods::{Compat, NamedTarget, ScoreAt, compat, named_targets};
+use crate::torch::{
+    Facts, LayerChoice, Layers, Network, Selected, Tape, batched_shape, check_input, torch,
+};
+use crate::warning::Warning;
+
+/// Explains a network batch by batch: the network's own output, and the attention maps of how it came about.
+///
+/// It keeps what it learned of the network (its layers, found out by the first batch) and what is
+/// worth keeping (streams, scratch memory); nothing else goes from one call to the next. Files and scores are
+/// [`inject`](crate::inject())'s.
+///
+/// # Example
+///
+/// ```no_run
+/// use medcam::{Device, Explainer, Request, Settings};
+///
+/// let model = medcam::load("model.pt", Device::Cpu)?;
+/// let mut explainer = Explainer::new(model, Settings::default())?;
+/// let batch = tch::Tensor::rand([1, 1, 64, 64, 64], (tch::Kind::Float, tch::Device::Cpu));
+/// let explanation = explainer.explain(&batch, &Request::default())?;
+/// for map in &explanation.maps {
+///     println!("{}: {:?}", map.layer(), map.values().dim());
+/// }
+/// # Ok::<(), medcam::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Explainer<N: Network> {
+    network: N,
+    settings: Settings,
+    facts: Facts,
+    layers: Option<Layers>,
+    selected: Vec<Selected>,
+    maker: MapMaker,
+}
+
+/// What one call of [`Explainer::explain`] gives.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Explanation {
+    /// The network's own output, bit for bit what it gives without maps.
+    pub output: Tensor,
+    /// Target by target as they were asked for, and for each the layers in the order of the choice.
+    pub maps: Vec<AttentionMap>,
+    /// What to know about these maps.
+    pub warnings: Vec<Warning>,
+    /// Where the time went.
+    pub timings: Timings,
+}
+
+/// Where the time of a forward went; on a GPU, where work is queued, only the sum counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Timings {
+    /// Finding out the layers; zero after the first forward.
+    pub discovery: Duration,
+    /// The network's own forward.
+    pub inference: Duration,
+    /// All that the maps took on top: backward, and from the gradients to the finished maps.
+    pub maps: Duration,
+}
+
+impl<N: Network> Explainer<N> {
+    /// An explainer of this network. Nothing is run here: the first batch finds out which layers there are.
+    ///
+    /// # Errors
+    ///
+    /// If settings contradict each other.
+    pub fn new(network: N, settings: Settings) -> Result<Self> {
+        if settings.targets.is_empty() {
+            return Err(Error::usage("targets: none was given; a map needs something to explain"));
+        }
+        if settings.fuse.is_some() && !settings.backend.needs().layer {
+            return Err(Error::usage(format!(
+                "fuse: {} makes one map of the input, not one of each layer",
+                settings.backend
+            )));
+        }
+        let score = match settings.compat {
+            Compat::M3dCam => ScoreAt::Output,
+            Compat::None => settings.score,
+        };
+        let facts = match score {
+            ScoreAt::Logits => network.facts(),
+            ScoreAt::Output => network.facts().scored_at_output(),
+        };
+        let settings = Settings { score, ..settings };
+        let (layers, selected, maker) = (None, Vec::new(), MapMaker::default());
+        Ok(Self { network, settings, facts, layers, selected, maker })
+    }
+
+    /// Runs the network on a batch `(B, C, [D,] H, W)` and makes its attention maps.
+    ///
+    /// The first call runs one sample of its batch once more, without autograd, to find out which
+    /// layers there are and what one sample gives.
+    ///
+    /// # Errors
+    ///
+    /// If the input does not fit the network or is not finite, a layer is unknown or no gradient
+    /// reaches it, a class is out of range, or the maps are not finite.
+    pub fn explain(&mut self, input: &Tensor, request: &Request) -> Result<Explanation> {
+        let start = Instant::now();
+        self.check(input)?;
+        let size = checks::size(request.size.unwrap_or(self.settings.size), input)?;
+        self.discover(input)?;
+        let discovered = Instant::now();
+        let mut recorded = self.record(input)?;
+        if self.settings.backend.needs().layer && self.select_anew(input, &recorded)? {
+            recorded = self.record(input)?;
+        }
+        self.check_recorded(&recorded.tape)?;
+        let inferred = Instant::now();
+        let asked = request.targets.as_ref().unwrap_or(&self.settings.targets);
+        let targets = named_targets(asked, recorded.task, &recorded.logits)?;
+        let mut warnings = self.of_all_maps(&targets);
+        let output = recorded.output.detach();
+        let mut pass = Pass {
+            settings: &self.settings,
+            layers: self.layers.as_ref(),
+            selected: &self.selected,
+            maker: &mut self.maker,
+            recorded,
+            size,
+            warnings: &mut warnings,
+        };
+        let mut maps = Vec::new();
+        for (index, target) in targets.iter().enumerate() {
+            maps.extend(pass.maps(target, index + 1 < targets.len())?);
+        }
+        let timings = Timings {
+            discovery: discovered - start,
+            inference: inferred - discovered,
+            maps: inferred.elapsed(),
+        };
+        Ok(Explanation { output, maps, warnings, timings })
+    }
+
+    /// The network's own output alone: no maps, no autograd.
+    ///
+    /// # Errors
+    ///
+    /// If the input does not fit the network or is not finite.
+    pub fn infer(&self, input: &Tensor) -> Result<Tensor> {
+        self.check(input)?;
+        let _no_grad = tch::no_grad_guard();
+        self.network.forward_tapped(input, &mut Tape::new()?)
+    }
+
+    /// The layers of the network, found out with one forward of the first sample of `input` if
+    /// that has not happened yet.
+    ///
+    /// # Errors
+    ///
+    /// If the input does not fit the network, or its output is no classification or segmentation.
+    pub fn layers(&mut self, input: &Tensor) -> Result<&Layers> {
+        self.check(input)?;
+        match self.layers {
+            Some(ref layers) => Ok(layers),
+            None => Ok(self.layers.insert(find_layers(&self.network, &self.facts, input)?)),
+        }
+    }
+
+    /// The layers of the network, if a forward has shown them.
+    pub fn known_layers(&self) -> Option<&Layers> {
+        self.layers.as_ref()
+    }
+
+    /// The names of the layers in the order of [`layers`](Self::layers), parents before their children;
+    /// empty before a forward has shown them.
+    pub fn layer_names(&self) -> Vec<String> {
+        let layers = self.layers.iter().flat_map(Layers::iter);
+        layers.map(|layer| layer.name.clone()).collect()
+    }
+
+    /// The settings; with [`Compat::M3dCam`] the score is at the output, whatever was asked for.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The network itself.
+    pub fn network(&self) -> &N {
+        &self.network
+    }
+
+    fn check(&self, input: &Tensor) -> Result<()> {
+        check_input(&self.facts, input)?;
+        checks::finite("input", input)
+    }
+
+    /// Finds out, once, which layers there are and which of them are wanted. Where a method takes no layer,
+    /// a batch is still held against what a single sample gives.
+    fn discover(&mut self, input: &Tensor) -> Result<()> {
+        let needs_layer = self.settings.backend.needs().layer;
+        if needs_layer && self.selected.is_empty() {
+            // Not kept if nothing can be selected: of another input there may be.
+            let layers = match self.layers.take() {
+                Some(layers) => layers,
+                None => find_layers(&self.network, &self.facts, input)?,
+            };
+            self.selected = self.select(&layers)?;
+            self.layers = Some(layers);
+        } else if !needs_layer && self.layers.is_none() && input.size()[0] > 1 {
+            self.layers = Some(find_layers(&self.network, &self.facts, input)?);
+        }
+        Ok(())
+    }
+
+    fn select(&self, layers: &Layers) -> Result<Vec<Selected>> {
+        let choice = &self.settings.layers;
+        let m3dcam_auto = (self.settings.compat, choice) == (Compat::M3dCam, &LayerChoice::Auto);
+        let layer = m3dcam_auto.then(|| compat::auto_layer(&self.facts.registered, layers));
+        match layer.flatten() {
+            Some(name) => layers.select(&LayerChoice::Names(vec![name])),
+            None => layers.select(choice),
+        }
+    }
+
+    /// Whether the layers that this forward showed call for others than were recorded: what runs, and
+    /// how often, may depend on the input, and what `auto` takes on its size.
+    fn select_anew(&mut self, input: &Tensor, recorded: &Recorded) -> Result<bool> {
+        let seen = recorded.tape.seen();
+        let layers = Layers::new(&input.size(), &recorded.shape, &seen, &self.facts)?;
+        let selected = self.select(&layers)?;
+        let differs = selected != self.selected;
+        if differs {
+            (self.layers, self.selected) = (Some(layers), selected);
+        }
+        Ok(differs)
+    }
+
+    fn check_recorded(&self, tape: &Tape) -> Result<()> {
+        for (wish, layer) in self.selected.iter().enumerate() {
+            if !tape.recorded(wish) {
+                return Err(Error::layer(format!(
+                    "layer '{}': run {} did not happen for this input",
+                    layer.label, layer.run
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn record(&self, input: &Tensor) -> Result<Recorded> {
+        let of_one = self.layers.as_ref().map(Layers::output_shape);
+        let Self { network, settings, facts, selected, .. } = self;
+        recorded::record(network, settings, facts, selected, of_one, input)
+    }
+
+    /// Warnings that are of the run, not of one map.
+    fn of_all_maps(&self, targets: &[NamedTarget]) -> Vec<Warning> {
+        let left_out = targets.iter().filter_map(|target| target.left_out.as_ref());
+        let left_out = left_out.map(|what| Warning::of_run("COMPONENTS_LEFT_OUT", what));
+        left_out
+            .chain(warnings::training_mode(&self.facts))
+            .chain(warnings::partly_guided(&self.settings, &self.facts))
+            .collect()
+    }
+}
+
+fn find_layers(network: &impl Network, facts: &Facts, input: &Tensor) -> Result<Layers> {
+    let mut tape = Tape::new()?;
+    // A copy: the network may write to its input.
+    let sample = torch("input", || input.f_narrow(0, 0, 1)?.f_detach_copy())?;
+    let output = {
+        let _no_grad = tch::no_grad_guard();
+        network.forward_tapped(&sample, &mut tape)?
+    };
+    checks::differentiable(tape.noted_logits().as_ref().unwrap_or(&output))?;
+    let output = batched_shape(&sample.size(), &output.size(), None)?;
+    Layers::new(&sample.size(), &output, &tape.seen(), facts)
+}
+
+// An explainer may move to a worker thread, and what it gives back to the thread that writes it.
+const _: () = {
+    const fn is_send<T: Send>() {}
+    is_send::<Explainer<crate::torch::Model>>();
+    is_send::<Explanation>();
+    is_send::<AttentionMap>();
+    is_send::<Settings>();
+};

@@ -1,0 +1,60 @@
+//! What a map becomes on disk: names and clashes, NIfTI on the image's grid, NumPy arrays, pictures, an archive of
+//! all, and scores against masks. Takes host views, a [`Grid`](crate::volumes::Grid) and [`Names`]; needs no libtorch.
+//!
+//! ```text
+//! MapView ── save_maps(names, grid) ──> FOLDER/LAYER/STEM.nii.gz        (NIfTI in)
+//!                                       FOLDER/LAYER/STEM.png, STEM.npy (picture in)
+//!                                       FOLDER/LAYER/STEM.npy           (array in)
+//!         ── save_pictures ──────────> FOLDER/LAYER/STEM_overlay.png
+//!         ── score ──────────────────> Evaluator ──> scores.xlsx, scores.csv, mean_scores.png
+//!         ── Archive::add ───────────> attention_maps.npz
+//! ```
+//!
+//! Every file appears whole or not at all.
+
+mod archive;
+mod clashes;
+mod names;
+mod pictures;
+mod save;
+mod score;
+
+use std::path::Path;
+
+use ndarray::ArrayViewD;
+
+pub use archive::Archive;
+pub use clashes::{ReadFiles, check_distinct};
+pub use names::Names;
+pub use pictures::{caption, save_pictures};
+pub use save::save_maps;
+pub use score::{repairs, score};
+
+use crate::error::Result;
+use crate::volumes;
+
+/// The maps of one layer and one target of a batch, in host memory.
+#[derive(Debug, Clone)]
+pub struct MapView<'a> {
+    /// The layer: a folder.
+    pub layer: &'a str,
+    /// The target, `best`, `class2`...: part of the name where there are several.
+    pub target: &'a str,
+    /// `(B, 1, [D,] H, W)`, along the axes of the network's input, within `[0, 1]`.
+    pub values: ArrayViewD<'a, f32>,
+    /// The class that each sample's map explains.
+    pub classes: &'a [Option<usize>],
+    /// Whether the values have a sign, as those of Guided Backpropagation: drawn in gray, not in colour.
+    pub signed: bool,
+}
+
+/// Makes the folder that maps will go to, and removes the half-written files that interrupted runs left in it.
+///
+/// # Errors
+///
+/// If the folder cannot be made; the message names it.
+pub fn prepare_folder(folder: impl AsRef<Path>) -> Result<()> {
+    volumes::make_folder(&folder)?;
+    volumes::remove_leftovers(folder.as_ref());
+    Ok(())
+}
