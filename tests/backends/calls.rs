@@ -261,15 +261,18 @@ fn codes(guide: Guide, target: Target) -> Vec<String> {
 
 #[test]
 fn activations_that_were_not_guided_are_warned_of() {
-    assert!(codes(Guide::Relu, Target::Class(0)).contains(&"PARTLY_GUIDED"));
-    assert!(!codes(Guide::All, Target::Class(0)).contains(&"PARTLY_GUIDED"));
+    assert!(codes(Guide::Relu, Target::Class(0)).contains(&"PARTLY_GUIDED".to_owned()));
+    assert!(!codes(Guide::All, Target::Class(0)).contains(&"PARTLY_GUIDED".to_owned()));
 }
 
 #[test]
 fn a_gradient_of_zero_is_told_from_a_map_of_zero() {
     let nothing = Target::Function(Arc::new(|y: &Tensor| y * 0.0));
     let warned = codes(Guide::All, nothing);
-    assert!(warned.contains(&"ZERO_GRADIENT") || warned.contains(&"CONSTANT_MAP"), "{warned:?}");
+    assert!(
+        warned.contains(&"ZERO_GRADIENT".to_owned()) || warned.contains(&"CONSTANT_MAP".to_owned()),
+        "{warned:?}"
+    );
 
     let options = Options::default().target(Target::Function(Arc::new(|y: &Tensor| y * 0.0)));
     let mut injected = inject(mixed(), options).unwrap();
