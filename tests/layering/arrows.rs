@@ -3,11 +3,15 @@
 //! re-exports its children is passed through.
 //!
 //! A file with children, such as the `mod.rs` of an op, is taken item by item ("ops/mod.rs#View"):
-//! types that the children use and functions that call the children may stand in it side by side.
+//! types that the children use and functions that call the children may stand in it side by side. Its
+//! imports and re-exports belong to no item, so they close no circle; the items that use them may.
+//!
+//! Not seen: methods. Where an `impl` lies in another file than its type, a call of its methods is no
+//! arrow to that file.
 
 use std::collections::BTreeSet;
 
-use super::tree::{Entry, Files, Kind, Mention, ROOT, Tree};
+use super::tree::{Entry, Files, ROOT, Tree};
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Arrow {
@@ -106,10 +110,6 @@ impl Lookup<'_> {
         for found in found {
             let Found::End(at) = found else { continue };
             let there = &self.tree.modules[at];
-            // What the same file imports elsewhere is an arrow from there.
-            if there.file == self.tree.modules[module].file {
-                continue;
-            }
             for (name, entries) in &there.names {
                 for entry in entries.iter().filter(|entry| !matches!(entry, Entry::Child(_))) {
                     self.entry(at, (name, entry), &[], true);
@@ -180,20 +180,11 @@ pub fn arrows(files: &Files) -> BTreeSet<Arrow> {
                 Some((from, to)) => from == to,
                 None => from == to || at == ROOT && !defines,
             };
-            if !nowhere && !shows_its_own(&tree, mention, at) {
+            if !nowhere {
                 let (from, to) = (from.clone(), to.clone());
                 arrows.insert(Arrow { from, to, line: mention.line, nodes });
             }
         }
     }
     arrows
-}
-
-/// Whether a mention is the re-export, by a module, of what lies beneath the module.
-fn shows_its_own(tree: &Tree, mention: &Mention, at: usize) -> bool {
-    let mut above = at;
-    while above != ROOT && above != mention.module {
-        above = tree.modules[above].parent;
-    }
-    mention.kind == Kind::Reexport && above == mention.module
 }

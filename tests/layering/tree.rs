@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proc_macro2::{Delimiter, Ident, TokenStream, TokenTree};
 use syn::visit::{self, Visit};
-use syn::{Item, UseTree, Visibility};
+use syn::{Item, UseTree};
 
 /// The text of each file, by its path within `src`.
 pub type Files = BTreeMap<String, String>;
@@ -39,15 +39,6 @@ pub struct Mention {
     pub item: String,
     pub path: Vec<String>,
     pub line: usize,
-    pub kind: Kind,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// In code or in a private import.
-    Use,
-    /// In an import that others can see: `pub use`, `pub(crate) use`.
-    Reexport,
 }
 
 #[derive(Default)]
@@ -134,13 +125,13 @@ impl Reader<'_> {
         self.tree.modules[self.module].names.entry(name).or_default().push(entry);
     }
 
-    fn mention(&mut self, path: Vec<String>, line: usize, kind: Kind) {
+    fn mention(&mut self, path: Vec<String>, line: usize) {
         let (module, item) = (self.module, self.item.clone());
-        self.tree.mentions.push(Mention { module, item, path, line, kind });
+        self.tree.mentions.push(Mention { module, item, path, line });
     }
 
     /// Takes in one import. Imports inside functions count as the whole module's.
-    fn import(&mut self, mut path: Vec<String>, alias: &Ident, kind: Kind) {
+    fn import(&mut self, mut path: Vec<String>, alias: &Ident) {
         self.tree.imports += 1;
         let id = self.tree.imports;
         let line = alias.span().start().line;
@@ -151,21 +142,21 @@ impl Reader<'_> {
                 alias.clone_from(&path[path.len() - 1]);
             }
         }
-        self.mention(path.clone(), line, kind);
+        self.mention(path.clone(), line);
         if alias != "_" {
             self.name(alias, Entry::Import { id, path });
         }
     }
 
-    fn imports(&mut self, tree: &UseTree, before: &[String], kind: Kind) {
+    fn imports(&mut self, tree: &UseTree, before: &[String]) {
         let with = |name: &Ident| [before, &[name.to_string()]].concat();
         match tree {
-            UseTree::Path(part) => self.imports(&part.tree, &with(&part.ident), kind),
-            UseTree::Name(last) => self.import(with(&last.ident), &last.ident, kind),
-            UseTree::Rename(last) => self.import(with(&last.ident), &last.rename, kind),
+            UseTree::Path(part) => self.imports(&part.tree, &with(&part.ident)),
+            UseTree::Name(last) => self.import(with(&last.ident), &last.ident),
+            UseTree::Rename(last) => self.import(with(&last.ident), &last.rename),
             UseTree::Group(group) => {
                 for part in &group.items {
-                    self.imports(part, before, kind);
+                    self.imports(part, before);
                 }
             }
             UseTree::Glob(glob) => {
@@ -173,7 +164,7 @@ impl Reader<'_> {
                 let id = self.tree.imports;
                 self.tree.modules[self.module].globs.push((id, before.to_vec()));
                 let path = [before, &["*".to_owned()]].concat();
-                self.mention(path, glob.star_token.spans[0].start().line, kind);
+                self.mention(path, glob.star_token.spans[0].start().line);
             }
         }
     }
@@ -232,7 +223,7 @@ impl Reader<'_> {
                 tokens.next();
             }
             if whole && !goes_on {
-                self.mention(path, line, Kind::Use);
+                self.mention(path, line);
             }
             last = ' ';
             goes_on = false;
@@ -321,10 +312,8 @@ impl<'ast> Visit<'ast> for Reader<'_> {
     }
 
     fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
-        let public = !matches!(item.vis, Visibility::Inherited);
-        let kind = if public { Kind::Reexport } else { Kind::Use };
         if item.leading_colon.is_none() {
-            self.imports(&item.tree, &[], kind);
+            self.imports(&item.tree, &[]);
         }
     }
 
@@ -332,7 +321,7 @@ impl<'ast> Visit<'ast> for Reader<'_> {
         if path.leading_colon.is_none() {
             let names = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
             let line = path.segments.first().map_or(0, |first| first.ident.span().start().line);
-            self.mention(names, line, Kind::Use);
+            self.mention(names, line);
         }
         visit::visit_path(self, path);
     }
