@@ -52,6 +52,8 @@ fn circles_of_includes_are_seen() {
         ("kernels/lib/b.cuh", "#include \"a.cuh\""),
     ];
     assert!(judge(&files, &[]).contains("a circle"));
+    let own_source = ("src/torch/shim/graph.h", "#include \"graph.cpp\"");
+    assert!(judge(&[own_source], &[]).contains("a circle"));
     // The header of one includes the other's, whose source includes the first one's.
     let of_stems = [
         ("src/torch/shim/a.h", "#include \"graph.h\""),

@@ -129,11 +129,14 @@ fn arrows_go_to_the_file_that_defines_a_name() {
 fn a_path_attribute_is_followed() {
     let arrows = arrows(&crate_of(&[
         ("lib.rs", "mod a; mod b;"),
-        ("a/mod.rs", "#[path = \"../odd/place.rs\"] mod deep;"),
-        ("odd/place.rs", "use super::super::b::X;"),
+        ("a/mod.rs", "#[path = \"../odd/one.rs\"] mod one; mod x { #[path = \"two.rs\"] mod y; }"),
+        ("odd/one.rs", "use super::super::b::X;"),
+        ("a/x/two.rs", "use super::super::super::b::X;"),
         ("b.rs", "pub struct X;"),
     ]));
-    assert!(arrows.iter().any(|arrow| arrow.from == "odd/place.rs" && arrow.to == "b.rs"));
+    for file in ["odd/one.rs", "a/x/two.rs"] {
+        assert!(arrows.iter().any(|arrow| arrow.from == file && arrow.to == "b.rs"), "{file}");
+    }
 }
 
 #[test]

@@ -326,9 +326,6 @@ impl<'ast> Visit<'ast> for Reader<'_> {
         visit::visit_path(self, path);
     }
 
-    /// `pub(super)` and `pub(in crate::ops)` say who sees an item, not what it uses.
-    fn visit_vis_restricted(&mut self, _: &'ast syn::VisRestricted) {}
-
     fn visit_macro(&mut self, item: &'ast syn::Macro) {
         self.visit_path(&item.path);
         self.scan(item.tokens.clone(), &[]);
