@@ -34,7 +34,7 @@ impl Loaded {
                 .map_err(|error| Error::usage(format!("--threads {threads}: {error}")))?;
         }
         let device = match arguments.device.as_str() {
-            "auto" => Device::best()?,
+            "auto" => Device::best(),
             other => other.parse()?,
         };
         let card_path = arguments.card_file();

@@ -4,7 +4,7 @@ use ndarray::ArrayD;
 use tch::{Kind, Tensor};
 
 use super::device::Device;
-use super::torch;
+use super::in_libtorch;
 use crate::error::{Error, Result};
 
 /// A copy of a tensor as an f32 array of the same shape.
@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 ///
 /// If libtorch cannot copy or convert it.
 pub fn to_array(tensor: &Tensor) -> Result<ArrayD<f32>> {
-    let values = torch("to_array", || {
+    let values = in_libtorch("to_array", || {
         let tensor = tensor.f_detach()?.f_to_device(tch::Device::Cpu)?.f_to_kind(Kind::Float)?;
         let mut values = vec![0.0_f32; tensor.numel()];
         tensor.f_contiguous()?.f_copy_data(&mut values, tensor.numel())?;
@@ -44,7 +44,7 @@ pub fn to_tensor(array: &ArrayD<f32>, device: Device, kind: Kind) -> Result<Tens
         array.shape().iter().map(|&extent| i64::try_from(extent).unwrap_or(i64::MAX)).collect();
     let array = array.as_standard_layout();
     let values = array.as_slice().unwrap_or(&[]);
-    torch("to_tensor", || {
+    in_libtorch("to_tensor", || {
         Tensor::f_from_slice(values)?
             .f_reshape(&shape)?
             .f_to_device(device.to_tch())?

@@ -1,5 +1,7 @@
 //! Where a model runs.
 
+#[cfg(feature = "cuda")]
+use std::ffi::c_void;
 use std::fmt;
 use std::str::FromStr;
 
@@ -27,12 +29,8 @@ pub enum Device {
 
 impl Device {
     /// The first CUDA device if libtorch can use one, the CPU otherwise.
-    ///
-    /// # Errors
-    ///
-    /// None today: a machine without a usable GPU is no error. Kept fallible for probes that can be.
-    pub fn best() -> Result<Self> {
-        Ok(if cuda_devices() > 0 { Self::Cuda(0) } else { Self::Cpu })
+    pub fn best() -> Self {
+        if cuda_devices() > 0 { Self::Cuda(0) } else { Self::Cpu }
     }
 
     /// The device itself, if this machine has it.
@@ -70,6 +68,18 @@ impl Device {
 fn cuda_devices() -> usize {
     // SAFETY: the function takes nothing, catches every exception and may be called at any time.
     usize::try_from(unsafe { ffi::mc_cuda_devices() }).unwrap_or(0)
+}
+
+/// The handle (a `CUstream`) of the stream on which libtorch launches from this thread on a CUDA device; null is
+/// the default stream.
+#[cfg(feature = "cuda")]
+pub(crate) fn current_cuda_stream(ordinal: usize) -> Result<*mut c_void> {
+    let index = i64::try_from(ordinal).unwrap_or(i64::MAX);
+    let mut handle = std::ptr::null_mut();
+    // SAFETY: `handle` takes what the shim sets, and outlives the call.
+    ffi::checked(|error| unsafe { ffi::mc_cuda_stream(index, &raw mut handle, error) })
+        .map_err(Error::device)?;
+    Ok(handle)
 }
 
 impl fmt::Display for Device {

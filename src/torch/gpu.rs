@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 use tch::{Kind, Tensor};
 
-use super::ffi;
+use super::device::current_cuda_stream;
 use super::maps::form;
 use crate::device::{Buffer, Gpu, Slice, Stream};
 use crate::element::Element;
@@ -83,11 +83,7 @@ impl GpuMaps {
 
     /// Sees to it that `stream` is libtorch's current one.
     fn follow_libtorch(&mut self, ordinal: usize) -> Result<()> {
-        let index = i64::try_from(ordinal).unwrap_or(i64::MAX);
-        let mut handle = std::ptr::null_mut();
-        // SAFETY: `handle` takes what the shim sets, and outlives the call.
-        ffi::checked(|error| unsafe { ffi::mc_cuda_stream(index, &raw mut handle, error) })
-            .map_err(Error::device)?;
+        let handle = current_cuda_stream(ordinal)?;
         let current =
             |stream: &Stream| stream.gpu().ordinal() == ordinal && stream.handle() == handle;
         if !self.stream.as_ref().is_some_and(current) {

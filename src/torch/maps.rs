@@ -6,7 +6,7 @@ use tch::{Kind, Tensor};
 use super::bridge::extents;
 #[cfg(feature = "cuda")]
 use super::gpu::GpuMaps;
-use super::torch;
+use super::in_libtorch;
 use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::ops::{self, Maps, Method, Recipe, View};
@@ -40,14 +40,14 @@ impl MapMaker {
         gradient: &Tensor,
     ) -> Result<Maps> {
         let activation = gapless(activation)?;
-        let gradient = torch("maps", || gradient.f_to_kind(activation.kind()))?;
+        let gradient = in_libtorch("maps", || gradient.f_to_kind(activation.kind()))?;
         let gradient = gapless(&gradient)?;
         // Grad-CAM alone never needs values of both at one place.
         let (activation, gradient) =
             if recipe.method == Method::GradCam || layout(&activation) == layout(&gradient) {
                 (activation, gradient)
             } else {
-                torch("maps", || Ok((activation.f_contiguous()?, gradient.f_contiguous()?)))?
+                in_libtorch("maps", || Ok((activation.f_contiguous()?, gradient.f_contiguous()?)))?
             };
         #[cfg(feature = "cuda")]
         if let tch::Device::Cuda(ordinal) = activation.device()
@@ -55,7 +55,8 @@ impl MapMaker {
         {
             return Ok(maps);
         }
-        let on_host = |tensor: &Tensor| torch("maps", || tensor.f_to_device(tch::Device::Cpu));
+        let on_host =
+            |tensor: &Tensor| in_libtorch("maps", || tensor.f_to_device(tch::Device::Cpu));
         let (activation, gradient) = (on_host(&activation)?, on_host(&gradient)?);
         match activation.kind() {
             Kind::Half => typed::<f16>(recipe, &activation, &gradient),
@@ -67,7 +68,7 @@ impl MapMaker {
 
 /// The mean over the channels of `tensor` `(B, C, [D,] H, W)`: see [`ops::channel_mean`].
 pub(crate) fn channel_mean(tensor: &Tensor) -> Result<(Vec<f32>, Grids)> {
-    let tensor = torch("channel_mean", || tensor.f_to_device(tch::Device::Cpu))?;
+    let tensor = in_libtorch("channel_mean", || tensor.f_to_device(tch::Device::Cpu))?;
     let tensor = gapless(&tensor)?;
     let (Shape { batch, spatial, .. }, _) = form(&tensor)?;
     // SAFETY: the tensor is on the CPU, `gapless` made it of one of these types, and it is borrowed
@@ -91,7 +92,7 @@ fn typed<T: Element>(recipe: &Recipe, activation: &Tensor, gradient: &Tensor) ->
 
 /// The tensor as f32, f16 or bf16, with its elements laid out without gaps.
 fn gapless(tensor: &Tensor) -> Result<Tensor> {
-    torch("maps", || {
+    in_libtorch("maps", || {
         let tensor = tensor.f_detach()?;
         let tensor = match tensor.kind() {
             Kind::Float | Kind::Half | Kind::BFloat16 => tensor,

@@ -33,6 +33,9 @@ pub(crate) use task::{batched, batched_shape};
 
 use crate::error::{Error, Result};
 
+// The old name, until the other rooms use the new one.
+pub(crate) use in_libtorch as torch;
+
 /// Refuses an input that the network cannot take, before libtorch does so less clearly.
 pub(crate) fn check_input(facts: &Facts, input: &Tensor) -> Result<()> {
     let shape = input.size();
@@ -93,8 +96,8 @@ pub(crate) fn backward_error(message: &str) -> Error {
     ))
 }
 
-/// Runs libtorch calls that can fail, and turns their error into ours.
-pub(crate) fn torch<T>(
+/// Runs libtorch calls that can fail, and turns their error into ours, which names the operation.
+pub(crate) fn in_libtorch<T>(
     operation: &str,
     call: impl FnOnce() -> Result<T, tch::TchError>,
 ) -> Result<T> {

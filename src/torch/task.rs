@@ -3,7 +3,7 @@
 use serde::Serialize;
 use tch::Tensor;
 
-use super::torch;
+use super::in_libtorch;
 use crate::error::{Error, Result};
 
 /// What a network does, told from the rank of its output.
@@ -78,7 +78,7 @@ pub(crate) fn batched(output: &Tensor, shape: &[i64]) -> Result<Tensor> {
     if output.size() == shape {
         return Ok(output.shallow_clone());
     }
-    torch("output", || output.f_reshape(shape))
+    in_libtorch("output", || output.f_reshape(shape))
 }
 
 fn not_batched(input: &[i64], output: &[i64], of_one: Option<&[i64]>) -> Error {
