@@ -216,16 +216,11 @@ impl<N: Network> Injected<N> {
 
     /// Warns of activations that a guided method does not guide, beside those that it does.
     fn warn_of_unguided(&mut self) {
-        const LIKE_RELU: [&str; 7] =
-            ["relu", "relu6", "clamp", "clamp_min", "clip", "hardtanh", "threshold"];
         if !self.options.backend.needs().guided || self.options.guide != Guide::Relu {
             return;
         }
-        let others = self.facts.activations.iter();
-        let others: Vec<_> = others
-            .filter(|(name, _)| !LIKE_RELU.contains(&name.as_str()))
-            .map(|(name, count)| format!("{count} {name}"))
-            .collect();
+        let others = self.facts.activations_beyond_relu();
+        let others: Vec<_> = others.map(|(name, count)| format!("{count} {name}")).collect();
         if !others.is_empty() {
             self.warnings.push(Warning::of_run(
                 "PARTLY_GUIDED",
