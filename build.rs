@@ -47,9 +47,10 @@ mod torch {
     use std::path::{Path, PathBuf};
 
     const SHIM: &str = "src/torch/shim";
-    const SOURCES: [&str; 13] = [
+    const SOURCES: [&str; 15] = [
         "analysis",
         "backward",
+        "boundary",
         "channels",
         "device",
         "graph",
@@ -61,6 +62,7 @@ mod torch {
         "outputs",
         "tape",
         "training",
+        "values",
     ];
 
     pub fn build() {

@@ -6,7 +6,7 @@
 //! use medcam::{Device, Options};
 //!
 //! # let batch = tch::Tensor::zeros([1, 1, 128, 128, 128], (tch::Kind::Float, tch::Device::Cpu));
-//! let model = medcam::load("bbox_model.pt", Device::best()?)?;
+//! let model = medcam::load("bbox_model.pt", Device::best())?;
 //! let mut model = medcam::inject(model, Options::default().save_maps("attention_maps"))?;
 //! let output = model.forward(&batch)?; // the model's own output, bit for bit; maps saved
 //! let maps = model.attention_maps();

@@ -4,7 +4,7 @@ use ndarray::ArrayD;
 use tch::{Kind, Tensor};
 
 use crate::error::{Error, Result};
-use crate::torch::{Device, torch};
+use crate::torch::{Device, in_libtorch};
 
 /// A copy of a tensor as an f32 array of the same shape.
 ///
@@ -12,7 +12,7 @@ use crate::torch::{Device, torch};
 ///
 /// If libtorch cannot copy or convert it.
 pub fn to_array(tensor: &Tensor) -> Result<ArrayD<f32>> {
-    let values = torch("to_array", || {
+    let values = in_libtorch("to_array", || {
         let tensor = tensor.f_detach()?.f_to_device(tch::Device::Cpu)?.f_to_kind(Kind::Float)?;
         let mut values = vec![0.0_f32; tensor.numel()];
         tensor.f_contiguous()?.f_copy_data(&mut values, tensor.numel())?;
@@ -43,7 +43,7 @@ pub fn to_tensor(array: &ArrayD<f32>, device: Device, kind: Kind) -> Result<Tens
         array.shape().iter().map(|&extent| i64::try_from(extent).unwrap_or(i64::MAX)).collect();
     let array = array.as_standard_layout();
     let values = array.as_slice().unwrap_or(&[]);
-    torch("to_tensor", || {
+    in_libtorch("to_tensor", || {
         Tensor::f_from_slice(values)?
             .f_reshape(&shape)?
             .f_to_device(device.to_tch())?

@@ -5,11 +5,11 @@ use tch::{Kind, Tensor};
 use super::arrays::extents;
 use crate::error::{Error, Result};
 use crate::shape::{Layout, Shape};
-use crate::torch::torch;
+use crate::torch::in_libtorch;
 
 /// The tensor as f32, f16 or bf16, with its elements laid out without gaps.
 pub(super) fn gapless(tensor: &Tensor) -> Result<Tensor> {
-    torch("maps", || {
+    in_libtorch("maps", || {
         let tensor = tensor.f_detach()?;
         let tensor = match tensor.kind() {
             Kind::Float | Kind::Half | Kind::BFloat16 => tensor,

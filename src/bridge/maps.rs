@@ -10,7 +10,7 @@ use crate::element::Element;
 use crate::error::Result;
 use crate::ops::{self, Maps, Method, Recipe, View};
 use crate::shape::Shape;
-use crate::torch::torch;
+use crate::torch::in_libtorch;
 
 /// Makes the maps of layers where their tensors are, on the CPU or on a GPU.
 ///
@@ -33,14 +33,14 @@ impl MapMaker {
         gradient: &Tensor,
     ) -> Result<Maps> {
         let activation = gapless(activation)?;
-        let gradient = torch("maps", || gradient.f_to_kind(activation.kind()))?;
+        let gradient = in_libtorch("maps", || gradient.f_to_kind(activation.kind()))?;
         let gradient = gapless(&gradient)?;
         // Grad-CAM alone never needs values of both at one place.
         let (activation, gradient) =
             if recipe.method == Method::GradCam || layout(&activation) == layout(&gradient) {
                 (activation, gradient)
             } else {
-                torch("maps", || Ok((activation.f_contiguous()?, gradient.f_contiguous()?)))?
+                in_libtorch("maps", || Ok((activation.f_contiguous()?, gradient.f_contiguous()?)))?
             };
         #[cfg(feature = "cuda")]
         if let tch::Device::Cuda(ordinal) = activation.device()
@@ -48,7 +48,8 @@ impl MapMaker {
         {
             return Ok(maps);
         }
-        let on_host = |tensor: &Tensor| torch("maps", || tensor.f_to_device(tch::Device::Cpu));
+        let on_host =
+            |tensor: &Tensor| in_libtorch("maps", || tensor.f_to_device(tch::Device::Cpu));
         let (activation, gradient) = (on_host(&activation)?, on_host(&gradient)?);
         match activation.kind() {
             Kind::Half => typed::<f16>(recipe, &activation, &gradient),
@@ -69,7 +70,7 @@ pub(crate) struct ChannelMean {
 
 /// The mean over the channels of `tensor` `(B, C, [D,] H, W)`: see [`ops::channel_mean`].
 pub(crate) fn channel_mean(tensor: &Tensor) -> Result<ChannelMean> {
-    let tensor = torch("channel_mean", || tensor.f_to_device(tch::Device::Cpu))?;
+    let tensor = in_libtorch("channel_mean", || tensor.f_to_device(tch::Device::Cpu))?;
     let tensor = gapless(&tensor)?;
     let (Shape { batch, spatial, .. }, _) = form(&tensor)?;
     // SAFETY: the tensor is on the CPU, `gapless` made it of one of these types, and it is borrowed

@@ -53,7 +53,7 @@ pub fn run(arguments: &LayersArguments) -> Result<ExitCode> {
 
 fn zeros(model_input: &ModelInput, shape: &[usize]) -> Result<Tensor> {
     let shape: Vec<i64> = shape.iter().map(|&n| i64::try_from(n).unwrap_or(i64::MAX)).collect();
-    crate::torch::torch("--shape", || {
+    crate::torch::in_libtorch("--shape", || {
         Tensor::f_zeros(&shape, (model_input.kind, model_input.device.to_tch()))
     })
 }

@@ -29,7 +29,7 @@ pub fn load_model(arguments: &ModelArguments) -> Result<(ModelInput, Model)> {
     keep_freed_memory();
     use_threads(arguments.threads)?;
     let device = match arguments.device.as_str() {
-        "auto" => Device::best()?,
+        "auto" => Device::best(),
         other => other.parse()?,
     };
     let card_path = arguments.card_file();

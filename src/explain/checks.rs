@@ -4,7 +4,7 @@ use tch::{Kind, Tensor};
 
 use super::settings::MapSize;
 use crate::error::{Error, Result};
-use crate::torch::torch;
+use crate::torch::in_libtorch;
 
 /// The size of the maps; `None` for that of the layer.
 pub(super) fn size(asked: MapSize, input: &Tensor) -> Result<Option<[usize; 3]>> {
@@ -57,7 +57,7 @@ pub(super) fn differentiable(scored: &Tensor) -> Result<()> {
 
 /// Refuses NaN and infinity.
 pub(super) fn finite(what: &str, tensor: &Tensor) -> Result<()> {
-    let bad = torch(what, || {
+    let bad = in_libtorch(what, || {
         let tensor = tensor.f_detach()?;
         // One pass without a temporary; only a sum that is not finite calls for a closer look.
         if tensor.f_sum(Kind::Float)?.f_double_value(&[])?.is_finite() {

@@ -22,7 +22,7 @@ use crate::bridge::MapMaker;
 use crate::error::{Error, Result};
 use crate::methods::{Compat, NamedTarget, ScoreAt, compat, named_targets};
 use crate::torch::{
-    Facts, LayerChoice, Layers, Network, Selected, Tape, batched_shape, check_input, torch,
+    Facts, LayerChoice, Layers, Network, Selected, Tape, batched_shape, check_input, in_libtorch,
 };
 use crate::warning::Warning;
 
@@ -282,7 +282,7 @@ impl<N: Network> Explainer<N> {
 fn find_layers(network: &impl Network, facts: &Facts, input: &Tensor) -> Result<Layers> {
     let mut tape = Tape::new()?;
     // A copy: the network may write to its input.
-    let sample = torch("input", || input.f_narrow(0, 0, 1)?.f_detach_copy())?;
+    let sample = in_libtorch("input", || input.f_narrow(0, 0, 1)?.f_detach_copy())?;
     let output = {
         let _no_grad = tch::no_grad_guard();
         network.forward_tapped(&sample, &mut tape)?

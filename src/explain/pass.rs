@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::methods::{Compat, Evidence, Finish, Guided, NamedTarget, TargetScore, compat};
 use crate::ops::{Maps, Range};
 use crate::task::Task;
-use crate::torch::{LayerChoice, Layers, Selected, backward_error, torch};
+use crate::torch::{LayerChoice, Layers, Selected, backward_error, in_libtorch};
 use crate::warning::Warning;
 
 /// One recorded forward, from which the maps of each target are made.
@@ -41,7 +41,7 @@ impl LayerMaps {
         if !maps.ranges.iter().any(zero) {
             return Ok(Self { maps, zero_gradient: Vec::new() });
         }
-        let any: Vec<bool> = torch("gradient", || {
+        let any: Vec<bool> = in_libtorch("gradient", || {
             Vec::try_from(gradient.f_ne(0)?.f_flatten(1, -1)?.f_any_dim(1, false)?)
         })?;
         Ok(Self { maps, zero_gradient: any.into_iter().map(|any| !any).collect() })

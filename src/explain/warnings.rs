@@ -48,16 +48,11 @@ pub(crate) fn training_mode(facts: &Facts) -> Option<Warning> {
 
 /// Warns of activations that a guided method does not guide, beside those that it does.
 pub(super) fn partly_guided(settings: &Settings, facts: &Facts) -> Option<Warning> {
-    const LIKE_RELU: [&str; 7] =
-        ["relu", "relu6", "clamp", "clamp_min", "clip", "hardtanh", "threshold"];
     if !settings.backend.needs().guided || settings.guide != Guide::Relu {
         return None;
     }
-    let others = facts.activations.iter();
-    let others: Vec<_> = others
-        .filter(|(name, _)| !LIKE_RELU.contains(&name.as_str()))
-        .map(|(name, count)| format!("{count} {name}"))
-        .collect();
+    let others = facts.activations_beyond_relu();
+    let others: Vec<_> = others.map(|(name, count)| format!("{count} {name}")).collect();
     (!others.is_empty()).then(|| {
         Warning::of_run(
             "PARTLY_GUIDED",

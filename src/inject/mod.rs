@@ -16,7 +16,7 @@ use crate::evaluation::{Evaluator, Score};
 use crate::explain::{AttentionMap, Explainer, MapSize, Timings};
 use crate::methods::Target;
 use crate::outputs::{self, Archive};
-use crate::torch::{Device, Layers, Network, torch};
+use crate::torch::{Device, Layers, Network, in_libtorch};
 use crate::volumes;
 use crate::warning::Warning;
 
@@ -172,7 +172,7 @@ impl<N: Network> Injected<N> {
             )));
         };
         let tensor = to_tensor(&map.to_array(), Device::Cpu, tch::Kind::Float)?;
-        torch("map", || tensor.f_to_device(input.device()))
+        in_libtorch("map", || tensor.f_to_device(input.device()))
     }
 
     /// The maps of the last forward: target by target as they were asked for, and for each the

@@ -9,7 +9,7 @@ use tch::{Kind, Tensor};
 use super::target::{Target, TargetScore};
 use crate::error::{Error, Result};
 use crate::task::Task;
-use crate::torch::{Layers, torch};
+use crate::torch::{Layers, in_libtorch};
 
 /// Whose numbers the maps have.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -91,7 +91,7 @@ fn parents_last(mut names: Vec<String>) -> Vec<String> {
 pub(crate) fn target(target: Target, task: Task, output: &Tensor) -> Result<Target> {
     match (target, task) {
         (Target::All, Task::Classification) => Ok(Target::Best),
-        (Target::Best, Task::Segmentation) => torch("target", || {
+        (Target::Best, Task::Segmentation) => in_libtorch("target", || {
             let sums = output.f_detach()?.f_flatten(2, -1)?.f_sum_dim_intlist(2, false, None)?;
             Vec::<i64>::try_from(sums.f_argmax(1, false)?)
         })
@@ -106,7 +106,7 @@ pub(crate) fn target(target: Target, task: Task, output: &Tensor) -> Result<Targ
 pub(crate) fn parts(target: &Target, task: Task, y: &Tensor, logits: &Tensor) -> Result<Tensor> {
     let y = y.detach().set_requires_grad(true);
     let score = tch::with_grad(|| TargetScore::of(target, task, &y, &logits.detach()))?;
-    torch("target", || {
+    in_libtorch("target", || {
         let mask = Tensor::f_run_backward(&[&score.sum], &[&y], false, false)?.remove(0);
         y.f_detach()?.f_mul(&mask)
     })
@@ -123,7 +123,7 @@ pub(crate) fn grad_cam_plus_plus(
     gradient: &Tensor,
     parts: Option<&Tensor>,
 ) -> Result<Tensor> {
-    torch("grad_cam_plus_plus", || {
+    in_libtorch("grad_cam_plus_plus", || {
         let (a, g) = (activation.f_to_kind(Kind::Float)?, gradient.f_to_kind(Kind::Float)?);
         let grid = &g.size()[2..];
         let axes: Vec<i64> = (2..).take(grid.len()).collect();

@@ -11,7 +11,7 @@ use tch::{Kind, Tensor};
 use crate::bridge::to_tensor;
 use crate::error::{Error, Result};
 use crate::task::Task;
-use crate::torch::{Device, torch};
+use crate::torch::{Device, in_libtorch};
 
 /// What a map explains. The score of sample `b` is
 ///
@@ -285,7 +285,7 @@ fn channels(y: &Tensor, classes: &[usize]) -> Result<Tensor> {
         ));
     }
     let index = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-    torch("target", || match classes {
+    in_libtorch("target", || match classes {
         // One view, whose gradient is one pass; the general case costs a copy of the channels and
         // several passes over the output.
         [first, rest @ ..] if rest.iter().all(|class| class == first) => {
@@ -303,7 +303,7 @@ fn channels(y: &Tensor, classes: &[usize]) -> Result<Tensor> {
 
 /// The predicted class of each sample or voxel; for one channel 0 where it is above 0, else -1.
 fn prediction(logits: &Tensor) -> Result<Tensor> {
-    torch("target", || {
+    in_libtorch("target", || {
         if extent(logits, 1) == 1 {
             logits.f_select(1, 0)?.f_gt(0.0)?.f_to_kind(Kind::Int64)?.f_sub_scalar(1)
         } else {
@@ -315,7 +315,7 @@ fn prediction(logits: &Tensor) -> Result<Tensor> {
 /// Which samples or voxels are predicted as a class, as booleans.
 pub(super) fn predicted_as(class: usize, logits: &Tensor) -> Result<Tensor> {
     let predicted = prediction(&logits.detach())?;
-    torch("target", || predicted.f_eq(i64::try_from(class).unwrap_or(i64::MAX)))
+    in_libtorch("target", || predicted.f_eq(i64::try_from(class).unwrap_or(i64::MAX)))
 }
 
 /// The best class of each sample.
@@ -327,13 +327,13 @@ fn best(task: Task, logits: &Tensor) -> Result<Vec<usize>> {
     let predicted = prediction(&logits.detach())?;
     (0..extent(logits, 0))
         .map(|sample| {
-            let of_sample = torch("target", || {
+            let of_sample = in_libtorch("target", || {
                 predicted.f_select(0, i64::try_from(sample).unwrap_or(i64::MAX))?.f_flatten(0, -1)
             })?;
             if task == Task::Classification {
                 return Ok(usize::try_from(of_sample.int64_value(&[0])).unwrap_or(0));
             }
-            let counts = torch("target", || {
+            let counts = in_libtorch("target", || {
                 Vec::<i64>::try_from(
                     of_sample
                         .f_bincount::<Tensor>(None, i64::try_from(classes).unwrap_or(i64::MAX))?,
@@ -367,15 +367,15 @@ fn region(mask: &ArrayD<f32>, chosen: &Tensor) -> Result<Tensor> {
             ),
         ));
     };
-    let finite = torch("target", || bool::try_from(mask.f_isfinite()?.f_all()?))?;
+    let finite = in_libtorch("target", || bool::try_from(mask.f_isfinite()?.f_all()?))?;
     if !finite {
         return Err(Error::input("target", "the mask has values that are NaN or infinite"));
     }
-    torch("target", || mask.f_to_device(chosen.device())?.f_expand(&grid, false))
+    in_libtorch("target", || mask.f_to_device(chosen.device())?.f_expand(&grid, false))
 }
 
 fn empty_samples(weights: &Tensor) -> Result<Vec<usize>> {
-    let any = torch("target", || {
+    let any = in_libtorch("target", || {
         let nonzero = weights.f_ne(0)?;
         let batch = nonzero.size()[0];
         Vec::<bool>::try_from(nonzero.f_reshape([batch, -1])?.f_any_dim(1, false)?)

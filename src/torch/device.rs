@@ -29,12 +29,8 @@ pub enum Device {
 
 impl Device {
     /// The first CUDA device if libtorch can use one, the CPU otherwise.
-    ///
-    /// # Errors
-    ///
-    /// None today: a machine without a usable GPU is no error. Kept fallible for probes that can be.
-    pub fn best() -> Result<Self> {
-        Ok(if cuda_devices() > 0 { Self::Cuda(0) } else { Self::Cpu })
+    pub fn best() -> Self {
+        if cuda_devices() > 0 { Self::Cuda(0) } else { Self::Cpu }
     }
 
     /// The device itself, if this machine has it.
@@ -74,7 +70,8 @@ fn cuda_devices() -> usize {
     usize::try_from(unsafe { ffi::mc_cuda_devices() }).unwrap_or(0)
 }
 
-/// The CUDA stream that libtorch queues work on, on this device and in this thread.
+/// The handle (a `CUstream`) of the stream on which libtorch launches from this thread on a CUDA device; null is
+/// the default stream.
 #[cfg(feature = "cuda")]
 pub(crate) fn current_cuda_stream(ordinal: usize) -> Result<*mut c_void> {
     let index = i64::try_from(ordinal).unwrap_or(i64::MAX);

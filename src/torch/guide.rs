@@ -1,6 +1,9 @@
 //! Guided backpropagation: activations that let through only what speaks for the score.
 
+use std::ffi::{CString, c_char, c_void};
 use std::fmt;
+use std::mem::ManuallyDrop;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::str::FromStr;
 
 use serde::Serialize;
@@ -87,6 +90,29 @@ impl Tape {
         unsafe { ffi::mc_tape_guided_activations(self.as_ptr()) }
     }
 
+    /// Has the ReLUs of the forward to come guided by a rule of the caller's, such as a kernel of its own.
+    ///
+    /// `rule(gradient, output)` gives the part of a gradient that passes: 0 where the gradient or the output of
+    /// the ReLU, which is positive where its input is, is not positive. It is called in backward, by several
+    /// threads at once where the network is on several devices. An error or a panic of the rule is an error of
+    /// backward. What is a ReLU by its numbers only, such as a clamp, keeps the shim's own rule, and so does a
+    /// ReLU whose output is overwritten later.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for a kernel that guides on a GPU"))]
+    pub(crate) fn guide_relus_by<R>(&mut self, rule: R) -> Result<()>
+    where
+        R: Fn(&Tensor, &Tensor) -> Result<Tensor> + Send + Sync + 'static,
+    {
+        let context = Box::into_raw(Box::new(rule)).cast::<c_void>();
+        // SAFETY: the tape is alive and exclusively ours. The shim owns `context`, an `R`, from here on: it hands
+        // it to `pass::<R>`, from any thread (R: Send + Sync), until it drops it once with `drop_rule::<R>`,
+        // which may be after the tape is gone (R: 'static).
+        ffi::checked(|error| unsafe {
+            let (pass, drop) = (Some(pass::<R> as _), Some(drop_rule::<R> as _));
+            ffi::mc_tape_gate(self.as_ptr(), pass, context, drop, error)
+        })
+        .map_err(Error::model)
+    }
+
     /// ReLU that guided backpropagation can guide; without it, `x.relu()`.
     ///
     /// A network written in Rust is guided where it calls this. In TorchScript models the rewritten
@@ -127,6 +153,60 @@ impl Tape {
         // SAFETY: on success the shim hands out a tensor that is ours.
         Ok(unsafe { own(y) })
     }
+}
+
+/// Whether the shim's table of operators calls one a ReLU where its numbers say so.
+pub(super) fn is_like_relu(name: &str) -> bool {
+    let Ok(name) = CString::new(name) else { return false };
+    // SAFETY: `name` is NUL-terminated and outlives the call.
+    unsafe { ffi::mc_operator_is_like_relu(name.as_ptr()) }
+}
+
+/// Applies the rule behind `context`; its error or panic becomes a message.
+///
+/// # Safety
+///
+/// `context` is a live `R`, the tensors are alive, and what `passed` and `error` point to can be written.
+unsafe extern "C" fn pass<R: Fn(&Tensor, &Tensor) -> Result<Tensor> + Sync>(
+    context: *mut c_void,
+    gradient: *const ffi::mc_tensor,
+    output: *const ffi::mc_tensor,
+    passed: *mut *mut ffi::mc_tensor,
+    error: *mut *mut c_char,
+) -> bool {
+    // SAFETY: by the caller's word; cloning shares a tensor and leaves the original as it is.
+    let apply = || unsafe {
+        let rule = &*context.cast::<R>().cast_const();
+        let gradient = Tensor::clone_from_ptr(gradient.cast_mut().cast());
+        let output = Tensor::clone_from_ptr(output.cast_mut().cast());
+        rule(&gradient, &output)
+    };
+    // What a panic left half done is the rule's own; nothing of the shim's is.
+    let message = match catch_unwind(AssertUnwindSafe(apply)) {
+        Ok(Ok(tensor)) => {
+            // The shim frees it.
+            let tensor = ManuallyDrop::new(tensor);
+            // SAFETY: by the caller's word.
+            unsafe { *passed = tensor.as_ptr().cast_mut().cast() };
+            return true;
+        }
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "the rule panicked".to_owned(),
+    };
+    let message = CString::new(message.replace('\0', "")).unwrap_or_default();
+    // SAFETY: by the caller's word; `message` is NUL-terminated, and the shim copies it.
+    unsafe { *error = ffi::mc_string_copy(message.as_ptr()) };
+    false
+}
+
+/// # Safety
+///
+/// `context` is an `R` from `Box::into_raw` that nobody uses any more.
+unsafe extern "C" fn drop_rule<R>(context: *mut c_void) {
+    // SAFETY: by the caller's word.
+    let rule = unsafe { Box::from_raw(context.cast::<R>()) };
+    // A panic must not reach the shim.
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(rule)));
 }
 
 #[cfg(test)]

@@ -7,9 +7,9 @@ use std::collections::{HashMap, HashSet};
 use serde::{Serialize, Serializer};
 use tch::Tensor;
 
+use super::in_libtorch;
 use super::network::Facts;
 use super::tape::Seen;
-use super::torch;
 use crate::error::{Error, Result};
 use crate::task::Task;
 
@@ -136,7 +136,7 @@ pub(crate) struct Selected {
 impl Selected {
     /// The layer's activation or gradient as `(B, C, [D,] H, W)`: the same memory, with other strides.
     pub(crate) fn channels_first(&self, tensor: &Tensor) -> Result<Tensor> {
-        torch("layer", || {
+        in_libtorch("layer", || {
             if self.channels_last {
                 tensor.f_movedim_int(-1, 1)
             } else {

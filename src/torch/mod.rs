@@ -88,8 +88,8 @@ pub(crate) fn backward_error(message: &str) -> Error {
     ))
 }
 
-/// Runs libtorch calls that can fail, and turns their error into ours.
-pub(crate) fn torch<T>(
+/// Runs libtorch calls that can fail, and turns their error into ours, which names the operation.
+pub(crate) fn in_libtorch<T>(
     operation: &str,
     call: impl FnOnce() -> Result<T, tch::TchError>,
 ) -> Result<T> {

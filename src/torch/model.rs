@@ -28,6 +28,13 @@ pub struct Model {
 // thread-local state between calls, and `Model` is not Sync.
 unsafe impl Send for Model {}
 
+// A caller may move a network and its tape to a thread of its own.
+const _: () = {
+    const fn is_send<T: Send>() {}
+    is_send::<Model>();
+    is_send::<Tape>();
+};
+
 /// Loads a TorchScript model, as `torch.jit.save` writes it, traced or scripted.
 ///
 /// Of a model that returns several tensors the first is explained; [`Model::with_output`] chooses
@@ -43,7 +50,7 @@ unsafe impl Send for Model {}
 /// ```no_run
 /// use medcam::{Device, Options};
 ///
-/// let model = medcam::load("bbox_model.pt", Device::best()?)?;
+/// let model = medcam::load("bbox_model.pt", Device::best())?;
 /// let mut model = medcam::inject(model, Options::default().save_maps("attention_maps"))?;
 /// # let batch = tch::Tensor::zeros([1, 1, 128, 128, 128], (tch::Kind::Float, tch::Device::Cpu));
 /// let output = model.forward(&batch)?; // the model's own output, bit for bit; maps saved

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use tch::Tensor;
 
+use super::guide::is_like_relu;
 use super::tape::Tape;
 use crate::error::Result;
 
@@ -43,7 +44,9 @@ use crate::error::Result;
 /// assert_eq!(net.attention_maps()[0].to_array().shape(), [2, 1, 8, 9, 10]);
 /// # Ok::<(), medcam::Error>(())
 /// ```
-pub trait Network {
+///
+/// A network can be sent to another thread, which then runs it: layers of `tch::nn` can.
+pub trait Network: Send {
     /// Runs the network on a batch `(B, C, [D,] H, W)`, passing the output of each layer that can
     /// be asked for through [`Tape::tap`].
     ///
@@ -114,6 +117,13 @@ pub struct TrainingSteps {
 }
 
 impl Facts {
+    /// Of the activations, those that [`Guide::Relu`](crate::Guide::Relu) leaves as they are, and how many of
+    /// each there are.
+    pub(crate) fn activations_beyond_relu(&self) -> impl Iterator<Item = (&str, usize)> {
+        let all = self.activations.iter().map(|(name, &count)| (name.as_str(), count));
+        all.filter(|(name, _)| !is_like_relu(name))
+    }
+
     /// The same of the network whose score is taken at its output, behind a final activation.
     pub(crate) fn scored_at_output(mut self) -> Self {
         self.unreached.retain(|layer| !self.after_score.contains(layer));

@@ -20,6 +20,12 @@ pub struct Tape {
     wishes: usize,
 }
 
+// SAFETY: a tape may be used from any one thread at a time. The shim keeps nothing of it in thread-local state; its
+// reference counts are atomic. What else may run while a tape is used is a backward through tensors of its
+// forward, in another thread: of a tape that sees a `Receiver` (behind a lock), a flag (atomic) and gates, which
+// share nothing with it that changes, and whose rule is `Send + Sync` (`guide_relus_by`).
+unsafe impl Send for Tape {}
+
 /// One run of a layer, as the tape saw it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Seen {
@@ -129,9 +135,10 @@ impl Tape {
         F: FnMut(usize, &Tensor, &Tensor) + Send,
     {
         let start = start.map_or(std::ptr::null(), |start| start.as_ptr().cast());
-        // SAFETY: tape and tensors are alive for the call; `hand_out::<F>` gets back the `each`
-        // that it is made for, which outlives the call, and libtorch calls it from one thread at a
-        // time (one of its own for a GPU, hence Send) while this one waits.
+        // SAFETY: tape and tensors are alive for the call; `hand_out::<F>` gets back the `each` that it is made
+        // for. Autograd calls it from threads of its own, hence Send; the shim's `Receiver` locks, so that two
+        // never call at once, and none calls once `mc_tape_backward` has returned, even if it failed while the
+        // thread of another device went on.
         ffi::checked(|error| unsafe {
             ffi::mc_tape_backward(
                 self.raw.as_ptr(),
@@ -192,7 +199,7 @@ impl Drop for Tape {
 ///
 /// # Safety
 ///
-/// `context` is an `F` that nobody else uses, and the tensors are alive.
+/// `context` is an `F` that nobody else uses during the call, and the tensors are alive.
 unsafe extern "C" fn hand_out<F: FnMut(usize, &Tensor, &Tensor)>(
     context: *mut c_void,
     wish: usize,

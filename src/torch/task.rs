@@ -2,7 +2,7 @@
 
 use tch::Tensor;
 
-use super::torch;
+use super::in_libtorch;
 use crate::error::{Error, Result};
 
 /// The shape `(B, K, ...)` of an output for an input of batch `B`.
@@ -43,7 +43,7 @@ pub(crate) fn batched(output: &Tensor, shape: &[i64]) -> Result<Tensor> {
     if output.size() == shape {
         return Ok(output.shallow_clone());
     }
-    torch("output", || output.f_reshape(shape))
+    in_libtorch("output", || output.f_reshape(shape))
 }
 
 fn not_batched(input: &[i64], output: &[i64], of_one: Option<&[i64]>) -> Error {

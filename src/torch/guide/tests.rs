@@ -2,12 +2,15 @@
 //! (`tests/networks/guided.py`), on its networks in double.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde::Deserialize;
 use tch::{Kind, Tensor};
 
 use super::Guide;
-use crate::torch::{Device, Model, Network, Tape, load};
+use crate::error::{Error, Result};
+use crate::torch::{Device, Model, Network, Tape, backward_error, in_libtorch, load};
 
 /// Both are computed in double; the files hold f32. Of the largest value of a gradient.
 const TOLERANCE: f64 = 1e-5;
@@ -228,4 +231,64 @@ fn without_a_guide_or_without_autograd_nothing_is_guided() {
     let _y = tch::no_grad(|| tape.relu(&x)).unwrap();
     let _y = tape.relu(&x.detach()).unwrap();
     assert_eq!(tape.guided_activations(), 0);
+}
+
+/// The rule of the shim, in Rust.
+fn rule(gradient: &Tensor, output: &Tensor) -> Result<Tensor> {
+    in_libtorch("rule", || gradient.f_clamp_min(0)?.f_masked_fill(&output.f_le(0)?, 0))
+}
+
+#[test]
+fn a_rule_of_the_callers_gives_the_same_bits() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let mut networks = 0;
+    for case in cases() {
+        for file in &case.files {
+            let (model, input) = (model(file), case.input());
+            for guide in [Guide::Relu, Guide::All] {
+                let guided = |by_rule: bool| {
+                    let mut tape = Tape::new().unwrap();
+                    tape.guide(guide);
+                    if by_rule {
+                        let calls = Arc::clone(&calls);
+                        tape.guide_relus_by(move |gradient, output| {
+                            calls.fetch_add(1, Ordering::Relaxed);
+                            rule(gradient, output)
+                        })
+                        .unwrap();
+                    }
+                    let (leaf, output) = run(&model, &input, &mut tape);
+                    tape.set_guided(true);
+                    gradient(&case.score(&tape, &output), &leaf)
+                };
+                let before = calls.load(Ordering::Relaxed);
+                assert!(same(&guided(true), &guided(false)), "{file} {guide}");
+                networks += usize::from(calls.load(Ordering::Relaxed) > before);
+            }
+        }
+    }
+    assert!(networks > 10, "the rule was called for {networks} networks");
+    assert_eq!(Arc::strong_count(&calls), 1, "a rule was not dropped");
+}
+
+#[test]
+fn a_rule_that_fails_or_panics_is_an_error_of_backward() {
+    let message = |rule: fn(&Tensor, &Tensor) -> Result<Tensor>| {
+        let x = Tensor::from_slice(&[1.0, -1.0]).set_requires_grad(true);
+        let mut tape = Tape::new().unwrap();
+        tape.guide(Guide::Relu);
+        tape.guide_relus_by(rule).unwrap();
+        let y = tape.relu(&x).unwrap().sum(Kind::Double);
+        // The true gradient does not call it.
+        assert_eq!(gradient(&y, &x).double_value(&[0]), 1.0);
+        tape.set_guided(true);
+        let error = Tensor::f_run_backward(&[&y], &[&x], true, false).unwrap_err();
+        backward_error(&error.to_string()).to_string()
+    };
+    let failed = message(|_, _| Err(Error::device("no memory")));
+    assert!(failed.ends_with("guided activation: no memory"), "{failed}");
+    let panicked = message(|_, _| panic!("a fault"));
+    assert!(panicked.ends_with("guided activation: the rule panicked"), "{panicked}");
+    let misshapen = message(|gradient, _| Ok(gradient.sum(Kind::Double)));
+    assert!(misshapen.contains("the gradient is Double [2], and what passes"), "{misshapen}");
 }

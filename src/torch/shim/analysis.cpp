@@ -4,8 +4,8 @@
 
 #include <algorithm>
 
-#include "channels.h"
 #include "operators.h"
+#include "values.h"
 
 namespace medcam {
 
@@ -25,6 +25,17 @@ bool all_ones(const Value* value) {
   return true;
 }
 
+// Whether the elements of the output are those of the first input in the same order, in another shape, for one
+// sample as for a batch.
+bool reshapes_scores(const Node* node) {
+  const Operator& op = operator_of(node);
+  // y[0]
+  if (op.family == Family::kSelect) {
+    return toIValue(node->input(1)) == IValue(0) && toIValue(node->input(2)) == IValue(0);
+  }
+  return op.axes == Axes::kReshaped;
+}
+
 }  // namespace
 
 GraphAnalysis::GraphAnalysis(Graph& graph, const Module& module) : graph_(graph), module_(module) {
@@ -35,32 +46,23 @@ GraphAnalysis::GraphAnalysis(Graph& graph, const Module& module) : graph_(graph)
 }
 
 void GraphAnalysis::find_logits() {
-  static const std::unordered_set<std::string> final_activations = {"softmax", "_softmax",
-                                                                    "log_softmax", "sigmoid"};
   Value* output = graph_.outputs().at(0);
   logits_ = output;
   while (!logits_->node()->inputs().empty()) {
     tail_.insert(logits_);
     Node* node = logits_->node();
-    const std::string name = base_name(node);
-    if (final_activations.count(name)) {
+    const Operator& op = operator_of(node);
+    if (op.has(kEndsInProbabilities)) {
+      const std::string name = op.name;
       final_activation_ = name == "_softmax" ? "softmax" : name;
       logits_ = node->input(0);
       return;
     }
-    if (!is_passthrough(node) && !reshapes_scores(node)) break;
+    if (!op.has(kPassesThrough) && !reshapes_scores(node)) break;
     logits_ = node->input(0);
   }
   logits_ = output;
   tail_.clear();
-}
-
-// Whether no gradient comes from the outputs of a step to its inputs.
-bool GraphAnalysis::stops_gradient(const Node* node) {
-  static const std::unordered_set<std::string> kinds = {
-      "detach", "argmax", "argmin", "argsort", "eq", "ne", "lt", "le", "gt", "ge", "sign",
-      "round",  "floor",  "ceil",   "isnan", "isfinite", "logical_not", "logical_and", "logical_or"};
-  return kinds.count(base_name(node)) != 0;
 }
 
 void GraphAnalysis::find_ancestors() {
@@ -104,7 +106,7 @@ void GraphAnalysis::find_ancestors() {
         }
       }
     }
-    if (stops_gradient(node)) continue;
+    if (operator_of(node).has(kStopsGradient)) continue;
     if (node->kind() == prim::Param && node->owningBlock()->owningNode()) {
       node = node->owningBlock()->owningNode();
     }
@@ -120,22 +122,46 @@ bool GraphAnalysis::has_pointwise_kernel(const Node* convolution) const {
                      [](int64_t extent) { return extent == 1; });
 }
 
-// Steps in which a voxel of the output depends on the same voxel of the input alone, and resizing,
-// whose gradient is as even. The product of two tensors is none: one gates the other's gradient.
+// Whether no activation but the first input goes in. A traced number is a constant tensor without axes.
+bool GraphAnalysis::has_one_tensor(const Node* node) const {
+  const auto inputs = node->inputs();
+  return std::count_if(inputs.begin(), inputs.end(), [&](const Value* value) {
+           const auto constant = parameter(value, module_);
+           return is_tensor(value) && !(constant && constant->dim() == 0);
+         }) == 1;
+}
+
+// Whether a softmax or concatenation is along an axis of the image. Where the rank decides, it is not.
+bool GraphAnalysis::is_along_image_axis(const Node* node) const {
+  const auto axis = toIValue(node->input(1));
+  if (!axis || !axis->isInt()) return false;
+  const int64_t number = axis->toInt();
+  if (channels_.of(node->output()) == Channels::kLast) {
+    return number == 1 || number == 2 || number == -2 || number == -3;
+  }
+  return number >= 2 || number == -1 || number == -2;
+}
+
+// Whether a voxel of the output depends on the same voxel of the input alone; or a resizing, whose gradient is
+// as even. A product of two activations is not pointwise: one gates the other's gradient.
 bool GraphAnalysis::is_pointwise(const Node* node) const {
-  static const std::unordered_set<std::string> kinds = {
-      "relu",     "relu6",    "leaky_relu",  "prelu",    "rrelu",      "elu",       "selu",
-      "celu",     "gelu",     "silu",        "mish",     "hardswish",  "hardtanh",  "hardsigmoid",
-      "sigmoid",  "tanh",     "softplus",    "softmax",  "_softmax",   "log_softmax", "clamp",
-      "clamp_min", "add",     "sub",         "cat",      "batch_norm", "upsample_nearest1d",
-      "upsample_nearest2d",   "upsample_nearest3d",      "upsample_linear1d",
-      "upsample_bilinear2d",  "upsample_trilinear3d",    "upsample_bicubic2d", "__interpolate"};
-  const std::string name = base_name(node);
-  if (is_passthrough(node) || kinds.count(name)) return true;
-  if (node->kind() == prim::ListConstruct) return true;
-  if (name == "mul" || name == "div") return !is_tensor(node->input(1));
-  return is_convolution(node) && has_pointwise_kernel(node) &&
-         all_ones(node->namedInput("stride"));
+  const Operator& op = operator_of(node);
+  if (op.family == Family::kConvolution) {
+    return has_pointwise_kernel(node) && all_ones(node->namedInput("stride"));
+  }
+  if (op.family == Family::kAlongAxis && is_along_image_axis(node)) return false;
+  if (op.family == Family::kBatchNorm) return toIValue(node->namedInput("training")) == IValue(false);
+  if (op.voxels == Voxels::kGated) return has_one_tensor(node);
+  return op.voxels != Voxels::kUnknown;
+}
+
+// Whether a step mixes the channels of a voxel linearly, with the same weights at every voxel: where the
+// gradient behind it has a mean of zero, so has the one in front of it.
+bool GraphAnalysis::mixes_alike(const Node* node) const {
+  const Operator& op = operator_of(node);
+  if (op.family == Family::kConvolution) return has_pointwise_kernel(node);
+  // squeeze and unsqueeze leave each voxel where it is; their row has no Voxels, for the output is no image.
+  return op.has(kMixesAlike) && (op.axes == Axes::kReshaped || is_pointwise(node));
 }
 
 bool GraphAnalysis::every_way(const Value* value, Memo& memo, const Judge& judge) const {
@@ -174,25 +200,18 @@ bool GraphAnalysis::redraws(const Value* value) const {
   });
 }
 
-// An instance norm takes the mean out of each channel, so the gradient in front of it has none, and
-// neither has the gradient in front of steps that mix channels alike at every voxel.
+// An instance norm takes the mean out of each channel, so the gradient in front of it has a mean of zero.
 bool GraphAnalysis::cancels(const Value* value) const {
   return every_way(value, cancels_, [&](const Use& use) {
-    const std::string name = base_name(use.user);
-    if (name == "instance_norm" && use.offset == 0 &&
+    if (operator_of(use.user).family == Family::kInstanceNorm && use.offset == 0 &&
         toIValue(use.user->namedInput("use_input_stats")) == IValue(true)) {
       return Step::kArrived;
     }
-    const bool mixes = is_passthrough(use.user) || use.user->kind() == prim::ListConstruct ||
-                       name == "add" || name == "sub" || name == "cat" ||
-                       name == "squeeze" || name == "unsqueeze" ||
-                       (is_convolution(use.user) && has_pointwise_kernel(use.user));
-    return mixes ? Step::kOnward : Step::kElsewhere;
+    return mixes_alike(use.user) ? Step::kOnward : Step::kElsewhere;
   });
 }
 
 void GraphAnalysis::judge(std::vector<TapFacts>& taps) const {
-  ChannelAxes axes;
   for (const Node* node : findAllNodes(graph_, kTap, /*recurse=*/true)) {
     TapFacts& facts = taps.at(static_cast<size_t>(node->i(attr::idx)));
     facts.in_graph = true;
@@ -200,7 +219,7 @@ void GraphAnalysis::judge(std::vector<TapFacts>& taps) const {
     facts.follows_score = tail_.count(node->output()) != 0;
     facts.redraws_score = facts.reaches_score && redraws(node->output());
     facts.weights_cancel = facts.reaches_score && cancels(node->output());
-    const Channels channels = axes.of(node->output());
+    const Channels channels = channels_.of(node->output());
     facts.channels_last = channels == Channels::kLast;
     facts.is_product = channels == Channels::kNone;
   }

@@ -10,9 +10,22 @@
 #include <unordered_set>
 #include <vector>
 
-#include "graph.h"
+#include "channels.h"
 
 namespace medcam {
+
+// One tap in the graph, and what the graph says of the layer that it follows.
+struct TapFacts {
+  std::string name;
+  std::string type;
+  bool in_graph = false;
+  bool reaches_score = false;
+  bool follows_score = false;
+  bool redraws_score = false;
+  bool weights_cancel = false;
+  bool channels_last = false;
+  bool is_product = false;
+};
 
 class GraphAnalysis {
  public:
@@ -35,11 +48,13 @@ class GraphAnalysis {
 
   void find_logits();
   void find_ancestors();
-  static bool stops_gradient(const torch::jit::Node* node);
   bool redraws(const torch::jit::Value* value) const;
   bool cancels(const torch::jit::Value* value) const;
   bool is_pointwise(const torch::jit::Node* node) const;
+  bool mixes_alike(const torch::jit::Node* node) const;
   bool has_pointwise_kernel(const torch::jit::Node* convolution) const;
+  bool has_one_tensor(const torch::jit::Node* node) const;
+  bool is_along_image_axis(const torch::jit::Node* node) const;
 
   torch::jit::Graph& graph_;
   const torch::jit::Module& module_;
@@ -50,6 +65,7 @@ class GraphAnalysis {
   std::unordered_set<const torch::jit::Value*> ancestors_;
   mutable Memo redraws_;
   mutable Memo cancels_;
+  mutable ChannelAxes channels_;
 };
 
 }  // namespace medcam

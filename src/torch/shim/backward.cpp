@@ -6,7 +6,8 @@
 #include <unordered_set>
 #include <vector>
 
-#include "internal.h"
+#include "boundary.h"
+#include "tape.h"
 
 namespace medcam {
 
@@ -19,7 +20,7 @@ using torch::autograd::Node;
 class Handout {
  public:
   Handout(Tape& tape, bool keep, mc_gradient gradient, void* context) : tape_(tape) {
-    tape.receiver->take = [=, &tape](size_t index, const at::Tensor& arrived) {
+    tape.receiver->set([=, &tape](size_t index, const at::Tensor& arrived) {
       Record& record = *tape.wishes[index].record;
       // A copy: what the tape holds is let go below, and the engine holds it no longer than it must.
       const at::Tensor activation = record.again ? record.again() : record.activation;
@@ -34,10 +35,10 @@ class Handout {
       if (keep) return;
       record.activation.reset();
       record.again = nullptr;
-    };
+    });
   }
 
-  ~Handout() { tape_.receiver->take = nullptr; }
+  ~Handout() { tape_.receiver->set(nullptr); }
 
   Handout(const Handout&) = delete;
   Handout& operator=(const Handout&) = delete;

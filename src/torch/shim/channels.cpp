@@ -5,28 +5,15 @@
 #include <algorithm>
 #include <cctype>
 #include <string>
-#include <unordered_set>
 
 #include "operators.h"
+#include "values.h"
 
 namespace medcam {
 
 using namespace torch::jit;
 
 namespace {
-
-// Steps whose output has the axes of their inputs.
-bool keeps_axes(const Node* node) {
-  static const std::unordered_set<std::string> kinds = {
-      "relu",    "relu6",   "leaky_relu", "prelu",      "elu",        "selu",    "celu",
-      "gelu",    "silu",    "mish",       "hardswish",  "hardtanh",   "sigmoid", "tanh",
-      "softplus", "clamp",  "add",        "sub",        "mul",        "div",     "cat",
-      "softmax", "dropout", "to",         "contiguous", "clone",      "detach",  "type_as",
-      "roll",    "slice",   "pad",        "constant_pad_nd", "feature_dropout",
-      "_autocast_to_reduced_precision", "_autocast_to_full_precision"};
-  return node->kind() == kTap || node->kind() == kScore || node->kind() == prim::ListConstruct ||
-         kinds.count(base_name(node)) != 0;
-}
 
 bool is_one_axis(const Value* normalized_shape) {
   if (const auto constant = toIValue(normalized_shape)) {
@@ -68,21 +55,21 @@ bool is_matrix_product(const Node* einsum) {
 
 // Where a step needs the channels of its first input, which is where it leaves them.
 Channels of_step(const Node* node) {
-  static const std::unordered_set<std::string> first = {
-      "batch_norm", "instance_norm", "group_norm", "pixel_shuffle", "__interpolate"};
-  const std::string name = base_name(node);
-  if (is_convolution(node) || first.count(name) || name.find("_pool") != std::string::npos ||
-      name.rfind("upsample_", 0) == 0) {
-    return Channels::kFirst;
+  const Operator& op = operator_of(node);
+  if (op.has(kChannelsFirst)) return Channels::kFirst;
+  switch (op.family) {
+    case Family::kLinear:
+      return Channels::kLast;
+    case Family::kProduct:
+      // Old tracing writes a linear layer as a product with its transposed weight.
+      return base_name(node->input(1)->node()) == "t" ? Channels::kLast : Channels::kNone;
+    case Family::kLayerNorm:
+      return is_one_axis(node->input(1)) ? Channels::kLast : Channels::kUnknown;
+    case Family::kEinsum:
+      return is_matrix_product(node) ? Channels::kNone : Channels::kUnknown;
+    default:
+      return Channels::kUnknown;
   }
-  if (name == "linear") return Channels::kLast;
-  if (name == "matmul" || name == "bmm" || name == "baddbmm") {
-    // Tracing once took a linear layer apart: a product with its transposed weight.
-    return base_name(node->input(1)->node()) == "t" ? Channels::kLast : Channels::kNone;
-  }
-  if (name == "layer_norm" && is_one_axis(node->input(1))) return Channels::kLast;
-  if (name == "einsum" && is_matrix_product(node)) return Channels::kNone;
-  return Channels::kUnknown;
 }
 
 }  // namespace
@@ -102,7 +89,7 @@ Channels ChannelAxes::behind(const Value* value) {
       if (told == Channels::kUnknown) told = behind(block->outputs()[value->offset()]);
     }
   }
-  if (keeps_axes(node)) {
+  if (operator_of(node).axes == Axes::kKept) {
     for (const Value* input : node->inputs()) {
       if (told != Channels::kUnknown) break;
       if (is_tensor_or_list(input)) told = behind(input);
@@ -120,7 +107,7 @@ Channels ChannelAxes::ahead(const Value* value) {
     if (use.offset == 0) told = of_step(use.user);
     // A product takes its inputs from anywhere.
     if (told == Channels::kNone) told = Channels::kUnknown;
-    if (told != Channels::kUnknown || !keeps_axes(use.user)) continue;
+    if (told != Channels::kUnknown || operator_of(use.user).axes != Axes::kKept) continue;
     told = of(use.user->output());
   }
   return ahead_[value] = told;

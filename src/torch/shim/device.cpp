@@ -8,7 +8,7 @@
 
 #include <limits>
 
-#include "internal.h"
+#include "boundary.h"
 
 extern "C" {
 

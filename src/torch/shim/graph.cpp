@@ -14,9 +14,9 @@
 #include <optional>
 #include <unordered_set>
 
-#include "analysis.h"
-#include "internal.h"
 #include "operators.h"
+#include "tape.h"
+#include "values.h"
 
 namespace medcam {
 
@@ -214,10 +214,8 @@ void replace_by_tap_norm(Graph& graph, Node* tap) {
 void drop_dropout(Block* block) {
   for (auto node = block->nodes().begin(); node != block->nodes().end(); ++node) {
     for (Block* inner : node->blocks()) drop_dropout(inner);
-    const std::string name = base_name(*node);
-    const bool is_dropout = name == "dropout" || name == "feature_dropout" ||
-                            name == "alpha_dropout" || name == "feature_alpha_dropout";
-    if (!is_dropout || node->inputs().size() != 3 || toIValue(node->input(2)) != c10::IValue(false)) {
+    if (operator_of(*node).family != Family::kDropout ||
+        toIValue(node->namedInput("train")) != c10::IValue(false)) {
       continue;
     }
     node->output()->replaceAllUsesWith(node->input(0));

@@ -8,24 +8,12 @@
 #include <string>
 #include <vector>
 
+#include "analysis.h"
 #include "input.h"
 #include "outputs.h"
 #include "training.h"
 
 namespace medcam {
-
-// One tap in the graph, and what the graph says of the layer that it follows.
-struct TapFacts {
-  std::string name;
-  std::string type;
-  bool in_graph = false;
-  bool reaches_score = false;
-  bool follows_score = false;
-  bool redraws_score = false;
-  bool weights_cancel = false;
-  bool channels_last = false;
-  bool is_product = false;
-};
 
 // The forward of a module with every submodule call inlined and tapped. Its last input is the tape.
 struct TappedGraph {

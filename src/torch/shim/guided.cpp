@@ -10,65 +10,64 @@
 #include <torch/csrc/jit/runtime/operator.h>
 
 #include <functional>
-#include <unordered_map>
+#include <optional>
 #include <utility>
 #include <vector>
 
-#include "internal.h"
+#include "boundary.h"
 #include "operators.h"
+#include "tape.h"
+#include "values.h"
 
 namespace medcam {
 
+namespace jit = torch::jit;
 using namespace torch::jit;
 using torch::autograd::variable_list;
 
 namespace {
 
-struct Activation {
-  mc_guide guide;
-  // Whether its derivative is 0 at every input that is not positive: then only the sign of the
-  // gradient needs a gate, and nothing has to be kept of the input.
-  bool closed;
-};
-
-// By the operator's name without the underscore of the in-place variant.
-const std::unordered_map<std::string, Activation> kActivations = {
-    {"relu", {MC_GUIDE_RELU, true}},      {"relu6", {MC_GUIDE_RELU, true}},
-    {"hardtanh", {MC_GUIDE_RELU, true}},  {"threshold", {MC_GUIDE_RELU, true}},
-    {"clamp", {MC_GUIDE_RELU, false}},    {"clamp_min", {MC_GUIDE_RELU, false}},
-    {"clip", {MC_GUIDE_RELU, false}},     {"leaky_relu", {MC_GUIDE_ALL, false}},
-    {"prelu", {MC_GUIDE_ALL, false}},     {"rrelu", {MC_GUIDE_ALL, false}},
-    {"elu", {MC_GUIDE_ALL, false}},       {"selu", {MC_GUIDE_ALL, false}},
-    {"celu", {MC_GUIDE_ALL, false}},      {"gelu", {MC_GUIDE_ALL, false}},
-    {"silu", {MC_GUIDE_ALL, false}},      {"mish", {MC_GUIDE_ALL, false}},
-    {"hardswish", {MC_GUIDE_ALL, false}},
-};
-
+// Lets through the part of a gradient that the guided rule, if it is on, says: a hook of the activation's node.
 class Gate : public torch::autograd::FunctionPreHook {
  public:
-  Gate(std::shared_ptr<std::atomic<bool>> on, at::Tensor shut, size_t output)
-      : on_(std::move(on)), shut_(std::move(shut)), output_(output) {}
+  // The gate of one activation with the input x and the output y.
+  Gate(const Operator& op, const Guidance& guidance, const at::Tensor& shut, const at::Tensor& y)
+      : on_(guidance.on), shut_(shut), number_(y.output_nr()) {
+    if (!guidance.rule || !op.has(kFlatBelowZero)) return;
+    rule_ = guidance.rule;
+    // y itself would hold the node that holds this hook.
+    output_ = y.detach();
+    version_ = y._version();
+  }
 
   variable_list operator()(const variable_list& gradients) override {
     variable_list passed = gradients;
-    at::Tensor& gradient = passed.at(output_);
-    if (on_->load() && gradient.defined()) {
-      // Neither hides a NaN.
-      gradient = gradient.clamp_min(0);
-      if (shut_.defined()) gradient.masked_fill_(shut_, 0);
+    at::Tensor& gradient = passed.at(number_);
+    if (!on_->load() || !gradient.defined()) return passed;
+    // What writes over y leaves the derivative as it was, but not what the rule would read.
+    if (rule_ && output_._version() == version_) {
+      gradient = (*rule_)(gradient, output_);
+      return passed;
     }
+    // Neither hides a NaN.
+    gradient = gradient.clamp_min(0);
+    if (shut_.defined()) gradient.masked_fill_(shut_, 0);
     return passed;
   }
 
  private:
   std::shared_ptr<std::atomic<bool>> on_;
+  // Where the input is not positive; undefined where the derivative is 0 there anyway.
   at::Tensor shut_;
-  size_t output_;
+  size_t number_;
+  std::optional<GateRule> rule_;
+  at::Tensor output_;
+  uint32_t version_ = 0;
 };
 
 // One operator, with what its guided variant needs.
 struct Guided {
-  Activation activation;
+  const Operator& op;
   size_t arguments;
   std::function<void(Stack&)> plain;
   // The out-of-place variant of an operator that writes in place.
@@ -82,9 +81,9 @@ struct Guided {
       return;
     }
     ++guidance.activations;
-    const at::Tensor shut = activation.closed ? at::Tensor() : x.detach().le(0);
+    const at::Tensor shut = op.has(kFlatBelowZero) ? at::Tensor() : x.detach().le(0);
     const auto put_gate = [&](const at::Tensor& y) {
-      y.grad_fn()->add_pre_hook(std::make_unique<Gate>(guidance.on, shut, y.output_nr()));
+      y.grad_fn()->add_pre_hook(std::make_unique<Gate>(op, guidance, shut, y));
     };
     if (out_of_place && x.is_view()) {
       run_on_view(stack, x, put_gate);
@@ -112,21 +111,21 @@ struct Guided {
   }
 };
 
-bool is_zero(const Value* value) {
-  const auto constant = toIValue(value);
-  return constant && constant->isScalar() && constant->toScalar().toDouble() == 0;
+// From which choice on an operator is guided; MC_GUIDE_NONE if never.
+mc_guide guide_of(const Operator& op) {
+  if (op.has(kLikeRelu)) return MC_GUIDE_RELU;
+  return op.has(kOtherActivation) ? MC_GUIDE_ALL : MC_GUIDE_NONE;
 }
 
 // Whether an activation is guided; a clamp, hardtanh or threshold only where it is a ReLU.
 bool is_guided(const Node* node, mc_guide guide) {
-  const std::string name = base_name(node);
-  const auto activation = kActivations.find(name);
-  if (activation == kActivations.end() || activation->second.guide > guide) return false;
+  const Operator& op = operator_of(node);
+  const mc_guide from = guide_of(op);
+  if (from == MC_GUIDE_NONE || from > guide) return false;
   const FunctionSchema* schema = node->maybeSchema();
   if (!schema || !schema->overload_name().empty()) return false;
-  if (name == "threshold") return is_zero(node->input(1)) && is_zero(node->input(2));
-  if (name == "hardtanh" || name == "clamp" || name == "clamp_min" || name == "clip") {
-    return is_zero(node->input(1));
+  for (size_t i = 1; i <= op.zeros; ++i) {
+    if (!is_zero(node->input(i))) return false;
   }
   return true;
 }
@@ -141,19 +140,19 @@ void for_each_node(Block* block, F&& visit) {
 }
 
 // The operator NAME of PyTorch's library without an overload name, or nothing.
-std::shared_ptr<Operator> find_plain(const std::string& name) {
+std::shared_ptr<jit::Operator> find_plain(const std::string& name) {
   return findOperatorFor({"aten::" + name, ""});
 }
 
 // Registers medcam::guided_NAME: the arguments and the aliasing of aten::NAME, and the tape.
-void register_guided(const std::string& name, const Activation& activation,
-                     const Operator* out_of_place, const Operator& plain) {
+void register_guided(const std::string& name, const Operator& op, const jit::Operator* out_of_place,
+                     const jit::Operator& plain) {
   std::vector<Argument> arguments = plain.schema().arguments();
-  Guided guided = {activation, arguments.size(), plain.getOperation(), nullptr};
+  Guided guided = {op, arguments.size(), plain.getOperation(), nullptr};
   if (out_of_place) guided.out_of_place = out_of_place->getOperation();
   arguments.emplace_back("tape", c10::getCustomClassType<c10::intrusive_ptr<Tape>>(), std::nullopt,
                          std::nullopt, /*kwarg_only=*/true);
-  registerOperator(Operator(
+  registerOperator(jit::Operator(
       "medcam::guided_" + name, "", std::move(arguments), plain.schema().returns(),
       [guided](Stack& stack) {
         const auto tape = pop(stack).toCustomClass<Tape>();
@@ -164,11 +163,13 @@ void register_guided(const std::string& name, const Activation& activation,
 
 void register_operators() {
   static const bool once = [] {
-    for (const auto& [name, activation] : kActivations) {
+    for (const Operator& op : operators()) {
+      if (guide_of(op) == MC_GUIDE_NONE) continue;
+      const std::string name = op.name;
       const auto plain = find_plain(name);
       const auto in_place = find_plain(name + "_");
-      if (plain) register_guided(name, activation, nullptr, *plain);
-      if (plain && in_place) register_guided(name + "_", activation, plain.get(), *in_place);
+      if (plain) register_guided(name, op, nullptr, *plain);
+      if (plain && in_place) register_guided(name + "_", op, plain.get(), *in_place);
     }
     return true;
   }();
@@ -176,6 +177,22 @@ void register_operators() {
 }
 
 }  // namespace
+
+at::Tensor GateRule::operator()(const at::Tensor& gradient, const at::Tensor& output) const {
+  mc_tensor* passed = nullptr;
+  char* error = nullptr;
+  if (!call_(context_.get(), reinterpret_cast<const mc_tensor*>(&gradient),
+             reinterpret_cast<const mc_tensor*>(&output), &passed, &error)) {
+    const std::string message = error ? error : "out of memory";
+    mc_string_free(error);
+    TORCH_CHECK(false, "guided activation: ", message);
+  }
+  const std::unique_ptr<at::Tensor> owned(reinterpret_cast<at::Tensor*>(passed));
+  TORCH_CHECK(owned->sizes() == gradient.sizes() && owned->scalar_type() == gradient.scalar_type(),
+              "guided activation: the gradient is ", gradient.scalar_type(), " ", gradient.sizes(),
+              ", and what passes of it ", owned->scalar_type(), " ", owned->sizes());
+  return *owned;
+}
 
 std::map<std::string, size_t> count_activations(Graph& graph) {
   std::map<std::string, size_t> counts;
@@ -206,7 +223,7 @@ std::shared_ptr<Graph> guide_graph(Graph& tapped, mc_guide guide) {
 
 static at::Tensor guided_relu(const at::Tensor& x, Guidance& guidance) {
   if (guidance.guide == MC_GUIDE_NONE) return x.relu();
-  const Guided relu = {kActivations.at("relu"), 1, find_plain("relu")->getOperation(), nullptr};
+  const Guided relu = {find_operator("relu"), 1, find_plain("relu")->getOperation(), nullptr};
   Stack stack = {x};
   relu.run(stack, guidance);
   return stack.back().toTensor();
@@ -220,6 +237,11 @@ void mc_tape_guide(mc_tape* tape, mc_guide guide) { tape->tape->guidance.guide =
 
 void mc_tape_set_guided(const mc_tape* tape, bool guided) {
   tape->tape->guidance.on->store(guided);
+}
+
+bool mc_tape_gate(mc_tape* tape, mc_gate gate, void* context, mc_gate_drop drop, char** error) {
+  return medcam::guarded(error,
+                         [&] { tape->tape->guidance.rule = medcam::GateRule(gate, context, drop); });
 }
 
 size_t mc_tape_guided_activations(const mc_tape* tape) {

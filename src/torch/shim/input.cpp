@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "operators.h"
+#include "values.h"
 
 namespace medcam {
 
@@ -26,9 +27,9 @@ std::optional<c10::ScalarType> parameter_type(const Module& module) {
 // Channels that the first convolution takes, if the input enters it as it is.
 int64_t channels_of(const Block* block, const Value* input, const Module& module) {
   for (const Node* node : block->nodes()) {
-    if (is_convolution(node)) {
+    if (operator_of(node).family == Family::kConvolution) {
       const Value* source = node->input(0);
-      while (is_passthrough(source->node())) source = source->node()->input(0);
+      while (operator_of(source->node()).has(kPassesThrough)) source = source->node()->input(0);
       const auto weight = parameter(node->input(1), module);
       if (source == input && weight && weight->dim() >= 3) {
         const bool transposed = base_name(node).rfind("conv_transpose", 0) == 0 ||
@@ -42,6 +43,30 @@ int64_t channels_of(const Block* block, const Value* input, const Module& module
     for (const Block* inner : node->blocks()) {
       if (const int64_t channels = channels_of(inner, input, module)) return channels;
     }
+  }
+  return 0;
+}
+
+// The rank that a step demands of its first input, with batch and channel axes (max_pool3d: 5); 0 if any.
+int64_t rank_of_input(const Node* node, const Module& module) {
+  const std::string name = base_name(node);
+  if (operator_of(node).family == Family::kConvolution) {
+    const auto weight = parameter(node->input(1), module);
+    if (weight && weight->dim() >= 3) return weight->dim();
+  }
+  if (name == "permute") {
+    const auto axes = toIValue(node->input(1));
+    return axes && axes->isIntList() ? static_cast<int64_t>(axes->toIntVector().size()) : 0;
+  }
+  if (name == "repeat" || name == "expand") {
+    // They may add axes, but no input has fewer than four.
+    const auto sizes = toIValue(node->input(1));
+    const bool is_four = sizes && sizes->isIntList() && sizes->toIntVector().size() == 4;
+    return is_four ? 4 : 0;
+  }
+  // ATen's names say it: max_pool2d_with_indices, upsample_trilinear3d, reflection_pad2d...
+  for (const auto& [axes, rank] : {std::pair("1d", 3), std::pair("2d", 4), std::pair("3d", 5)}) {
+    if (name.find(axes) != std::string::npos) return rank;
   }
   return 0;
 }
@@ -62,7 +87,8 @@ class RankSearch {
       const auto inputs = node->inputs();
       const bool has_rank = std::any_of(inputs.begin(), inputs.end(),
                                         [&](const Value* value) { return is_same_rank(value); });
-      if (has_rank && keeps_rank(node)) {
+      const Axes axes = operator_of(node).axes;
+      if (has_rank && (axes == Axes::kKept || axes == Axes::kReordered)) {
         same_rank_.insert(node->outputs().begin(), node->outputs().end());
       }
       for (const Block* inner : node->blocks()) {
@@ -117,9 +143,16 @@ class TypeFlow {
 
   // Operators that refuse tensors of different types.
   static bool is_strict(const Node* node) {
-    static const std::unordered_set<std::string> kinds = {"linear", "matmul", "mm",  "bmm",
-                                                          "addmm",  "baddbmm", "einsum"};
-    return is_convolution(node) || kinds.count(base_name(node)) != 0;
+    switch (operator_of(node).family) {
+      case Family::kConvolution:
+      case Family::kLinear:
+      case Family::kProduct:
+      case Family::kFlatProduct:
+      case Family::kEinsum:
+        return true;
+      default:
+        return false;
+    }
   }
 
   void follow(const Block* block) {

@@ -9,9 +9,11 @@
 #include <unordered_set>
 #include <utility>
 
+#include "boundary.h"
 #include "graph.h"
-#include "internal.h"
+#include "guided.h"
 #include "newer.h"
+#include "tape.h"
 
 namespace {
 

@@ -1,12 +1,198 @@
 #include "operators.h"
 
-#include <torch/csrc/jit/ir/constants.h>
-
-#include <unordered_set>
+#include <unordered_map>
 
 namespace medcam {
 
-using namespace torch::jit;
+using torch::jit::Node;
+
+const std::vector<Operator>& operators() {
+  constexpr auto kKept = Axes::kKept;
+  constexpr auto kSame = Voxels::kSame;
+  constexpr auto kGated = Voxels::kGated;
+  constexpr auto kResized = Voxels::kResized;
+  constexpr auto kUnknown = Voxels::kUnknown;
+  constexpr unsigned kPasses = kPassesThrough | kMixesAlike;
+  constexpr unsigned kRelu = kLikeRelu | kFlatBelowZero;
+  static const std::vector<Operator> table = {
+      // What passes its input on.
+      {"medcam::tap", kKept, kSame, kPasses},
+      {"to", kKept, kSame, kPasses},
+      {"type_as", kKept, kSame, kPasses},
+      {"_autocast_to_reduced_precision", kKept, kSame, kPasses},
+      {"_autocast_to_full_precision", kKept, kSame, kPasses},
+      {"contiguous", kKept, kSame, kPasses},
+      {"clone", kKept, kSame, kPasses},
+      {"alias", kKept, kSame, kPasses},
+      {"detach", kKept, kSame, kPasses | kStopsGradient},
+      {"dropout", kKept, kSame, kPasses, Family::kDropout},
+      {"feature_dropout", kKept, kSame, kPasses, Family::kDropout},
+      {"alpha_dropout", kKept, kSame, kPasses, Family::kDropout},
+      {"feature_alpha_dropout", kKept, kSame, kPasses, Family::kDropout},
+
+      // Activations.
+      {"relu", kKept, kSame, kRelu},
+      {"relu6", kKept, kSame, kRelu},
+      {"hardtanh", kKept, kSame, kRelu, Family::kOther, /*zeros=*/1},
+      {"threshold", kKept, kSame, kRelu, Family::kOther, /*zeros=*/2},
+      // The derivative of these is 1 at 0.
+      {"clamp", kKept, kSame, kLikeRelu, Family::kOther, /*zeros=*/1},
+      {"clamp_min", kKept, kSame, kLikeRelu, Family::kOther, /*zeros=*/1},
+      {"clip", kKept, kSame, kLikeRelu, Family::kOther, /*zeros=*/1},
+      {"leaky_relu", kKept, kSame, kOtherActivation},
+      {"prelu", kKept, kSame, kOtherActivation},
+      {"rrelu", kKept, kSame, kOtherActivation},
+      {"elu", kKept, kSame, kOtherActivation},
+      {"selu", kKept, kSame, kOtherActivation},
+      {"celu", kKept, kSame, kOtherActivation},
+      {"gelu", kKept, kSame, kOtherActivation},
+      {"silu", kKept, kSame, kOtherActivation},
+      {"mish", kKept, kSame, kOtherActivation},
+      {"hardswish", kKept, kSame, kOtherActivation},
+      // These saturate at both ends, or not at 0: no rule of guided backpropagation is known for them.
+      {"hardsigmoid", kKept, kSame},
+      {"tanh", kKept, kSame},
+      {"softplus", kKept, kSame},
+      {"clamp_max", kKept, kSame},
+      {"sigmoid", kKept, kSame, kEndsInProbabilities},
+      {"softmax", kKept, kSame, kEndsInProbabilities, Family::kAlongAxis},
+      {"_softmax", kKept, kSame, kEndsInProbabilities, Family::kAlongAxis},
+      {"log_softmax", kKept, kSame, kEndsInProbabilities, Family::kAlongAxis},
+
+      // Arithmetic on each element.
+      {"add", kKept, kSame, kMixesAlike},
+      {"sub", kKept, kSame, kMixesAlike},
+      {"rsub", kKept, kSame, kMixesAlike},
+      {"neg", kKept, kSame, kMixesAlike},
+      {"mul", kKept, kGated, kMixesAlike},
+      {"div", kKept, kGated, kMixesAlike},
+      {"true_divide", kKept, kGated, kMixesAlike},
+      {"pow", kKept, kGated},
+      {"minimum", kKept, kGated},
+      {"maximum", kKept, kGated},
+      {"where", kKept, kGated},
+      {"masked_fill", kKept, kGated},
+      {"sqrt", kKept, kSame},
+      {"rsqrt", kKept, kSame},
+      {"square", kKept, kSame},
+      {"exp", kKept, kSame},
+      {"log", kKept, kSame},
+      {"log1p", kKept, kSame},
+      {"abs", kKept, kSame},
+      {"reciprocal", kKept, kSame},
+      {"nan_to_num", kKept, kSame},
+
+      // What has no derivative, or none but 0.
+      {"sign", kKept, kSame, kStopsGradient},
+      {"round", kKept, kSame, kStopsGradient},
+      {"floor", kKept, kSame, kStopsGradient},
+      {"ceil", kKept, kSame, kStopsGradient},
+      {"eq", kKept, kSame, kStopsGradient},
+      {"ne", kKept, kSame, kStopsGradient},
+      {"lt", kKept, kSame, kStopsGradient},
+      {"le", kKept, kSame, kStopsGradient},
+      {"gt", kKept, kSame, kStopsGradient},
+      {"ge", kKept, kSame, kStopsGradient},
+      {"isnan", kKept, kSame, kStopsGradient},
+      {"isfinite", kKept, kSame, kStopsGradient},
+      {"logical_not", kKept, kSame, kStopsGradient},
+      {"logical_and", kKept, kSame, kStopsGradient},
+      {"logical_or", kKept, kSame, kStopsGradient},
+      {"argmax", Axes::kUnknown, kUnknown, kStopsGradient},
+      {"argmin", Axes::kUnknown, kUnknown, kStopsGradient},
+      {"argsort", kKept, kUnknown, kStopsGradient},
+
+      // What arranges elements.
+      {"prim::ListConstruct", kKept, kSame, kMixesAlike},
+      {"cat", kKept, kSame, kMixesAlike, Family::kAlongAxis},
+      {"pad", kKept},
+      {"constant_pad_nd", kKept},
+      {"roll", kKept},
+      {"flip", kKept},
+      {"slice", kKept},
+      {"transpose", Axes::kReordered},
+      {"permute", Axes::kReordered},
+      {"squeeze", Axes::kReshaped, kUnknown, kMixesAlike},
+      {"unsqueeze", Axes::kReshaped, kUnknown, kMixesAlike},
+      {"view", Axes::kReshaped},
+      {"reshape", Axes::kReshaped},
+      {"flatten", Axes::kReshaped},
+      {"select", Axes::kUnknown, kUnknown, 0, Family::kSelect},
+
+      // Norms.
+      {"batch_norm", kKept, kSame, kChannelsFirst | kMixesAlike, Family::kBatchNorm},
+      {"native_batch_norm", kKept, kSame, kChannelsFirst | kMixesAlike, Family::kBatchNorm},
+      {"_native_batch_norm_legit", kKept, kSame, kChannelsFirst | kMixesAlike, Family::kBatchNorm},
+      {"_batch_norm_impl_index", kKept, kSame, kChannelsFirst | kMixesAlike, Family::kBatchNorm},
+      {"instance_norm", kKept, kUnknown, kChannelsFirst, Family::kInstanceNorm},
+      {"group_norm", kKept, kUnknown, kChannelsFirst},
+      {"layer_norm", kKept, kUnknown, 0, Family::kLayerNorm},
+
+      // Weighted sums.
+      {"conv1d", kKept, kUnknown, kChannelsFirst, Family::kConvolution},
+      {"conv2d", kKept, kUnknown, kChannelsFirst, Family::kConvolution},
+      {"conv3d", kKept, kUnknown, kChannelsFirst, Family::kConvolution},
+      {"conv_transpose1d", kKept, kUnknown, kChannelsFirst, Family::kConvolution},
+      {"conv_transpose2d", kKept, kUnknown, kChannelsFirst, Family::kConvolution},
+      {"conv_transpose3d", kKept, kUnknown, kChannelsFirst, Family::kConvolution},
+      {"_convolution", kKept, kUnknown, kChannelsFirst, Family::kConvolution},
+      {"convolution", kKept, kUnknown, kChannelsFirst, Family::kConvolution},
+      {"linear", kKept, kUnknown, 0, Family::kLinear},
+      {"matmul", Axes::kUnknown, kUnknown, 0, Family::kProduct},
+      {"bmm", Axes::kUnknown, kUnknown, 0, Family::kProduct},
+      {"baddbmm", Axes::kUnknown, kUnknown, 0, Family::kProduct},
+      {"mm", Axes::kUnknown, kUnknown, 0, Family::kFlatProduct},
+      {"addmm", Axes::kUnknown, kUnknown, 0, Family::kFlatProduct},
+      {"einsum", Axes::kUnknown, kUnknown, 0, Family::kEinsum},
+
+      // What makes the grid coarser or finer.
+      {"max_pool1d", kKept, kUnknown, kChannelsFirst},
+      {"max_pool2d", kKept, kUnknown, kChannelsFirst},
+      {"max_pool3d", kKept, kUnknown, kChannelsFirst},
+      {"max_pool1d_with_indices", kKept, kUnknown, kChannelsFirst},
+      {"max_pool2d_with_indices", kKept, kUnknown, kChannelsFirst},
+      {"max_pool3d_with_indices", kKept, kUnknown, kChannelsFirst},
+      {"avg_pool1d", kKept, kUnknown, kChannelsFirst},
+      {"avg_pool2d", kKept, kUnknown, kChannelsFirst},
+      {"avg_pool3d", kKept, kUnknown, kChannelsFirst},
+      {"adaptive_max_pool1d", kKept, kUnknown, kChannelsFirst},
+      {"adaptive_max_pool2d", kKept, kUnknown, kChannelsFirst},
+      {"adaptive_max_pool3d", kKept, kUnknown, kChannelsFirst},
+      {"adaptive_avg_pool1d", kKept, kUnknown, kChannelsFirst},
+      {"adaptive_avg_pool2d", kKept, kUnknown, kChannelsFirst},
+      {"adaptive_avg_pool3d", kKept, kUnknown, kChannelsFirst},
+      {"_adaptive_avg_pool2d", kKept, kUnknown, kChannelsFirst},
+      {"_adaptive_avg_pool3d", kKept, kUnknown, kChannelsFirst},
+      {"fractional_max_pool2d", kKept, kUnknown, kChannelsFirst},
+      {"fractional_max_pool3d", kKept, kUnknown, kChannelsFirst},
+      {"pixel_shuffle", kKept, kUnknown, kChannelsFirst},
+      {"upsample_nearest1d", kKept, kResized, kChannelsFirst},
+      {"upsample_nearest2d", kKept, kResized, kChannelsFirst},
+      {"upsample_nearest3d", kKept, kResized, kChannelsFirst},
+      {"_upsample_nearest_exact1d", kKept, kResized, kChannelsFirst},
+      {"_upsample_nearest_exact2d", kKept, kResized, kChannelsFirst},
+      {"_upsample_nearest_exact3d", kKept, kResized, kChannelsFirst},
+      {"upsample_linear1d", kKept, kResized, kChannelsFirst},
+      {"upsample_bilinear2d", kKept, kResized, kChannelsFirst},
+      {"_upsample_bilinear2d_aa", kKept, kResized, kChannelsFirst},
+      {"upsample_trilinear3d", kKept, kResized, kChannelsFirst},
+      {"upsample_bicubic2d", kKept, kResized, kChannelsFirst},
+      {"_upsample_bicubic2d_aa", kKept, kResized, kChannelsFirst},
+      {"__interpolate", kKept, kResized, kChannelsFirst},
+  };
+  return table;
+}
+
+const Operator& find_operator(const std::string& name) {
+  static const std::unordered_map<std::string, const Operator*> rows = [] {
+    std::unordered_map<std::string, const Operator*> by_name;
+    for (const Operator& row : operators()) by_name.emplace(row.name, &row);
+    return by_name;
+  }();
+  static const Operator unknown = {""};
+  const auto row = rows.find(name);
+  return row == rows.end() ? unknown : *row->second;
+}
 
 std::string base_name(const Node* node) {
   if (!node->kind().is_aten()) return "";
@@ -15,85 +201,20 @@ std::string base_name(const Node* node) {
   return name;
 }
 
-bool is_convolution(const Node* node) {
-  static const std::unordered_set<std::string> kinds = {
-      "_convolution",     "convolution",      "conv1d",          "conv2d", "conv3d",
-      "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"};
-  return kinds.count(base_name(node)) != 0;
-}
-
-bool is_passthrough(const Node* node) {
-  static const std::unordered_set<std::string> kinds = {
-      "to",      "contiguous",      "clone",   "detach",
-      "alias",   "dropout",         "type_as", "_autocast_to_reduced_precision",
-      "feature_dropout", "_autocast_to_full_precision"};
-  return node->kind() == kTap || node->kind() == kScore || kinds.count(base_name(node)) != 0;
-}
-
-bool reshapes_scores(const Node* node) {
-  static const std::unordered_set<std::string> kinds = {"squeeze", "unsqueeze", "view", "reshape", "flatten"};
-  const std::string name = base_name(node);
-  // y[0]
-  if (name == "select") return toIValue(node->input(1)) == IValue(0) && toIValue(node->input(2)) == IValue(0);
-  return kinds.count(name) != 0;
-}
-
-bool keeps_rank(const Node* node) {
-  static const std::unordered_set<std::string> kinds = {
-      "add",        "sub",       "rsub",       "mul",           "div",          "true_divide",
-      "pow",        "sqrt",      "rsqrt",      "square",        "exp",          "log",
-      "log1p",      "abs",       "neg",        "reciprocal",    "clamp",        "clamp_min",
-      "clamp_max",  "clip",      "minimum",    "maximum",       "where",        "masked_fill",
-      "nan_to_num", "relu",      "relu6",      "leaky_relu",    "elu",          "selu",
-      "celu",       "gelu",      "silu",       "mish",          "hardswish",    "hardtanh",
-      "sigmoid",    "tanh",      "softplus",   "softmax",       "cat",          "pad",
-      "roll",       "flip",      "slice",      "transpose",     "batch_norm",   "instance_norm",
-      "group_norm", "layer_norm", "constant_pad_nd", "__interpolate"};
-  return is_passthrough(node) || node->kind() == prim::ListConstruct ||
-         kinds.count(base_name(node)) != 0;
-}
-
-int64_t rank_of_input(const Node* node, const Module& module) {
-  const std::string name = base_name(node);
-  if (is_convolution(node)) {
-    const auto weight = parameter(node->input(1), module);
-    if (weight && weight->dim() >= 3) return weight->dim();
-  }
-  if (name == "permute") {
-    const auto axes = toIValue(node->input(1));
-    return axes && axes->isIntList() ? static_cast<int64_t>(axes->toIntVector().size()) : 0;
-  }
-  if (name == "repeat" || name == "expand") {
-    // They may add axes, but no input has fewer than four.
-    const auto sizes = toIValue(node->input(1));
-    const bool is_four = sizes && sizes->isIntList() && sizes->toIntVector().size() == 4;
-    return is_four ? 4 : 0;
-  }
-  // max_pool2d_with_indices, upsample_trilinear3d, conv3d, reflection_pad2d...
-  for (const auto& [axes, rank] : {std::pair("1d", 3), std::pair("2d", 4), std::pair("3d", 5)}) {
-    if (name.find(axes) != std::string::npos) return rank;
-  }
-  return 0;
-}
-
-bool is_tensor(const Value* value) { return value->type()->isSubtypeOf(*TensorType::get()); }
-
-std::optional<c10::IValue> held(const Value* value, const Module& module) {
-  const Node* node = value->node();
-  if (node->kind() == prim::Param) {
-    const bool is_module = value == node->owningBlock()->owningGraph()->inputs()[0];
-    return is_module ? std::make_optional(c10::IValue(module._ivalue())) : std::nullopt;
-  }
-  if (node->kind() != prim::GetAttr) return std::nullopt;
-  const auto owner = held(node->input(0), module);
-  if (!owner || !owner->isObject()) return std::nullopt;
-  return owner->toObject()->getAttr(node->s(attr::name));
-}
-
-std::optional<at::Tensor> parameter(const Value* value, const Module& module) {
-  auto found = toIValue(value);
-  if (!found) found = held(value, module);
-  return found && found->isTensor() ? std::make_optional(found->toTensor()) : std::nullopt;
+const Operator& operator_of(const Node* node) {
+  return find_operator(node->kind().is_aten() ? base_name(node) : node->kind().toQualString());
 }
 
 }  // namespace medcam
+
+extern "C" {
+
+size_t mc_operator_count(void) { return medcam::operators().size(); }
+
+const char* mc_operator_name(size_t index) { return medcam::operators()[index].name; }
+
+bool mc_operator_is_like_relu(const char* name) {
+  return medcam::find_operator(name).has(medcam::kLikeRelu);
+}
+
+}  // extern "C"

@@ -1,12 +1,13 @@
-// What is known of single operators, and of the values that a module's attributes give to a graph.
+// The table of operators: what each is and does, for every analysis of a graph. An operator that is not in it
+// is one of which nothing is known.
 #pragma once
 
-#include <ATen/ATen.h>
 #include <torch/csrc/jit/ir/ir.h>
-#include <torch/script.h>
 
-#include <optional>
 #include <string>
+#include <vector>
+
+#include "shim.h"
 
 namespace medcam {
 
@@ -14,24 +15,88 @@ inline const c10::Symbol kTap = c10::Symbol::fromQualString("medcam::tap");
 inline const c10::Symbol kTapNorm = c10::Symbol::fromQualString("medcam::tap_norm");
 inline const c10::Symbol kScore = c10::Symbol::fromQualString("medcam::score");
 
-// The operator's name without its namespace and without the underscore of the in-place variant; "" for what
-// is not of ATen.
-std::string base_name(const torch::jit::Node* node);
-bool is_convolution(const torch::jit::Node* node);
-// Steps that leave the values and the shape of their first input as they are, up to a cast.
-bool is_passthrough(const torch::jit::Node* node);
-// Steps that leave the scores of a single sample, and those of a batch, in their order, in another shape.
-bool reshapes_scores(const torch::jit::Node* node);
-// Steps whose output has as many axes as their input.
-bool keeps_rank(const torch::jit::Node* node);
-// The rank that a step demands of its first input, with batch and channel axes (max_pool3d: 5); 0 if any.
-int64_t rank_of_input(const torch::jit::Node* node, const torch::jit::Module& module);
-bool is_tensor(const torch::jit::Value* value);
+// What an operator is, where an analysis reads its arguments.
+enum class Family {
+  kOther,
+  kDropout,
+  kConvolution,
+  kBatchNorm,
+  kInstanceNorm,
+  kLayerNorm,
+  kLinear,
+  // A product of matrices in a batch: of two activations, as in attention, or with weights.
+  kProduct,
+  // A product of two plain matrices, which hold no image.
+  kFlatProduct,
+  kEinsum,
+  // Computes along the axis that its second argument names.
+  kAlongAxis,
+  // Takes one place of an axis, and drops that axis.
+  kSelect,
+};
 
-// What a value holds that is the module (the graph's first input) or hangs from it by attributes; nothing
-// for other values.
-std::optional<c10::IValue> held(const torch::jit::Value* value, const torch::jit::Module& module);
-// The tensor that a value holds as a constant or as a parameter or buffer.
-std::optional<at::Tensor> parameter(const torch::jit::Value* value, const torch::jit::Module& module);
+// The axes of the output, told by those of the tensors that go in.
+enum class Axes {
+  kUnknown,
+  // The same axes in the same order; extents may change.
+  kKept,
+  // The same axes in another order.
+  kReordered,
+  // Other axes for the same elements in the same order.
+  kReshaped,
+};
+
+// What a voxel of the output depends on.
+enum class Voxels {
+  kUnknown,
+  // On the same voxel of each input alone, whatever its channels.
+  kSame,
+  // As kSame, but the derivative for one tensor is given by the other tensor, which may see the whole image:
+  // counts as kSame only where a single tensor goes in.
+  kGated,
+  // On its nearest voxels in a coarser or finer grid.
+  kResized,
+};
+
+// Further properties, each a bit of Operator::properties.
+enum Property : unsigned {
+  // The output has the values of the first input, up to a cast.
+  kPassesThrough = 1u << 0,
+  // No gradient comes from the output to the inputs.
+  kStopsGradient = 1u << 1,
+  // The output is a weighted sum of the channels of one voxel, with the same weights at every voxel.
+  kMixesAlike = 1u << 2,
+  // Turns scores into probabilities: the score is taken in front of it where it ends the graph.
+  kEndsInProbabilities = 1u << 3,
+  // The channels of its first input are on axis 1.
+  kChannelsFirst = 1u << 4,
+  // ReLU, or equal to it under the condition of `zeros`; Guide::Relu guides it.
+  kLikeRelu = 1u << 5,
+  // Another activation, which Guide::All guides.
+  kOtherActivation = 1u << 6,
+  // Its derivative is 0 at every input that is not positive.
+  kFlatBelowZero = 1u << 7,
+};
+
+struct Operator {
+  // Without the namespace `aten` and without the underscore of the in-place variant.
+  const char* name;
+  Axes axes = Axes::kUnknown;
+  Voxels voxels = Voxels::kUnknown;
+  unsigned properties = 0;
+  Family family = Family::kOther;
+  // How many arguments after the first have to be 0 for a kLikeRelu operator to be a ReLU.
+  size_t zeros = 0;
+
+  bool has(Property property) const { return (properties & property) != 0; }
+};
+
+const std::vector<Operator>& operators();
+// The row of a name, or a row of unknowns.
+const Operator& find_operator(const std::string& name);
+const Operator& operator_of(const torch::jit::Node* node);
+
+// The operator's name as the table has it; "" for what is not of ATen.
+std::string base_name(const torch::jit::Node* node);
 
 }  // namespace medcam

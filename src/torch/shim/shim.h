@@ -17,7 +17,18 @@ typedef struct mc_module mc_module;
 typedef struct mc_tape mc_tape;
 typedef struct mc_tensor mc_tensor;
 
+// ---- boundary.cpp ----
+
+// A copy that mc_string_free frees; NULL where memory is out.
+char* mc_string_copy(const char* text);
 void mc_string_free(char* text);
+
+// ---- operators.cpp: what is known of single operators ----
+
+size_t mc_operator_count(void);
+const char* mc_operator_name(size_t index);
+// Whether an operator is a ReLU where its numbers say so: one that MC_GUIDE_RELU guides.
+bool mc_operator_is_like_relu(const char* name);
 
 // ---- device.cpp ----
 
@@ -136,6 +147,15 @@ typedef enum { MC_GUIDE_NONE = 0, MC_GUIDE_RELU = 1, MC_GUIDE_ALL = 2 } mc_guide
 void mc_tape_guide(mc_tape* tape, mc_guide guide);
 // Whether backwards to come take the guided rule or the true derivative, after the same forward.
 void mc_tape_set_guided(const mc_tape* tape, bool guided);
+// A rule for guided ReLUs: the part of a gradient that passes. `output` is that of the activation, which is
+// positive where its input is. Fails as the functions here do, with an *error from mc_string_copy; may be called
+// by several threads at once.
+typedef bool (*mc_gate)(void* context, const mc_tensor* gradient, const mc_tensor* output,
+                        mc_tensor** passed, char** error);
+typedef void (*mc_gate_drop)(void* context);
+// Has the ReLUs of the forward to come guided by a rule of the caller's. Takes `context` over, and has it
+// dropped when no backward can use it any more, in whichever thread; also when this fails.
+bool mc_tape_gate(mc_tape* tape, mc_gate gate, void* context, mc_gate_drop drop, char** error);
 // How many activations ran so that they can be guided.
 size_t mc_tape_guided_activations(const mc_tape* tape);
 // A ReLU that can be guided; for models written in Rust.
@@ -147,7 +167,7 @@ bool mc_tape_relu(mc_tape* tape, const mc_tensor* x, mc_tensor** y, char** error
 typedef void (*mc_gradient)(void* context, size_t index, const mc_tensor* activation,
                             const mc_tensor* gradient);
 // Runs autograd from a score back to the activations, and hands each out with its gradient as soon as
-// that is there: once per tensor, by its first wish. `start` is the input where the tape starts there,
+// that is there: once per tensor, by its first wish, one at a time, from any thread. `start` is the input where the tape starts there,
 // else NULL. Without `keep` the tape and each activation are let go on the way.
 bool mc_tape_backward(mc_tape* tape, const mc_tensor* score, const mc_tensor* start, bool keep,
                       mc_gradient gradient, void* context, char** error);

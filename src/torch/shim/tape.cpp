@@ -5,11 +5,11 @@
 #include <torch/csrc/autograd/variable.h>
 #include <torch/library.h>
 
-#include <cstdlib>
-#include <cstring>
 #include <optional>
 
-#include "internal.h"
+#include "tape.h"
+
+#include "boundary.h"
 
 namespace medcam {
 
@@ -28,7 +28,7 @@ struct Hook : torch::autograd::FunctionPreHook {
 
   torch::autograd::variable_list operator()(
       const torch::autograd::variable_list& gradients) override {
-    if (receiver_->take && gradients[number_].defined()) receiver_->take(wish_, gradients[number_]);
+    if (gradients[number_].defined()) receiver_->receive(wish_, gradients[number_]);
     return gradients;
   }
 
@@ -54,6 +54,16 @@ at::Tensor behind(const std::shared_ptr<torch::autograd::Node>& node, const at::
 }
 
 }  // namespace
+
+void Receiver::set(Take take) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  take_ = std::move(take);
+}
+
+void Receiver::receive(size_t wish, const at::Tensor& gradient) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (take_) take_(wish, gradient);
+}
 
 Tape::~Tape() {
   // A layer may return what outlives the run, such as a parameter.
@@ -120,24 +130,6 @@ at::Tensor Tape::note_score(const at::Tensor& x, bool copy) {
   return x;
 }
 
-char* copy_string(const std::string& text) {
-  char* copy = static_cast<char*>(std::malloc(text.size() + 1));
-  if (copy) std::memcpy(copy, text.c_str(), text.size() + 1);
-  return copy;
-}
-
-std::string current_message() {
-  try {
-    throw;
-  } catch (const c10::Error& error) {
-    return error.what_without_backtrace();
-  } catch (const std::exception& error) {
-    return error.what();
-  } catch (...) {
-    return "an exception of an unknown type";
-  }
-}
-
 static at::Tensor tap_operator(const at::Tensor& x, const c10::intrusive_ptr<Tape>& tape,
                                std::string name, bool shared, bool copy) {
   return tape->tap(x, name, shared, copy);
@@ -191,9 +183,13 @@ TORCH_LIBRARY(medcam, library) {
 
 extern "C" {
 
-void mc_string_free(char* text) { std::free(text); }
-
-mc_tape* mc_tape_new(void) { return new mc_tape{c10::make_intrusive<medcam::Tape>()}; }
+mc_tape* mc_tape_new(void) {
+  try {
+    return new mc_tape{c10::make_intrusive<medcam::Tape>()};
+  } catch (...) {
+    return nullptr;
+  }
+}
 
 void mc_tape_free(mc_tape* tape) { delete tape; }
 

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "operators.h"
+#include "values.h"
 
 namespace medcam {
 
@@ -32,11 +33,11 @@ bool is_true(const std::optional<IValue>& value) {
 }
 
 bool uses_batch_statistics(const Node* node, const Module& module) {
-  const std::string name = base_name(node);
-  if (name.find("batch_norm") != std::string::npos) {
-    return is_true(constant_argument(node, {"training", "train"}));
+  const Family family = operator_of(node).family;
+  if (family == Family::kBatchNorm) return is_true(constant_argument(node, {"training"}));
+  if (family != Family::kInstanceNorm || !is_true(constant_argument(node, {"use_input_stats"}))) {
+    return false;
   }
-  if (name != "instance_norm" || !is_true(constant_argument(node, {"use_input_stats"}))) return false;
   // An instance norm uses its input's statistics in evaluation as well, unless it has some of its own.
   return parameter(node->namedInput("running_mean"), module).has_value();
 }

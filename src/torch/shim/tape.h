@@ -1,18 +1,19 @@
-// Shared by the .cpp files of the shim; never seen by bindgen.
+// What one run of a model records, and how its activations are guided.
 #pragma once
 
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/function.h>
 #include <torch/custom_class.h>
 
+#include <atomic>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
-#include "guided.h"
 #include "shim.h"
 
 namespace medcam {
@@ -24,9 +25,45 @@ struct Seen {
   bool is_floating_point;
 };
 
-// Takes the gradients of what was recorded, by the number of the wish, while a backward wants them.
-struct Receiver {
-  std::function<void(size_t, const at::Tensor&)> take;
+// Takes the gradients of what was recorded while a backward wants them. Autograd has a thread for each device,
+// and those of a backward that failed may still run when it has returned: hence the lock.
+class Receiver {
+ public:
+  // By the number of the wish.
+  using Take = std::function<void(size_t, const at::Tensor&)>;
+
+  // Has gradients handed to `take`, one at a time, from now on; to nobody if it is empty. When it returns, the
+  // one before is not running and never will.
+  void set(Take take);
+  void receive(size_t wish, const at::Tensor& gradient);
+
+ private:
+  std::mutex mutex_;
+  Take take_;
+};
+
+// A rule of the caller's for guided ReLUs, in place of the one of guided.cpp.
+class GateRule {
+ public:
+  GateRule(mc_gate call, void* context, mc_gate_drop drop) : call_(call), context_(context, drop) {}
+
+  // The part of a gradient that passes; `output` is that of the activation, and positive where its input is.
+  at::Tensor operator()(const at::Tensor& gradient, const at::Tensor& output) const;
+
+ private:
+  mc_gate call_;
+  std::shared_ptr<void> context_;
+};
+
+// How the activations of one run are guided.
+struct Guidance {
+  mc_guide guide = MC_GUIDE_NONE;
+  // Whether backwards to come take the guided rule. Shared with the gates, which must not hold the tape itself:
+  // it holds activations, and their history holds the gates.
+  std::shared_ptr<std::atomic<bool>> on = std::make_shared<std::atomic<bool>>(false);
+  std::optional<GateRule> rule;
+  // Activations that ran with a gate.
+  size_t activations = 0;
 };
 
 using WeakTensor = c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>;
@@ -86,30 +123,6 @@ struct Tape : torch::CustomClassHolder {
   at::Tensor score;
   Guidance guidance;
 };
-
-char* copy_string(const std::string& text);
-// The message of the exception being handled.
-std::string current_message();
-
-// Runs f; an exception of any kind becomes false and a message.
-template <typename F>
-bool guarded(char** error, F&& f) {
-  try {
-    f();
-    return true;
-  } catch (...) {
-    *error = copy_string(current_message());
-    return false;
-  }
-}
-
-inline const at::Tensor& unwrap(const mc_tensor* tensor) {
-  return *reinterpret_cast<const at::Tensor*>(tensor);
-}
-
-inline mc_tensor* wrap(at::Tensor tensor) {
-  return reinterpret_cast<mc_tensor*>(new at::Tensor(std::move(tensor)));
-}
 
 }  // namespace medcam
 
