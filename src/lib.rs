@@ -56,13 +56,11 @@ mod task;
 #[cfg(feature = "torch")]
 mod torch;
 mod vectors;
+mod version;
 #[cfg(feature = "files")]
 pub mod volumes;
 #[cfg(any(feature = "torch", feature = "files"))]
 mod warning;
-
-/// The version of this crate, of its program and of the records that it writes.
-pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 #[cfg(feature = "torch")]
 pub use bridge::{to_array, to_tensor};
@@ -86,5 +84,6 @@ pub use torch::{
     Device, Facts, Guide, Layer, LayerChoice, Layers, Model, Network, Output, Tape, TrainingSteps,
     keep_freed_memory, load,
 };
+pub use version::VERSION;
 #[cfg(any(feature = "torch", feature = "files"))]
 pub use warning::Warning;

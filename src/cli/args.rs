@@ -8,11 +8,12 @@ use serde::Serialize;
 use crate::error::Error;
 use crate::evaluation::Metric;
 use crate::explain::MapSize;
+use crate::version::VERSION;
 use crate::volumes::MapType;
 
 /// Attention maps of 2D and 3D medical CNNs, at about the price of inference.
 #[derive(Debug, Parser)]
-#[command(version = crate::VERSION, propagate_version = true, after_help = EXAMPLES)]
+#[command(version = VERSION, propagate_version = true, after_help = EXAMPLES)]
 pub struct Arguments {
     #[command(subcommand)]
     pub command: Command,

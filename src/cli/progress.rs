@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::record::{self, InputRecord, Interrupted, Outcome, Run};
 use crate::task::Task;
 use crate::torch::{Model, Network};
+use crate::version::VERSION;
 use crate::volumes::Stopped;
 
 /// What was run, and what was done so far.
@@ -88,7 +89,7 @@ impl Progress {
         let State { task, layers, inputs, .. } = self.state().clone();
         let failed = inputs.iter().filter(|i| matches!(i.outcome, Outcome::Failed { .. })).count();
         Run {
-            medcam: crate::VERSION.to_owned(),
+            medcam: VERSION.to_owned(),
             libtorch: env!("MEDCAM_LIBTORCH").to_owned(),
             model_sha256: self.model_sha256.clone(),
             card: self.card.clone(),
