@@ -15,11 +15,11 @@ demo: ## set up, build, then explain a brain-extraction network on a real MRI, i
 	$(PYTHON) scripts/demo.py
 
 # The tests that need libtorch; the others run in the first, smaller build.
-TORCH_TESTS = $(patsubst tests/%.rs,--test %,$(shell grep -lE '^\#!\[cfg\(feature = "(torch|cli)"\)\]' tests/*.rs))
+TORCH_TESTS = $(patsubst tests/%.rs,--test %,$(shell grep -lE '^\#!\[cfg\((all\(feature = "torch", feature = "files"\)|feature = "cli")\)\]' tests/*.rs))
 
 test: ## set up, then all tests
 	$(PYTHON) scripts/setup.py test
-	$(CARGO) test --locked --no-default-features --features cuda --lib --tests
+	$(CARGO) test --locked --no-default-features --features cuda,files --lib --tests
 	$(CARGO) test --locked --all-features --lib $(TORCH_TESTS)
 	$(CARGO) test --locked --all-features --doc
 
@@ -40,7 +40,8 @@ check: ## set up, then formatting, lints and documentation, for each set of feat
 	$(PYTHON) scripts/setup.py check
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets --no-default-features -- -D warnings
-	$(CARGO) clippy --locked --all-targets --no-default-features --features cuda -- -D warnings
+	$(CARGO) clippy --locked --no-default-features --features files -- -D warnings
+	$(CARGO) clippy --locked --all-targets --no-default-features --features cuda,files -- -D warnings
 	$(CARGO) clippy --locked --no-default-features --features torch -- -D warnings
 	$(CARGO) clippy --locked --all-targets --all-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --no-default-features

@@ -26,6 +26,7 @@ impl Warning {
     }
 
     /// Of one layer, in all samples.
+    #[cfg(feature = "torch")]
     pub(crate) fn of_layer(code: &'static str, layer: &str, message: &str) -> Self {
         let message = format!("layer '{layer}': {message}");
         Self { layer: layer.to_owned(), ..Self::of_run(code, message) }

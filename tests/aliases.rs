@@ -1,6 +1,6 @@
 //! Networks that write over what others still hold, whose layers return their very input, or which run
 //! otherwise for other inputs: the output is the network's own, and the maps are autograd's or refused.
-#![cfg(feature = "torch")]
+#![cfg(all(feature = "torch", feature = "files"))]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod common;

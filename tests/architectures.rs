@@ -1,6 +1,6 @@
 //! The field's architectures, exported by `tests/networks/make_architectures.py`: each loads, `auto` takes
 //! the layer worked out by hand, and its maps are plain autograd's. docs/networks.md is for users of them.
-#![cfg(feature = "torch")]
+#![cfg(all(feature = "torch", feature = "files"))]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;

@@ -1,6 +1,6 @@
 //! Autocast that is on in the thread that runs a model: its casts are part of what libtorch runs, and so of the
 //! tapped graph. (Autocast within a scripted forward: `tests/wild/cases.py`.)
-#![cfg(feature = "torch")]
+#![cfg(all(feature = "torch", feature = "files"))]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod common;

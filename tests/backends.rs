@@ -1,6 +1,6 @@
 //! All attention methods and what `inject` takes, on real TorchScript networks: what must hold
 //! whatever the numbers are. The numbers are in `parity.rs`, `guided.rs` and `m3dcam.rs`.
-#![cfg(feature = "torch")]
+#![cfg(all(feature = "torch", feature = "files"))]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 mod common;

@@ -1,6 +1,6 @@
 //! Guided backpropagation through the public interface, against plain PyTorch autograd whose guided
 //! activations have their backward written out (`tests/networks/guided.py`).
-#![cfg(feature = "torch")]
+#![cfg(all(feature = "torch", feature = "files"))]
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test")]
 
 mod common;

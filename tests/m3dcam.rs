@@ -1,6 +1,6 @@
 //! `Compat::M3dCam` against M3d-CAM 0.1.22 itself, and, where that fails or is wrong, against plain
 //! autograd: networks and arrays come from `tests/m3dcam/make_expected.py`, which runs the package.
-#![cfg(feature = "torch")]
+#![cfg(all(feature = "torch", feature = "files"))]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 mod common;

@@ -1,5 +1,5 @@
 //! Networks written in Rust, targets, types and layouts, against autograd called by hand.
-#![cfg(feature = "torch")]
+#![cfg(all(feature = "torch", feature = "files"))]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;

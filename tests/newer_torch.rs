@@ -1,6 +1,6 @@
 //! Files that torch 2.15 wrote: what libtorch has the operators for gives what torch 2.15 gives, and what it
 //! lacks is named. `tests/newer_torch/make_files.py` made the files, which knows nothing of medcam.
-#![cfg(feature = "torch")]
+#![cfg(all(feature = "torch", feature = "files"))]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod common;

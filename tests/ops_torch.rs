@@ -3,7 +3,7 @@
 //! libtorch gets the same values, widened, in double and in single precision. In double its own
 //! error is nothing beside ours, and the tolerance is that of the op. In single precision its error
 //! adds to it: `LIBTORCH_*` say how much.
-#![cfg(feature = "torch")]
+#![cfg(all(feature = "torch", feature = "files"))]
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 #[path = "ops/common.rs"]

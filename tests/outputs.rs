@@ -1,6 +1,6 @@
 //! Models that return several tensors: each can be explained, whatever holds it, as plain autograd says
 //! (`tests/networks/several.py`).
-#![cfg(feature = "torch")]
+#![cfg(all(feature = "torch", feature = "files"))]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;

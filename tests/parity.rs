@@ -1,6 +1,6 @@
 //! Maps and outputs against plain PyTorch autograd: the networks, their weights, inputs and
 //! expected maps come from `tests/networks/make_networks.py`, which knows nothing of medcam.
-#![cfg(feature = "torch")]
+#![cfg(all(feature = "torch", feature = "files"))]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 mod common;

@@ -81,7 +81,7 @@ pub fn run(arguments: &MapArguments) -> Result<ExitCode> {
     let scores = written(scores);
     let error = (!errors.is_empty()).then(|| errors.join("; "));
     let run = Run { archive, scores, error, ..progress.record() };
-    volumes::write_text(&arguments.output.join(record::FILE), &run.to_json()?)?;
+    outputs::write_text(arguments.output.join(record::FILE), &run.to_json()?)?;
     progress.recorded();
     if arguments.json {
         print_json(&run)?;

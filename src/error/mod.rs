@@ -47,6 +47,10 @@ struct Inner {
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
+#[cfg_attr(
+    not(all(feature = "torch", feature = "files")),
+    allow(dead_code, reason = "which errors there are depends on the features")
+)]
 impl Error {
     fn new(kind: Kind, message: impl Into<String>) -> Self {
         Self(Box::new(Inner { kind, message: message.into(), source: None }))

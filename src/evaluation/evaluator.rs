@@ -164,7 +164,7 @@ impl Evaluator {
     }
 
     /// Keeps the first `count` scores only.
-    pub(crate) fn truncate(&mut self, count: usize) {
+    pub fn truncate(&mut self, count: usize) {
         self.scores.truncate(count);
     }
 

@@ -234,7 +234,7 @@ impl<N: Network> Injected<N> {
         if let Some(folder) = folder {
             volumes::make_folder(folder)?;
             let text = names.iter().fold(String::new(), |text, name| text + name + "\n");
-            volumes::write_text(&folder.join("registered_layers.txt"), &text)?;
+            outputs::write_text(folder.join("registered_layers.txt"), &text)?;
         }
         Ok(names)
     }

@@ -19,6 +19,7 @@ mod pictures;
 mod save;
 mod score;
 
+use std::io::Write;
 use std::path::Path;
 
 use ndarray::ArrayViewD;
@@ -46,6 +47,15 @@ pub struct MapView<'a> {
     pub classes: &'a [Option<usize>],
     /// Whether the values have a sign, as those of Guided Backpropagation: drawn in gray, not in colour.
     pub signed: bool,
+}
+
+/// Writes a text file, whole or not at all.
+///
+/// # Errors
+///
+/// If it cannot be written; the message names it.
+pub fn write_text(path: impl AsRef<Path>, text: &str) -> Result<()> {
+    volumes::atomically(path.as_ref(), |file| file.write_all(text.as_bytes()))
 }
 
 /// Makes the folder that maps will go to, and removes the half-written files that interrupted runs left in it.

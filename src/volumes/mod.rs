@@ -42,7 +42,7 @@ pub use volume::Volume;
 pub use write::{MapType, make_folder};
 #[cfg(feature = "cli")]
 pub(crate) use write::{Stopped, stop_writing};
-pub(crate) use write::{Unfinished, atomically, remove_leftovers, write_text};
+pub(crate) use write::{Unfinished, atomically, remove_leftovers};
 
 use crate::error::{Error, Result};
 

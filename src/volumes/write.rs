@@ -168,11 +168,6 @@ pub(crate) fn atomically(
     write().map_err(|error| Error::file(path, format!("cannot write: {error}")).because(error))
 }
 
-/// Writes a text file.
-pub(crate) fn write_text(path: &Path, text: &str) -> Result<()> {
-    atomically(path, |file| io::Write::write_all(file, text.as_bytes()))
-}
-
 /// Makes a folder and those above it, if they are not there.
 ///
 /// # Errors
