@@ -6,6 +6,7 @@
 mod common;
 mod backends {
     mod calls;
+    mod explainer;
     mod kept;
     mod several;
     mod told;

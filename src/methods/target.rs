@@ -62,6 +62,7 @@ pub enum Target {
 
 impl Target {
     /// Whether these are one target, which no output parts into several.
+    #[cfg(feature = "files")]
     pub(crate) fn one_map(targets: &[Self]) -> bool {
         matches!(targets, [target] if !matches!(target, Self::Each | Self::Components(_)))
     }

@@ -150,7 +150,7 @@ impl Grid {
     /// # Errors
     ///
     /// If `maps` has another number of samples than the input.
-    pub(crate) fn as_written(&self, maps: ArrayView5<'_, f32>, dtype: MapType) -> Result<Input> {
+    pub fn as_written(&self, maps: ArrayView5<'_, f32>, dtype: MapType) -> Result<Input> {
         let first = self.first_of(maps)?;
         let array = match &self.0 {
             Kind::Volume { header, shape, .. } => {

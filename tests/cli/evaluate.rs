@@ -22,6 +22,15 @@ fn score(map: &Path, mask: &Path, options: &str) -> Value {
 
 #[test]
 fn scores_of_a_cohort_are_those_of_its_files() {
+    scores_of_a_cohort("f32");
+}
+
+#[test]
+fn scores_of_a_cohort_of_bytes_are_those_of_its_files() {
+    scores_of_a_cohort("u8");
+}
+
+fn scores_of_a_cohort(dtype: &str) {
     let bench = Bench::new();
     let inputs = ["a", "b"].map(|name| bench.volume(&format!("{name}.nii.gz")));
     std::fs::create_dir(bench.at("masks")).unwrap();
@@ -30,7 +39,7 @@ fn scores_of_a_cohort_are_those_of_its_files() {
     let metrics = "--metric iou,relevance_mass --threshold 0.4";
     let masks = bench.at("masks");
     let masks = masks.display();
-    let options = format!("--layer down1,down2 --label 1,2 {metrics} --mask {masks}");
+    let options = format!("--layer down1,down2 --label 1,2 --dtype {dtype} {metrics} --mask {masks}");
     let model = network("interpolating3d.traced.pt");
     let ran = bench.map(&model, &inputs, &options).succeeded();
 

@@ -1,5 +1,6 @@
 //! The good paths: NIfTI, PNG and npy in, maps out.
 
+use medcam::record::Run;
 use medcam::volumes::MapType;
 use medcam::{Options, inject, to_array};
 use ndarray::Axis;
@@ -20,6 +21,9 @@ fn deepbet_on_a_t1_image() {
     let ran = bench.map(&model, std::slice::from_ref(&t1), &options).succeeded();
     let report = bench.report();
     assert_eq!(serde_json::from_str::<serde_json::Value>(&ran.stdout).unwrap(), report);
+    let run = Run::read(bench.at("maps/run.json")).unwrap();
+    assert_eq!(serde_json::to_value(&run).unwrap(), report);
+    assert_eq!(run.outputs().count(), 3);
     let layer = report["layers"][0].as_str().unwrap();
 
     let map = bench.nifti(&format!("{layer}/T1.nii.gz"));
@@ -41,7 +45,7 @@ fn deepbet_on_a_t1_image() {
     assert_eq!(report["task"], "segmentation");
     assert_eq!(report["options"]["label"][0], "1");
     assert_eq!(report["model_sha256"].as_str().unwrap().len(), 64);
-    assert_eq!(report["medcam"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(report["medcam"], medcam::VERSION);
     assert!(report["libtorch"].as_str().unwrap().starts_with("2."));
     assert_eq!(report["card"], card);
     assert_eq!(report["inputs"][0]["explained"][0]["classes"][0]["name"], "brain");

@@ -1,10 +1,13 @@
 //! What the options of `medcam map` change.
 
+use std::ffi::OsStr;
+use std::process::Command;
+
 use medcam::volumes::{self, MapType, Volume};
 use ndarray::{Array3, ArrayD, Axis, s};
 use serde_json::json;
 
-use super::run::{Bench, deepbet, network, shape, warnings};
+use super::run::{Bench, Ran, deepbet, network, program, shape, warnings};
 use crate::common::{Manifest, array, difference};
 
 /// Where a voxel index lies in the scanner's space.
@@ -240,4 +243,24 @@ fn the_number_of_threads_does_not_change_the_map() {
     };
     let one = map(1);
     assert!(difference(&one, &map(3)) <= 1e-6);
+}
+
+#[test]
+fn a_cluster_or_an_affinity_sets_the_threads() {
+    let bench = Bench::new();
+    let (model, input) = (network("plain2d.traced.pt"), network("plain2d.input.npy"));
+    let threads = |command: &mut Command, options: &[&str]| {
+        command.env_remove("OMP_NUM_THREADS").args([OsStr::new("map"), model.as_os_str()]);
+        command.arg(&input).arg("-o").arg(bench.at("maps")).args(options);
+        Ran::of(command).succeeded();
+        bench.report()["threads"].as_u64().unwrap()
+    };
+    assert_eq!(threads(program().env("SLURM_CPUS_PER_TASK", "3"), &[]), 3);
+    assert_eq!(threads(program().env("SLURM_CPUS_PER_TASK", "3"), &["--threads", "1"]), 1);
+    // Not a number that a job could have.
+    let all = std::thread::available_parallelism().unwrap().get() as u64;
+    assert_eq!(threads(program().env("SLURM_CPUS_PER_TASK", "0"), &[]), all);
+    let mut pinned = Command::new("taskset");
+    pinned.args(["-c", "0"]).arg(program().get_program()).env_remove("LD_LIBRARY_PATH");
+    assert_eq!(threads(&mut pinned, &[]), 1);
 }

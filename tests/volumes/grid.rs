@@ -1,6 +1,6 @@
 //! To the model's axes and back.
 
-use medcam::volumes::{Card, Image, Input, MapType, Volume, read, read_npy, stem_of};
+use medcam::volumes::{Card, Grid, Image, Input, MapType, Volume, read, read_npy, stem_of};
 use ndarray::{Array3, Array4, Array5, ArrayD, Axis, s};
 use proptest::prelude::*;
 
@@ -62,6 +62,41 @@ fn ras_axes_run_right_anterior_superior() {
     let card: Card = "[input]\norientation = \"RAS\"\naxes = \"zyx\"".parse().unwrap();
     let tensor = card.prepare(&Input::Volume(volume.clone()), None).unwrap().tensor;
     assert_eq!(model_map(&tensor), volume.data.slice(s![0, ..;-1, .., ..]).reversed_axes());
+}
+
+#[test]
+fn a_map_is_scored_as_it_will_be_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let volume = Input::Volume(oblique_volume([6, 9, 5]));
+    let picture = Input::Image(Image::new(Array3::zeros((1, 7, 8))));
+    let card: Card = "[input]\norientation = \"SPL\"".parse().unwrap();
+    let inputs = [
+        (card.prepare(&volume, Some(3)).unwrap().grid, 1),
+        (Card::default().prepare(&picture, Some(2)).unwrap().grid, 1),
+        (Grid::of_array_shape(&[2, 3, 4, 5]), 2),
+        (Grid::of_array_shape(&[2, 3, 4, 5, 6]), 2),
+    ];
+    for (number, (grid, batch)) in inputs.iter().enumerate() {
+        let own = grid.map_size();
+        for size in [own, own.map(|n| if n == 1 { 1 } else { n - 1 })] {
+            let map = Array5::from_shape_fn((*batch, 1, size[0], size[1], size[2]), |(b, _, d, h, w)| {
+                ((b + 3 * d + 5 * h + 7 * w) % 11) as f32 / 10.3
+            });
+            for dtype in [MapType::F32, MapType::U8] {
+                let stem = format!("map{number}");
+                let files = grid.save_map(folder.path(), &stem, map.view(), dtype).unwrap();
+                let read = medcam::volumes::read(files.last().unwrap()).unwrap();
+                match (grid.as_written(map.view(), dtype).unwrap(), read) {
+                    (Input::Volume(ours), Input::Volume(read)) => {
+                        assert_eq!(ours.data, read.data);
+                        assert_eq!((ours.affine, ours.spacing_mm), (read.affine, read.spacing_mm));
+                    }
+                    (Input::Array(ours), Input::Array(read)) => assert_eq!(ours, read),
+                    (ours, read) => panic!("{ours:?} {read:?}"),
+                }
+            }
+        }
+    }
 }
 
 #[test]
