@@ -133,9 +133,11 @@ fn each_op_has_its_tests_under_its_name() {
             .map(|path| path.file_stem().unwrap().to_string_lossy().into_owned())
             .collect()
     };
+    // Folders that several ops share have a header of the same name, and no test of their own.
+    let is_shared = |stem: &String| root().join(format!("kernels/lib/{stem}.cuh")).exists();
     let ops: BTreeSet<_> = stems("src/ops")
         .into_iter()
-        .filter(|stem| root().join("src/ops").join(stem).is_dir())
+        .filter(|stem| root().join("src/ops").join(stem).is_dir() && !is_shared(stem))
         .collect();
     assert!(ops.len() >= 4);
     let tests = stems("tests/ops");
