@@ -57,7 +57,7 @@ static MUTATIONS: [Mutation; 9] = [
         to: "of_thread[j][threadIdx.x] = sums[j];",
         flavour: Flavour::Plain,
         tests: "project::small_sums_of_any_shape",
-        says: "panicked at tests/ops/common.rs",
+        says: "panicked at tests/cuda/project.rs:",
     },
     // One voxel too many.
     Mutation {
