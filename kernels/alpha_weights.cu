@@ -1,14 +1,12 @@
-// Grad-CAM++'s channel weights: w[b,c] = sum_n alpha * ReLU(s[b,n] * G[b,c,n]), where
-// alpha = G^2 / (2 * G^2 + D), in two launches: what D needs of a channel, then the weights.
+// Grad-CAM++'s channel weights: w[b,c] = sum_n alpha * ReLU(G[b,c,n]), where
+// alpha = G^2 / (2 * G^2 + D), in two launches: the sum that D needs of a channel, then the weights.
 //
 //   the paper's   D = total * G^3, total = sum_n A. `totals` reads A once, `paper` G once
 //   M3d-CAM's     D = sum_n A * G^3. `cubes` reads A and G once, `m3d_cam` reads G again (from the
-//                 second-level cache as far as that reaches)
+//                 second-level cache as far as G fits)
 //
-// s, 4 bytes for each voxel, is read for each channel in contiguous tensors (from a cache), and
-// once for each 128 bytes of a voxel in others. Each launch writes 4 to 8 bytes for each channel;
-// where a channel is summed by several blocks, these also write 8 bytes each for it, and the last
-// of them reads those.
+// Each launch writes 4 to 8 bytes for each channel. Where several blocks sum a channel, each also
+// writes 8 bytes for it, and the last of them reads these.
 //
 //   alpha_weights_*_short     contiguous, N small: `lanes` threads for each row; the first holds
 //                             the result
@@ -25,16 +23,6 @@ namespace {
 
 __device__ __forceinline__ float not_a_number() { return __uint_as_float(0x7fc00000u); }
 
-// ReLU that leaves NaN and makes -inf one, so that neither is lost.
-__device__ __forceinline__ float positive(float value) {
-  return value * (value > 0.0f ? 1.0f : 0.0f);
-}
-
-// Without a score of their own, voxels count alike.
-__device__ __forceinline__ float score_of(const float* score, long long voxel) {
-  return score == nullptr ? 1.0f : score[voxel];
-}
-
 struct Totals {
   static constexpr int kTensors = 1;
   static constexpr int kSums = 1;
@@ -44,9 +32,8 @@ struct Totals {
   float* totals;
 
   __device__ __forceinline__ Channel channel(long long) const { return Channel{}; }
-  __device__ __forceinline__ float factor(long long) const { return 1.0f; }
   static __device__ __forceinline__ void add(float (&sums)[1], const float (&values)[1],
-                                             const Channel&, float) {
+                                             const Channel&) {
     sums[0] += values[0];
   }
   __device__ __forceinline__ void finish(long long row, int, double total) const {
@@ -54,18 +41,17 @@ struct Totals {
   }
 };
 
-// A term is ReLU(s * G) / (2 + G * total).
+// A term is ReLU(G) / (2 + G * total).
 struct Paper {
   static constexpr int kTensors = 1;
   static constexpr int kSums = 1;
   using Partial = float;
-  // Both times a power of 2 that brings the total below 4, so that no product leaves the range.
+  // Both scaled by a power of 2 that brings the total below 4, so that no product overflows.
   struct Channel {
     float total;
     float two;
   };
   const SCALAR* tensors[1];
-  const float* score;
   const float* totals;
   float* weights;
 
@@ -75,15 +61,14 @@ struct Paper {
   }
   __device__ __forceinline__ Channel channel(long long row) const {
     const float total = totals[row];
-    // Not infinite, which would make terms 0.
+    // An infinite total would make the terms 0 and hide it.
     if (!is_finite(total)) return Channel{not_a_number(), 2.0f};
     return Channel{total * scale(total), 2.0f * scale(total)};
   }
-  __device__ __forceinline__ float factor(long long voxel) const { return score_of(score, voxel); }
   static __device__ __forceinline__ void add(float (&sums)[1], const float (&values)[1],
-                                             const Channel& channel, float factor) {
+                                             const Channel& channel) {
     const float gradient = values[0];
-    const float rectified = positive(factor * gradient);
+    const float rectified = relu(gradient);
     const float denominator = gradient * channel.total + channel.two;
     if (denominator == 0.0f) {
       // alpha = G^2, over the scale.
@@ -97,8 +82,8 @@ struct Paper {
   }
 };
 
-// A power of 2 that times sqrt(|D|) lies in [1, 2), and D times its square: so G^2 / D can be had
-// in float of any D.
+// D, scaled: `scale` is the power of 2 for which scale * sqrt(|D|) lies in [1, 2), and `d` is
+// D * scale^2. With both, G^2 / D is (scale * G)^2 / d, which float can hold for any D.
 struct Scaled {
   float scale;
   float d;
@@ -107,48 +92,46 @@ struct Scaled {
 struct Cubes {
   static constexpr int kTensors = 2;
   static constexpr int kSums = 1;
-  // Cubes leave the range of float soon, at 1e-13 and 1e13.
+  // The cubes of gradients below 1e-13 or above 1e13 leave the range of float.
   using Partial = double;
   struct Channel {};
   const SCALAR* tensors[2];
   Scaled* scaled;
 
   __device__ __forceinline__ Channel channel(long long) const { return Channel{}; }
-  __device__ __forceinline__ float factor(long long) const { return 1.0f; }
   static __device__ __forceinline__ void add(double (&sums)[1], const float (&values)[2],
-                                             const Channel&, float) {
+                                             const Channel&) {
     const double gradient = values[1];
     sums[0] += values[0] * gradient * gradient * gradient;
   }
   __device__ __forceinline__ void finish(long long row, int, double d) const {
     const long long biased = __double_as_longlong(d) >> 52 & 2047;
-    // Beyond what the exponent of a float can make up for, and where D is 0, all that differs from
-    // 0 is far above D, or far below.
+    // Clamped to the exponents of float. Beyond them, and where D is 0, every G^2 that is not 0 is
+    // so far above or below D that the exact scale makes no difference.
     const long long half = d == 0.0 ? -126 : max(-126ll, min(126ll, (biased - 1023) >> 1));
     const double scale = __longlong_as_double((1023 - half) << 52);
-    // Not infinite where D is, which would make terms 0.
+    // An infinite D would make the terms 0 and hide it.
     const float result =
         biased == 2047 ? not_a_number() : static_cast<float>(d * scale * scale);
     scaled[row] = Scaled{static_cast<float>(scale), result};
   }
 };
 
-// A term is ReLU(s * G) * G^2 / (2 * G^2 + D).
+// A term is ReLU(G) * G^2 / (2 * G^2 + D).
 struct M3dCam {
   static constexpr int kTensors = 1;
   static constexpr int kSums = 1;
   using Partial = float;
   using Channel = Scaled;
   const SCALAR* tensors[1];
-  const float* score;
   const Scaled* scaled;
   float* weights;
 
   __device__ __forceinline__ Channel channel(long long row) const { return scaled[row]; }
-  __device__ __forceinline__ float factor(long long voxel) const { return score_of(score, voxel); }
   static __device__ __forceinline__ void add(float (&sums)[1], const float (&values)[1],
-                                             const Channel& channel, float factor) {
-    // So far above D, which is below 4, that it does not matter how far.
+                                             const Channel& channel) {
+    // Clamp for square: d is below 4, so any larger value leaves the quotient at 1/2, and clamping
+    // avoids infinity over infinity.
     constexpr float kLarge = 1ull << 60;
     const float gradient = values[0];
     const float ratio = gradient * channel.scale;
@@ -157,7 +140,7 @@ struct M3dCam {
     const float denominator = 2.0f * square + channel.d;
     float alpha = gradient * gradient;
     if (denominator != 0.0f) alpha = square / denominator;
-    sums[0] += alpha * positive(factor * gradient);
+    sums[0] += alpha * relu(gradient);
   }
   __device__ __forceinline__ void finish(long long row, int, double total) const {
     weights[row] = static_cast<float>(total);
@@ -166,32 +149,11 @@ struct M3dCam {
 
 }  // namespace
 
-#define KERNEL(name, blocks) \
-  extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, blocks) ENTRY(alpha_weights_##name)
-// The three entries of an op, of which `...` are the first parameters; so many blocks fit a
-// multiprocessor.
-#define ENTRIES(name, blocks, op, ...)                                                             \
-  KERNEL(name##_short, blocks)(__VA_ARGS__, long long channels, long long voxels, long long rows,  \
-                               int lanes) {                                                        \
-    sum_short_rows(op, rows, channels, voxels, lanes);                                             \
-  }                                                                                                \
-  KERNEL(name##_rows, blocks)(__VA_ARGS__, long long channels, long long voxels,                   \
-                              long long segment, int segments, double* partials,                   \
-                              unsigned* counters) {                                                \
-    sum_long_rows(op, channels, voxels, segment, segments, partials, counters);                    \
-  }                                                                                                \
-  KERNEL(name##_columns, blocks)(__VA_ARGS__, long long channels, long long voxels,                \
-                                 long long strip, int lanes, double* partials,                     \
-                                 unsigned* counters) {                                             \
-    sum_columns(op, channels, voxels, strip, lanes, partials, counters);                           \
-  }
-
-ENTRIES(totals, 4, (Totals{{activation}, totals}), const SCALAR* activation, float* totals)
-// What is known of each of 8 channels, or the sums in double, take 16 registers beside: up to 80 of
-// them and no spills.
-ENTRIES(paper, 3, (Paper{{gradient}, score, totals, weights}), const SCALAR* gradient,
-        const float* score, const float* totals, float* weights)
-ENTRIES(cubes, 3, (Cubes{{activation, gradient}, scaled}), const SCALAR* activation,
-        const SCALAR* gradient, Scaled* scaled)
-ENTRIES(m3d_cam, 3, (M3dCam{{gradient}, score, scaled, weights}), const SCALAR* gradient,
-        const float* score, const Scaled* scaled, float* weights)
+CHANNEL_SUMS_ENTRIES(alpha_weights_totals, TOTALS_RESIDENT_BLOCKS, (Totals{{activation}, totals}),
+                     const SCALAR* activation, float* totals)
+CHANNEL_SUMS_ENTRIES(alpha_weights_paper, RESIDENT_BLOCKS, (Paper{{gradient}, totals, weights}),
+                     const SCALAR* gradient, const float* totals, float* weights)
+CHANNEL_SUMS_ENTRIES(alpha_weights_cubes, RESIDENT_BLOCKS, (Cubes{{activation, gradient}, scaled}),
+                     const SCALAR* activation, const SCALAR* gradient, Scaled* scaled)
+CHANNEL_SUMS_ENTRIES(alpha_weights_m3d_cam, RESIDENT_BLOCKS, (M3dCam{{gradient}, scaled, weights}),
+                     const SCALAR* gradient, const Scaled* scaled, float* weights)

@@ -1,7 +1,7 @@
-// Grad-CAM's channel weights: w[b,c] = mean_n G[b,c,n], and mean_n |G[b,c,n]| beside them.
+// Grad-CAM's channel weights: w[b,c] = mean_n G[b,c,n], and with them mean_n |G[b,c,n]|.
 //
-// Reads G once, writes 8 bytes for each channel; where a channel is summed by several blocks, these
-// also write 16 bytes each for it, and the last of them reads those.
+// Reads G once, writes 8 bytes for each channel. Where several blocks sum a channel, each also writes
+// 16 bytes for it, and the last of them reads these.
 //
 //   channel_weights_short     contiguous, N small: `lanes` threads for each row; the first holds
 //                             the result
@@ -26,9 +26,8 @@ struct Means {
   float* magnitudes;
 
   __device__ __forceinline__ Channel channel(long long) const { return Channel{}; }
-  __device__ __forceinline__ float factor(long long) const { return 1.0f; }
   static __device__ __forceinline__ void add(float (&sums)[2], const float (&values)[1],
-                                             const Channel&, float) {
+                                             const Channel&) {
     sums[0] += values[0];
     sums[1] += fabsf(values[0]);
   }
@@ -37,32 +36,8 @@ struct Means {
   }
 };
 
-__device__ __forceinline__ Means means(const SCALAR* gradient, long long voxels, float* weights,
-                                       float* magnitudes) {
-  return Means{{gradient}, static_cast<double>(voxels), weights, magnitudes};
-}
-
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 4)
-    ENTRY(channel_weights_short)(const SCALAR* gradient, float* weights, float* magnitudes,
-                                 long long channels, long long voxels, long long rows,
-                                 int lanes) {
-  sum_short_rows(means(gradient, voxels, weights, magnitudes), rows, channels, voxels, lanes);
-}
-
-extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 4)
-    ENTRY(channel_weights_rows)(const SCALAR* gradient, float* weights, float* magnitudes,
-                                long long channels, long long voxels, long long segment,
-                                int segments, double* partials, unsigned* counters) {
-  sum_long_rows(means(gradient, voxels, weights, magnitudes), channels, voxels, segment, segments,
-                partials, counters);
-}
-
-extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 4)
-    ENTRY(channel_weights_columns)(const SCALAR* gradient, float* weights, float* magnitudes,
-                                   long long channels, long long voxels, long long strip,
-                                   int lanes, double* partials, unsigned* counters) {
-  sum_columns(means(gradient, voxels, weights, magnitudes), channels, voxels, strip, lanes,
-              partials, counters);
-}
+CHANNEL_SUMS_ENTRIES(channel_weights, RESIDENT_BLOCKS,
+                     (Means{{gradient}, static_cast<double>(voxels), weights, magnitudes}),
+                     const SCALAR* gradient, float* weights, float* magnitudes)

@@ -17,15 +17,14 @@ constexpr unsigned kInvalidRow = kHalfBins + 2;
 constexpr unsigned kSlots = 2 * (kInvalidRow + 1);
 static_assert(2 * kSlots == TABLE_LENGTH, "as table.rs has it");
 
-constexpr int kPerLoad = 4;
-// Loads of a thread that are under way at once.
-constexpr int kUnrolled = 4;
+// An aligned load is 16 bytes of the map, and a word of the mask.
+static_assert(PER_LOAD == 4, "load_values and load_mask");
 
 // In shared memory a slot has two words of 32 bits, whose atomics are native. `low` is the sum of
 // its fractions modulo 2^32. `high` holds, from bit 16 on, how often that wrapped, and below the
 // count.
-static_assert(MOST_ROUNDS * kPerLoad * BLOCK_THREADS < 1 << 16, "the count of a block has 16 bits");
-static_assert(MOST_ROUNDS * kPerLoad <= 1 << 8, "the fractions of a thread have 32 bits");
+static_assert(MOST_ROUNDS * PER_LOAD * BLOCK_THREADS < 1 << 16, "the count of a block has 16 bits");
+static_assert(MOST_ROUNDS * PER_LOAD <= 1 << 8, "the fractions of a thread have 32 bits");
 constexpr int kCountBits = 16;
 
 // Values of a thread that fell into one slot, one after the other.
@@ -53,16 +52,16 @@ __device__ __forceinline__ void count(Run run, unsigned* low, unsigned* high) {
   atomicAdd(&high[run.slot], run.count + (wrapped << kCountBits));
 }
 
-// kPerLoad values from `from` on, of which `left` are there; `kWhole`: all, and aligned.
+// PER_LOAD values from `from` on, of which `left` are there; `kWhole`: all, and aligned.
 template <bool kWhole>
 __device__ __forceinline__ void load_values(const float* from, long long left,
-                                            float (&values)[kPerLoad]) {
+                                            float (&values)[PER_LOAD]) {
   if (kWhole) {
     unpack<f32>(load_streaming(from), values);
     return;
   }
 #pragma unroll
-  for (int i = 0; i < kPerLoad; ++i) values[i] = i < left ? from[i] : 0.0f;
+  for (int i = 0; i < PER_LOAD; ++i) values[i] = i < left ? from[i] : 0.0f;
 }
 
 // The same of a mask, a byte each.
@@ -71,7 +70,7 @@ __device__ __forceinline__ unsigned load_mask(const u8* from, long long left) {
   if (kWhole) return *reinterpret_cast<const unsigned*>(from);
   unsigned mask = 0;
 #pragma unroll
-  for (int i = 0; i < kPerLoad; ++i) {
+  for (int i = 0; i < PER_LOAD; ++i) {
     mask |= (i < left ? static_cast<unsigned>(from[i]) : 0u) << (8 * i);
   }
   return mask;
@@ -84,25 +83,25 @@ __device__ __forceinline__ void count_block(const float* map, const u8* mask, lo
                                             long long voxels, int rounds, float threshold,
                                             unsigned* low, unsigned* high) {
   Run run = {0, 0, 0};
-  for (int round = 0; round < rounds; round += kUnrolled) {
-    float values[kUnrolled][kPerLoad];
-    unsigned masks[kUnrolled] = {};
-    long long at[kUnrolled];
+  for (int round = 0; round < rounds; round += UNROLLED) {
+    float values[UNROLLED][PER_LOAD];
+    unsigned masks[UNROLLED] = {};
+    long long at[UNROLLED];
 #pragma unroll
-    for (int u = 0; u < kUnrolled; ++u) {
-      at[u] = first + static_cast<long long>(round + u) * BLOCK_THREADS * kPerLoad;
+    for (int u = 0; u < UNROLLED; ++u) {
+      at[u] = first + static_cast<long long>(round + u) * BLOCK_THREADS * PER_LOAD;
       load_values<kWhole>(map + at[u], voxels - at[u], values[u]);
     }
     if (mask != nullptr) {
 #pragma unroll
-      for (int u = 0; u < kUnrolled; ++u) {
+      for (int u = 0; u < UNROLLED; ++u) {
         masks[u] = load_mask<kWhole>(mask + at[u], voxels - at[u]);
       }
     }
 #pragma unroll
-    for (int u = 0; u < kUnrolled; ++u) {
+    for (int u = 0; u < UNROLLED; ++u) {
 #pragma unroll
-      for (int i = 0; i < kPerLoad; ++i) {
+      for (int i = 0; i < PER_LOAD; ++i) {
         if (!kWhole && at[u] + i >= voxels) continue;
         const bool inside = (masks[u] >> (8 * i) & 0xffu) != 0;
         const Run next = run_of(values[u][i], inside, threshold);
@@ -119,9 +118,9 @@ __device__ __forceinline__ void count_block(const float* map, const u8* mask, lo
   count(run, low, high);
 }
 
-// blocks: of a sample; `rounds`, a multiple of kUnrolled: of a block. `mask` may be null, then all
+// blocks: of a sample; `rounds`, a multiple of UNROLLED: of a block. `mask` may be null, then all
 // is outside. `threshold`: NaN for none. `tables` and `counters`: 0 before and after.
-extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
+extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, RESIDENT_BLOCKS)
     ENTRY(evaluation_sums)(const float* map, const u8* mask, long long voxels, float threshold,
                            unsigned blocks, int rounds, unsigned long long* tables,
                            unsigned* counters, unsigned long long* output) {
@@ -138,8 +137,8 @@ extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
   __syncthreads();
 
   const long long block = blockIdx.x % blocks;
-  const long long first = (block * rounds * BLOCK_THREADS + threadIdx.x) * kPerLoad;
-  const long long end = (block + 1) * rounds * BLOCK_THREADS * kPerLoad;
+  const long long first = (block * rounds * BLOCK_THREADS + threadIdx.x) * PER_LOAD;
+  const long long end = (block + 1) * rounds * BLOCK_THREADS * PER_LOAD;
   const bool aligned = is_pack_aligned(map) && (reinterpret_cast<size_t>(mask) & 3) == 0;
   if (end <= voxels && aligned) {
     count_block<true>(map, mask, first, voxels, rounds, threshold, low, high);

@@ -3,8 +3,8 @@
 //
 // Reads `input` and `gradient` once and writes `output` once, all of `count` values. Each thread
 // takes PACKS_PER_THREAD packs of 16 bytes, BLOCK_THREADS apart, loads them all before it stores
-// the first, and writes what it read: `output` may be `gradient`. The values outside of whole
-// packs, all of them where the three addresses differ modulo 16, are spread over the threads one by
+// the first, and writes only where it has read: `output` may be `gradient`. Values outside of whole
+// packs (all of them if the three addresses differ modulo 16) are spread over the threads one by
 // one.
 
 #include "lib/scalar.cuh"
@@ -30,7 +30,7 @@ __device__ __forceinline__ uint4 pass(uint4 input, uint4 gradient) {
 }
 
 // `head` values come before the first pack.
-extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 4)
+extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, RESIDENT_BLOCKS)
     ENTRY(guided_activation)(const SCALAR* input, const SCALAR* gradient, SCALAR* output,
                              long long count, long long head, long long packs) {
   const long long first =

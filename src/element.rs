@@ -9,7 +9,7 @@ use crate::vectors::for_each_instruction_set;
 mod sealed {
     #[cfg(not(feature = "cuda"))]
     pub trait Sealed {}
-    /// With `cuda`, what an element is made of means the same on the device.
+    /// With `cuda`, elements can be copied to a device as they are.
     #[cfg(feature = "cuda")]
     pub trait Sealed: crate::device::Plain {}
     impl Sealed for f32 {}
@@ -41,8 +41,8 @@ pub trait Element: sealed::Sealed + Copy + Send + Sync + std::fmt::Debug + 'stat
     /// Whether the value is 0 or less; a NaN is not.
     fn at_most_zero(self) -> bool;
 
-    /// The value as f32, as [`to_f32`](Self::to_f32), in arithmetic that loops over whole vectors are
-    /// made of; where the values go through memory anyway, [`widen`](Self::widen) is faster.
+    /// The value as f32, as [`to_f32`](Self::to_f32), in arithmetic that vectorises inside a loop. For
+    /// values that go through memory anyway, [`widen`](Self::widen) is faster.
     #[doc(hidden)]
     fn lane(self) -> f32;
 
@@ -101,8 +101,8 @@ impl Element for f16 {
 
     #[inline(always)]
     fn lane(self) -> f32 {
-        // As libtorch does it: the exponent is moved by a product, which is right also of infinity
-        // and NaN, and by a difference where the value is subnormal.
+        // As libtorch does it: a product rebases the exponent, which holds for infinity and NaN too; a
+        // difference does it for subnormal values.
         let bits = u32::from(self.to_bits()) << 16;
         let twice = bits << 1;
         let normal = f32::from_bits((twice >> 4) + (0xe0 << 23)) * f32::from_bits(15 << 23);

@@ -8,6 +8,8 @@
     reason = "tests"
 )]
 
+#[path = "cuda/allocator.rs"]
+mod allocator;
 #[path = "cuda/alpha_weights.rs"]
 mod alpha_weights;
 #[path = "cuda/channel_weights.rs"]

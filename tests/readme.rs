@@ -9,13 +9,13 @@ use std::process::Command;
 
 use common::folder;
 
-include!("readme/main.rs");
+include!("readme/example.rs");
 
 #[test]
 fn the_rust_example_of_the_readme() {
     let readme = include_str!("../README.md");
     let shown = readme.split("```rust\n").nth(1).and_then(|rest| rest.split("```").next());
-    assert_eq!(shown.unwrap(), include_str!("readme/main.rs"));
+    assert_eq!(shown.unwrap(), include_str!("readme/example.rs"));
 
     let data = folder("MEDCAM_DATA");
     let work = tempfile::tempdir().unwrap();

@@ -27,7 +27,7 @@ fn on_cpu<T: Scalar>(layer: Layer) -> Arm {
     Box::new(move |inputs| {
         let [activation, gradient] = inputs else { unreachable!("two inputs") };
         let (activation, gradient) = (view::<T>(activation, &layer), view(gradient, &layer));
-        let weights = alpha_weights(&activation, &gradient, None, Denominator::Paper);
+        let weights = alpha_weights(&activation, &gradient, Denominator::Paper);
         black_box(weights.unwrap());
     })
 }
@@ -39,7 +39,7 @@ fn on_cuda<T: Scalar>(layer: Layer) -> Arm {
             let [a, g] = inputs else { unreachable!("two inputs") };
             let (a, g) = (cuda::view::<T>(a, &layer), cuda::view(g, &layer));
             let (paper, weights) = (Denominator::Paper, weights.slice_mut());
-            alpha_weights::cuda::alpha_weights(stream, paper, &a, &g, None, weights).unwrap();
+            alpha_weights::cuda::alpha_weights(stream, &a, &g, paper, weights).unwrap();
         },
     )
 }

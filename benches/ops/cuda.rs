@@ -2,7 +2,7 @@
 
 use medcam::device::{Gpu, Plain, Slice, SliceMut, Stream};
 use medcam::ops::DeviceView;
-use medcam::ops::resample::cuda::Grids;
+use medcam::ops::Resize;
 use medcam::tch::{self, Tensor};
 
 use super::case::{Arm, Layer, Scalar, Stored, check_memory};
@@ -51,8 +51,8 @@ pub fn arm<O: Send + 'static>(
 }
 
 /// From the layer's grid to that of the input.
-pub fn grids(layer: Layer) -> Grids {
-    Grids { batch: layer.shape.batch, from: layer.shape.spatial, to: layer.input }
+pub fn resize(layer: Layer) -> Resize {
+    Resize { batch: layer.shape.batch, from: layer.shape.spatial, to: layer.input }
 }
 
 /// The memory of a tensor on the device.

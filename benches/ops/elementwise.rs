@@ -39,7 +39,7 @@ fn on_cuda<T: Scalar>(layer: Layer) -> Arm {
             let (a, g) = (cuda::view::<T>(a, &layer), cuda::view(g, &layer));
             let (map, extremes) = (map.slice_mut(), extremes.slice_mut());
             let method = Elementwise::LayerCam;
-            elementwise::cuda::elementwise(stream, method, &a, &g, map, extremes).unwrap();
+            elementwise::cuda::elementwise(stream, &a, &g, method, map, extremes).unwrap();
         },
     )
 }

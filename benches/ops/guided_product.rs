@@ -5,7 +5,7 @@ use std::hint::black_box;
 
 use medcam::Shape;
 use medcam::ops::extremes::DeviceExtremes;
-use medcam::ops::guided_product;
+use medcam::ops::{Resize, guided_product};
 use medcam::tch::Tensor;
 
 use super::case::{Arm, Case, Layer, Place, Values, values};
@@ -34,23 +34,26 @@ fn on_cpu(layer: Layer) -> Arm {
     let Layer { shape: Shape { batch, spatial, .. }, input, .. } = layer;
     Box::new(move |inputs| {
         let (map, guided) = (values(&inputs[0]), values(&inputs[1]));
-        black_box(guided_product::<f32>(map, guided, batch, spatial, input).unwrap());
+        black_box(
+            guided_product::<f32>(map, guided, Resize { batch, from: spatial, to: input }).unwrap(),
+        );
     })
 }
 
 fn on_cuda(layer: Layer) -> Arm {
-    let (grids, voxels) = (cuda::grids(layer), layer.map_bytes(layer.input) / size_of::<f32>());
+    let (resize, voxels) = (cuda::resize(layer), layer.map_bytes(layer.input) / size_of::<f32>());
     cuda::arm(
         move |stream| {
-            let extremes = stream.allocate::<DeviceExtremes>(grids.batch).unwrap();
+            let extremes = stream.allocate::<DeviceExtremes>(resize.batch).unwrap();
             (extremes, stream.allocate::<f32>(voxels).unwrap())
         },
         move |stream, (extremes, out), inputs| {
             let (map, guided) = (cuda::slice(&inputs[0]), cuda::slice(&inputs[1]));
             let range = extremes.slice_mut();
-            guided_product::cuda::extremes(stream, map, guided, grids, range).unwrap();
+            guided_product::cuda::extremes(stream, map, guided, resize, range).unwrap();
             let (range, out) = (Some(extremes.slice()), out.slice_mut());
-            guided_product::cuda::guided_product(stream, map, guided, grids, range, out).unwrap();
+            guided_product::cuda::guided_product_into(stream, map, guided, resize, range, out)
+                .unwrap();
         },
     )
 }

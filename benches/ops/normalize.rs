@@ -35,12 +35,12 @@ fn on_cpu(layer: Layer) -> Arm {
 
 /// With the range, which in a chain comes from the launch before.
 fn on_cuda(layer: Layer) -> Arm {
-    let grids = cuda::grids(layer);
+    let resize = cuda::resize(layer);
     cuda::arm(
-        move |stream| stream.allocate::<DeviceExtremes>(grids.batch).unwrap(),
+        move |stream| stream.allocate::<DeviceExtremes>(resize.batch).unwrap(),
         move |stream, extremes, inputs| {
             let (map, out) = (cuda::slice(&inputs[0]), extremes.slice_mut());
-            resample::cuda::extremes(stream, map, grids, Interpolation::Linear, None, out).unwrap();
+            resample::cuda::extremes(stream, map, resize, Interpolation::Linear, out).unwrap();
             let map = cuda::slice_mut(&mut inputs[0]);
             normalize::cuda::normalize(stream, map, extremes.slice()).unwrap();
         },

@@ -57,7 +57,7 @@ fn on_cuda<T: Scalar>(layer: Layer) -> Arm {
             let [activation, weights] = inputs else { unreachable!("two inputs") };
             let (weights, activation) = (cuda::slice(weights), cuda::view::<T>(activation, &layer));
             let (map, extremes) = (map.slice_mut(), extremes.slice_mut());
-            project::cuda::project(stream, weights, &activation, true, map, extremes).unwrap();
+            project::cuda::project(stream, weights, &activation, map, extremes).unwrap();
         },
     )
 }

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use medcam::Shape;
-use medcam::ops::{Interpolation, resample};
+use medcam::ops::{Interpolation, Resize, resample};
 use medcam::tch::Tensor;
 
 use super::case::{Arm, Case, Layer, Place, Values, values};
@@ -28,7 +28,10 @@ fn on_cpu(layer: Layer) -> Arm {
     let Layer { shape: Shape { batch, spatial, .. }, input, .. } = layer;
     Box::new(move |inputs| {
         let map = values(&inputs[0]);
-        black_box(resample(map, batch, spatial, input, Interpolation::Linear).unwrap());
+        black_box(
+            resample(map, Resize { batch, from: spatial, to: input }, Interpolation::Linear)
+                .unwrap(),
+        );
     })
 }
 
@@ -37,8 +40,10 @@ fn on_cuda(layer: Layer) -> Arm {
     cuda::arm(
         move |stream| stream.allocate::<f32>(voxels).unwrap(),
         move |stream, out, inputs| {
-            let (map, grids, out) = (cuda::slice(&inputs[0]), cuda::grids(layer), out.slice_mut());
-            resample::cuda::resample(stream, map, grids, Interpolation::Linear, None, out).unwrap();
+            let (map, resize, out) =
+                (cuda::slice(&inputs[0]), cuda::resize(layer), out.slice_mut());
+            resample::cuda::resample_into(stream, map, resize, Interpolation::Linear, None, out)
+                .unwrap();
         },
     )
 }

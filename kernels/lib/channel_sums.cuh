@@ -1,49 +1,49 @@
-// Sums over the voxels of each channel of one or two tensors, in either layout. An op says of what:
+// Sums over the voxels of each channel of one or two tensors, in either layout. An op says what the
+// terms are:
 //
 //   struct Op {
-//     static constexpr int kTensors;     // that are read: 1 or 2
-//     static constexpr int kSums;        // of each channel
-//     using Partial = float;             // what one thread sums in
-//     struct Channel;                    // what a term takes from its channel
+//     static constexpr int kTensors;     // read: 1 or 2
+//     static constexpr int kSums;        // made of each channel
+//     using Partial = float;             // type of a thread's sums
+//     struct Channel;                    // what all terms of a channel share
 //     const SCALAR* tensors[kTensors];
 //     Channel channel(long long row) const;   // row = b * C + c
-//     float factor(long long voxel) const;    // shared by the channels; voxel = b * N + n
-//     static void add(Partial (&sums)[kSums], const float (&values)[kTensors], const Channel&,
-//                     float factor);
+//     static void add(Partial (&sums)[kSums], const float (&values)[kTensors], const Channel&);
 //     void finish(long long row, int sum, double total) const;
 //   };
 //
-// A value behind the end is 0 in all tensors and must add 0. Threads sum in Partial, few values
-// each, and blocks of one channel add up in double. What a thread adds is fixed by the shape of a
-// sample alone, so that a batch gives the bits of its samples, whatever the addresses.
+// Values behind the end are read as 0, and `add` must add 0 for them. A thread sums few values in
+// Partial; blocks of one channel are summed in double. Which values a thread sums is fixed by the
+// shape of a sample alone, so that a batch gives the bits of its samples, at any address.
+//
+// How a sample is split among blocks, and the launch numbers, are in src/ops/channel_sums/cuda.rs.
 #pragma once
 
 #include "lib/last_block.cuh"
 #include "lib/reads.cuh"
 #include "lib/reduce.cuh"
 
-// Loads under way in a thread: 64 bytes, as 16 bytes or as single values.
+// Loads of each tensor that a thread has under way.
 template <typename Op>
-constexpr int kPackReads = 4 / Op::kTensors;
+constexpr int kPackReads = PACK_READS / Op::kTensors;
 template <typename Op>
-constexpr int kValueReads = 8 / Op::kTensors;
+constexpr int kValueReads = VALUE_READS / Op::kTensors;
 
 template <typename Op, int kWidth>
-__device__ __forceinline__ void add_values(const Op& op, typename Op::Partial (&sums)[Op::kSums],
+__device__ __forceinline__ void add_values(typename Op::Partial (&sums)[Op::kSums],
                                            const Read<kWidth> (&reads)[Op::kTensors],
-                                           const typename Op::Channel& channel, long long voxel,
-                                           long long count) {
+                                           const typename Op::Channel& channel) {
   float values[Op::kTensors][kWidth];
 #pragma unroll
   for (int t = 0; t < Op::kTensors; ++t) reads[t].widened(values[t]);
-  // Sums of their own, so that the longest chain of additions is short.
+  // A pack is summed by itself first: the longest chain of additions is then shorter.
   typename Op::Partial own[Op::kSums] = {};
 #pragma unroll
   for (int i = 0; i < kWidth; ++i) {
     float of_voxel[Op::kTensors];
 #pragma unroll
     for (int t = 0; t < Op::kTensors; ++t) of_voxel[t] = values[t][i];
-    Op::add(own, of_voxel, channel, i < count ? op.factor(voxel + i) : 0.0f);
+    Op::add(own, of_voxel, channel);
   }
 #pragma unroll
   for (int k = 0; k < Op::kSums; ++k) sums[k] += own[k];
@@ -51,8 +51,8 @@ __device__ __forceinline__ void add_values(const Op& op, typename Op::Partial (&
 
 // Contiguous, N small: `lanes` threads, a power of 2 up to 32, for each row.
 template <typename Op>
-__device__ __forceinline__ void sum_short_rows(const Op& op, long long rows, long long channels,
-                                               long long voxels, int lanes) {
+__device__ __forceinline__ void sum_short_rows(const Op& op, long long voxels, long long rows,
+                                               int lanes) {
   constexpr int kReads = kValueReads<Op>;
   const long long row =
       (static_cast<long long>(blockIdx.x) * BLOCK_THREADS + threadIdx.x) / lanes;
@@ -60,7 +60,6 @@ __device__ __forceinline__ void sum_short_rows(const Op& op, long long rows, lon
   typename Op::Partial sums[Op::kSums] = {};
   if (row < rows) {
     const typename Op::Channel channel = op.channel(row);
-    const long long first_voxel = row / channels * voxels;
     for (long long from = lane; from < voxels; from += kReads * lanes) {
       Read<1> reads[kReads][Op::kTensors];
 #pragma unroll
@@ -74,12 +73,11 @@ __device__ __forceinline__ void sum_short_rows(const Op& op, long long rows, lon
       }
 #pragma unroll
       for (int i = 0; i < kReads; ++i) {
-        const long long n = from + i * lanes;
-        add_values<Op, 1>(op, sums, reads[i], channel, first_voxel + n, voxels - n);
+        add_values<Op, 1>(sums, reads[i], channel);
       }
     }
   }
-  // All lanes of the warp are here again.
+  // Here the whole warp has converged again, which the shuffles need.
   for (int mask = lanes / 2; mask > 0; mask /= 2) {
 #pragma unroll
     for (int k = 0; k < Op::kSums; ++k) sums[k] += shuffle_xor(sums[k], mask);
@@ -93,9 +91,9 @@ __device__ __forceinline__ void sum_short_rows(const Op& op, long long rows, lon
 // Contiguous, N large: a block for each of the `segments` of a row, `segment` voxels each, a
 // multiple of 16 bytes. `partials`: kSums * segments for each row; `counters`: one for each row.
 template <typename Op>
-__device__ __forceinline__ void sum_long_rows(const Op& op, long long channels, long long voxels,
-                                              long long segment, unsigned segments,
-                                              double* partials, unsigned* counters) {
+__device__ __forceinline__ void sum_long_rows(const Op& op, long long voxels, long long segment,
+                                              unsigned segments, double* partials,
+                                              unsigned* counters) {
   constexpr int kWidth = kPerPack<SCALAR>;
   constexpr int kReads = kPackReads<Op>;
   constexpr long long kStep = static_cast<long long>(BLOCK_THREADS) * kWidth;
@@ -103,7 +101,6 @@ __device__ __forceinline__ void sum_long_rows(const Op& op, long long channels, 
   const unsigned index = blockIdx.x % segments;
   const long long begin = index * segment;
   const long long end = min(voxels, begin + segment);
-  const long long first_voxel = row / channels * voxels;
   const SCALAR* rows[Op::kTensors];
   bool aligned = true;
 #pragma unroll
@@ -136,8 +133,7 @@ __device__ __forceinline__ void sum_long_rows(const Op& op, long long channels, 
     }
 #pragma unroll
     for (int i = 0; i < kReads; ++i) {
-      const long long n = from + i * kStep;
-      add_values<Op, kWidth>(op, sums, reads[i], channel, first_voxel + n, end - n);
+      add_values<Op, kWidth>(sums, reads[i], channel);
     }
   }
 #pragma unroll
@@ -163,12 +159,12 @@ __device__ __forceinline__ void sum_long_rows(const Op& op, long long channels, 
   }
 }
 
-// Values of the threads of a block that lie in `lanes` columns.
+// The values of a block's threads, which stand in rows of `lanes` threads.
 template <int kWidth>
 struct ThreadRows {
   double (&values)[kWidth][BLOCK_THREADS];
 
-  // Adds up the `rows` rows, pair by pair; the threads of row 0 find the sums at their own places.
+  // Adds up the `rows` rows as a tree of pairs; each thread of row 0 finds its sum at its element.
   __device__ __forceinline__ void add_up(int row, int rows, int lanes) const {
     while (rows > 1) {
       const int half = (rows + 1) / 2;
@@ -222,7 +218,7 @@ __device__ __forceinline__ void sum_columns(const Op& op, long long channels, lo
     for (int j = 0; j < kWidth; ++j) channel[j] = op.channel(b * channels + first_channel + j);
     for (int from = row; from < count; from += kReads * rows) {
       Read<kWidth> reads[kReads][Op::kTensors];
-      // Without a branch for each, so that all are under way at once.
+      // One branch for all loads: with one each, they would wait for each other.
       if (aligned && from + (kReads - 1) * rows < count) {
 #pragma unroll
         for (int i = 0; i < kReads; ++i) {
@@ -246,8 +242,6 @@ __device__ __forceinline__ void sum_columns(const Op& op, long long channels, lo
       for (int t = 0; t < Op::kTensors; ++t) tensors[t] += kReads * stride;
 #pragma unroll
       for (int i = 0; i < kReads; ++i) {
-        const int n = from + i * rows;
-        const float factor = n < count ? op.factor(begin + n) : 0.0f;
         float values[Op::kTensors][kWidth];
 #pragma unroll
         for (int t = 0; t < Op::kTensors; ++t) reads[i][t].widened(values[t]);
@@ -256,7 +250,7 @@ __device__ __forceinline__ void sum_columns(const Op& op, long long channels, lo
           float of_channel[Op::kTensors];
 #pragma unroll
           for (int t = 0; t < Op::kTensors; ++t) of_channel[t] = values[t][j];
-          Op::add(sums[j], of_channel, channel[j], factor);
+          Op::add(sums[j], of_channel, channel[j]);
         }
       }
     }
@@ -265,7 +259,7 @@ __device__ __forceinline__ void sum_columns(const Op& op, long long channels, lo
   const long long first_row = b * channels + first_channel;
   const long long samples_channels = gridDim.x / parts / strips * channels;
   const bool holds = active && row == 0;
-  // Each thread reads and writes its own place but within add_up.
+  // Outside of add_up a thread reads and writes its own element alone, so no barrier is needed.
   __shared__ double of_thread[kWidth][BLOCK_THREADS];
   const ThreadRows<kWidth> thread_rows = {of_thread};
 #pragma unroll
@@ -318,3 +312,23 @@ __device__ __forceinline__ void sum_columns(const Op& op, long long channels, lo
     sum_columns<1>(op, channels, voxels, strip, lanes, partials, counters);
   }
 }
+
+// The three entries of an op whose parameters are `...`, with `resident_blocks` blocks on each
+// multiprocessor.
+#define CHANNEL_SUMS_ENTRY(name, resident_blocks) \
+  extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, resident_blocks) ENTRY(name)
+#define CHANNEL_SUMS_ENTRIES(name, resident_blocks, op, ...)                         \
+  CHANNEL_SUMS_ENTRY(name##_short, resident_blocks)                                  \
+  (__VA_ARGS__, long long voxels, long long rows, int lanes) {                       \
+    sum_short_rows(op, voxels, rows, lanes);                                         \
+  }                                                                                  \
+  CHANNEL_SUMS_ENTRY(name##_rows, resident_blocks)                                   \
+  (__VA_ARGS__, long long voxels, long long segment, int segments, double* partials, \
+   unsigned* counters) {                                                             \
+    sum_long_rows(op, voxels, segment, segments, partials, counters);                \
+  }                                                                                  \
+  CHANNEL_SUMS_ENTRY(name##_columns, resident_blocks)                                \
+  (__VA_ARGS__, long long voxels, long long strip, int lanes, double* partials,      \
+   unsigned* counters, long long channels) {                                         \
+    sum_columns(op, channels, voxels, strip, lanes, partials, counters);             \
+  }

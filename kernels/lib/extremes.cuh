@@ -4,7 +4,7 @@
 #include "lib/last_block.cuh"
 #include "lib/reduce.cuh"
 
-// As src/ops/extremes.rs has it. The range is that of the finite values.
+// DeviceExtremes of src/ops/extremes/cuda.rs. The range is that of the finite values.
 struct Extremes {
   float minimum;
   float maximum;
@@ -12,7 +12,7 @@ struct Extremes {
   unsigned unused;
 };
 
-// Those of no values at all.
+// The extremes of no values: merging them changes nothing.
 __device__ __forceinline__ Extremes no_extremes() {
   return Extremes{__uint_as_float(0x7f800000u), __uint_as_float(0xff800000u), 0, 0};
 }
@@ -21,8 +21,7 @@ __device__ __forceinline__ bool is_finite(float value) {
   return (__float_as_uint(value) & 0x7f800000u) != 0x7f800000u;
 }
 
-// Takes in one value.
-__device__ __forceinline__ void take(Extremes& extremes, float value) {
+__device__ __forceinline__ void include(Extremes& extremes, float value) {
   if (is_finite(value)) {
     extremes.minimum = fminf(extremes.minimum, value);
     extremes.maximum = fmaxf(extremes.maximum, value);
@@ -31,7 +30,7 @@ __device__ __forceinline__ void take(Extremes& extremes, float value) {
   }
 }
 
-// Those of the values of both.
+// The extremes of the values of both.
 struct Merge {
   __device__ __forceinline__ Extremes operator()(Extremes a, Extremes b) const {
     return Extremes{fminf(a.minimum, b.minimum), fmaxf(a.maximum, b.maximum),
@@ -45,19 +44,20 @@ __device__ __forceinline__ Extremes shuffle_xor(Extremes extremes, int mask) {
                   __shfl_xor_sync(kAllLanes, extremes.not_finite, mask), 0};
 }
 
-// Merges what each thread of the blocks of a sample found, which are those of one blockIdx.z.
-// `partial` has room for what each block of the grid found, `counters` one for each sample. Thread 0
-// of the sample's last block gets true, and in `all` what all found; nobody else does.
+// Merges the extremes that the threads of all `blocks` blocks of a sample found; this is block
+// `block`. `partials`: one for each block of the sample; `counter`: that of the sample. Returns true
+// in thread 0 of the sample's last block, where `found` is then the merged result; in other threads
+// it is undefined.
 template <int kThreads>
-__device__ __forceinline__ bool merge_blocks(Extremes mine, Extremes* partial, unsigned* counters,
-                                             Extremes& all) {
-  const unsigned blocks = gridDim.x * gridDim.y;
-  partial += static_cast<size_t>(blockIdx.z) * blocks;
-  mine = block_reduce<kThreads>(mine, no_extremes(), Merge());
-  if (threadIdx.x == 0) partial[blockIdx.y * gridDim.x + blockIdx.x] = mine;
-  if (!is_last_block(&counters[blockIdx.z], blocks)) return false;
-  all = no_extremes();
-  for (unsigned i = threadIdx.x; i < blocks; i += kThreads) all = Merge()(all, partial[i]);
-  all = block_reduce<kThreads>(all, no_extremes(), Merge());
+__device__ __forceinline__ bool merge_blocks(Extremes& found, Extremes* partials, unsigned* counter,
+                                             unsigned block, unsigned blocks) {
+  found = block_reduce<kThreads>(found, no_extremes(), Merge());
+  if (blocks > 1) {
+    if (threadIdx.x == 0) partials[block] = found;
+    if (!is_last_block(counter, blocks)) return false;
+    found = no_extremes();
+    for (unsigned i = threadIdx.x; i < blocks; i += kThreads) found = Merge()(found, partials[i]);
+    found = block_reduce<kThreads>(found, no_extremes(), Merge());
+  }
   return threadIdx.x == 0;
 }

@@ -4,7 +4,7 @@
 #include "lib/extremes.cuh"
 #include "lib/scalar.cuh"
 
-// As src/ops/normalize/cpu.rs has it, to the same bits.
+// Rescale of src/ops/rescale.rs, to the same bits.
 struct Rescale {
   float scale;
   float offset;
@@ -12,14 +12,14 @@ struct Rescale {
 
   // NaN becomes 0.
   __device__ __forceinline__ float operator()(float value) const {
-    // The product inside is exact.
+    // The product is exact, as `scale` is a power of two.
     return __saturatef(fmaf(value, scale, offset) * factor);
   }
 };
 
 __device__ __forceinline__ Rescale rescale_of(Extremes extremes) {
   constexpr float kSmall = 1.0f / (1ull << 32) / (1ull << 32);
-  // Also where nothing was finite.
+  // Constant maps, and maps without a finite value, whose range is empty.
   if (!(extremes.minimum < extremes.maximum)) return Rescale{0.0f, 0.0f, 0.0f};
   const float width = extremes.maximum - extremes.minimum;
   const float scale = width > 1.0f / kSmall ? kSmall : width < kSmall ? 1.0f / kSmall : 1.0f;
@@ -49,7 +49,7 @@ __device__ __forceinline__ void store_four(u8* out, const float (&values)[4]) {
   *reinterpret_cast<unsigned*>(out) = word;
 }
 
-// How many values behind a border of four a place lies.
+// How many values an address lies behind a multiple of four values.
 template <typename T>
 __device__ __forceinline__ int behind_four(const T* place) {
   return static_cast<int>(reinterpret_cast<size_t>(place) / sizeof(T) % 4);
@@ -67,10 +67,10 @@ struct Store {
     if (rescaled) rescale = rescale_of(*extremes);
   }
 
-  // So that a whole group of four is one store.
+  // Aligns groups of four, so that each is one store.
   __device__ __forceinline__ int shift(long long start) const { return behind_four(out + start); }
 
-  // Voxels `first` to `first + 3` of the `voxels` from `start` on, as far as they are among them.
+  // Stores voxels `first` to `first + 3` of the `voxels` from `start` on; those outside are skipped.
   __device__ __forceinline__ void four(long long start, int first, int voxels,
                                        float (&values)[4]) const {
     if (rescaled) {

@@ -60,6 +60,12 @@ __device__ __forceinline__ u8 narrow<u8>(float value) {
   return static_cast<u8>(rintf(value * 255.0f));
 }
 
+// ReLU that keeps NaN and turns -inf into NaN: with fmaxf a gradient that is not finite would become
+// 0 and go unnoticed.
+__device__ __forceinline__ float relu(float value) {
+  return value * (value > 0.0f ? 1.0f : 0.0f);
+}
+
 // ---- 16 bytes at a time: the widest access of a thread.
 
 // How many values of a type 16 bytes hold.

@@ -1,17 +1,19 @@
 // Sums over the channels of each voxel of one or two tensors, in either layout: a map, and its
-// extremes. An op says of what:
+// extremes. An op says what the terms are:
 //
 //   struct Op {
-//     static constexpr int kTensors;      // that are read: 1 or 2
+//     static constexpr int kTensors;      // read: 1 or 2
 //     const SCALAR* tensors[kTensors];
 //     const float* weights;               // (B, C), or null for `weight` everywhere
 //     float weight;
-//     bool rectify;                       // the sums
+//     bool rectify;                       // whether ReLU follows the sum
 //     float term(const float (&values)[kTensors], float weight) const;
 //   };
 //
-// Which values a thread adds, and in which order, is fixed by the shape of a sample alone, so that
-// a batch gives the bits of its samples, whatever the addresses.
+// Which values a thread sums, and in which order, is fixed by the shape of a sample alone, so that a
+// batch gives the bits of its samples, at any address.
+//
+// How a sample is split among blocks, and the launch numbers, are in src/ops/voxel_sums/cuda.rs.
 #pragma once
 
 #include "lib/extremes.cuh"
@@ -19,7 +21,7 @@
 #include "lib/reads.cuh"
 #include "lib/reduce.cuh"
 
-// What all blocks share: where the results go, and the memory between blocks.
+// Where the results go, and the memory in which blocks hand over partial results.
 struct MapOutput {
   float* map;                // (B, N)
   Extremes* extremes;        // (B)
@@ -41,7 +43,7 @@ __device__ __forceinline__ float weight_of(const Op& op, long long row) {
   return op.weights == nullptr ? op.weight : op.weights[row];
 }
 
-// The weights of kWidth channels, at once where the address lets.
+// The weights of kWidth channels, in loads of 16 bytes if the address is aligned.
 template <int kWidth, typename Op>
 __device__ __forceinline__ void read_weights(float (&weights)[kWidth], const Op& op,
                                              long long row) {
@@ -59,7 +61,7 @@ __device__ __forceinline__ void read_weights(float (&weights)[kWidth], const Op&
   }
 }
 
-// A finished sum: what is written of it, and what the extremes take of it.
+// The value that a finished sum becomes; counts it in the extremes.
 template <typename Op>
 __device__ __forceinline__ float finished(const Op& op, float sum, Extremes& extremes) {
   if (!is_finite(sum)) ++extremes.not_finite;
@@ -72,23 +74,16 @@ __device__ __forceinline__ float finished(const Op& op, float sum, Extremes& ext
   return value;
 }
 
-// The extremes of a sample from those of all threads of all blocks of its tiles.
-__device__ __forceinline__ void reduce_extremes(Extremes own, const MapOutput& to, long long b,
+// Writes the extremes of sample `b` once all of its tiles are done.
+__device__ __forceinline__ void finish_extremes(Extremes found, const MapOutput& to, long long b,
                                                 unsigned tile, unsigned tiles) {
-  Extremes all = block_reduce<BLOCK_THREADS>(own, no_extremes(), Merge());
-  if (tiles > 1) {
-    if (threadIdx.x == 0) to.of_tile[b * tiles + tile] = all;
-    if (!is_last_block(to.counters + b, tiles)) return;
-    all = no_extremes();
-    for (unsigned i = threadIdx.x; i < tiles; i += BLOCK_THREADS) {
-      all = Merge()(all, to.of_tile[b * tiles + i]);
-    }
-    all = block_reduce<BLOCK_THREADS>(all, no_extremes(), Merge());
+  Extremes* of_sample = to.of_tile + b * tiles;
+  if (merge_blocks<BLOCK_THREADS>(found, of_sample, to.counters + b, tile, tiles)) {
+    to.extremes[b] = found;
   }
-  if (threadIdx.x == 0) to.extremes[b] = all;
 }
 
-// kWidth values that lie side by side, at once where the address lets.
+// Stores kWidth adjacent values, 16 bytes at a time if the address is aligned.
 template <int kWidth>
 __device__ __forceinline__ void store_floats(float* to, const float (&values)[kWidth]) {
   if (kWidth > 1 && is_pack_aligned(to)) {
@@ -103,12 +98,12 @@ __device__ __forceinline__ void store_floats(float* to, const float (&values)[kW
   }
 }
 
-// Adds up the slices of a tile, one after the other; those of slice 0 hold the sums.
+// Adds up the slices of a tile, one after the other; the threads of slice 0 hold the sums.
 template <int kWidth>
 __device__ __forceinline__ void add_slices(float (&sums)[kWidth], int threads) {
   __shared__ float of_thread[kWidth][BLOCK_THREADS];
   if (threads == BLOCK_THREADS) return;
-  // Not while one still reads those of the last call.
+  // Before this, other threads may still read the sums of the last call.
   __syncthreads();
 #pragma unroll
   for (int j = 0; j < kWidth; ++j) of_thread[j][threadIdx.x] = sums[j];
@@ -125,7 +120,8 @@ __device__ __forceinline__ void add_slices(float (&sums)[kWidth], int threads) {
 template <int kWidth, typename Op>
 __device__ __forceinline__ void sum_rows(const Op& op, const MapOutput& to, long long channels,
                                          long long voxels, int threads, unsigned splits) {
-  // Channels that are added up by themselves, so that the longest chain of additions is a quarter.
+  // Groups of four channels are summed by themselves first, which shortens the longest chain of
+  // additions to a quarter. Not a launch number: Rust does not know it.
   constexpr int kGroup = 4;
   constexpr int kReads = kWidth == 1 ? 2 * kGroup : kGroup;
   const long long tile_voxels = static_cast<long long>(threads) * kWidth;
@@ -147,7 +143,7 @@ __device__ __forceinline__ void sum_rows(const Op& op, const MapOutput& to, long
       const long long row = b * channels + c;
       Read<kWidth> reads[kReads][Op::kTensors];
       float weights[kReads];
-      // Without a branch for each, so that all are under way at once.
+      // One branch for all loads: with one each, they would wait for each other.
       if (aligned && c + kReads <= end) {
 #pragma unroll
         for (int i = 0; i < kReads; ++i) {
@@ -210,14 +206,14 @@ __device__ __forceinline__ void sum_rows(const Op& op, const MapOutput& to, long
     for (int j = 0; j < kWidth; ++j) sums[j] = finished(op, sums[j], extremes);
     store_floats(to.map + b * voxels + n, sums);
   }
-  reduce_extremes(extremes, to, b, tile, tiles);
+  finish_extremes(extremes, to, b, tile, tiles);
 }
 
 // Channels last: `lanes` threads, a power of 2 up to 32, for each voxel, kVoxels voxels and kPacks
 // groups of kWidth channels at a time. A block takes `steps` times kVoxels for each `lanes`
 // threads. kWidth divides C.
 template <int kWidth, int kVoxels, int kPacks, typename Op>
-__device__ __forceinline__ void sum_voxels(const Op& op, const MapOutput& to, long long channels,
+__device__ __forceinline__ void sum_columns(const Op& op, const MapOutput& to, long long channels,
                                            long long voxels, int lanes, unsigned steps) {
   const int groups = channels / kWidth;
   const int teams = BLOCK_THREADS / lanes;
@@ -239,7 +235,7 @@ __device__ __forceinline__ void sum_voxels(const Op& op, const MapOutput& to, lo
       Read<kWidth> reads[kPacks][kVoxels][Op::kTensors];
       const bool whole = from + (kPacks - 1) * lanes < groups &&
                          first + static_cast<long long>(kVoxels - 1) * teams < voxels;
-      // Without a branch for each, so that all are under way at once.
+      // One branch for all loads: with one each, they would wait for each other.
       if (aligned && whole) {
 #pragma unroll
         for (int p = 0; p < kPacks; ++p) {
@@ -290,7 +286,7 @@ __device__ __forceinline__ void sum_voxels(const Op& op, const MapOutput& to, lo
         }
       }
     }
-    // All lanes of the warp are here again.
+    // Here the whole warp has converged again, which the shuffles need.
     for (int mask = lanes / 2; mask > 0; mask /= 2) {
 #pragma unroll
       for (int v = 0; v < kVoxels; ++v) sums[v] += shuffle_xor(sums[v], mask);
@@ -303,10 +299,10 @@ __device__ __forceinline__ void sum_voxels(const Op& op, const MapOutput& to, lo
       }
     }
   }
-  reduce_extremes(extremes, to, b, tile, tiles);
+  finish_extremes(extremes, to, b, tile, tiles);
 }
 
-// Contiguous: 16 bytes at a time where N is a multiple of them.
+// Contiguous: a thread loads 16 bytes at a time if N is a multiple of them, else one value.
 template <typename Op>
 __device__ __forceinline__ void sum_rows(const Op& op, const MapOutput& to, long long channels,
                                          long long voxels, int threads, unsigned splits) {
@@ -317,21 +313,47 @@ __device__ __forceinline__ void sum_rows(const Op& op, const MapOutput& to, long
   }
 }
 
-// Channels last: 16 bytes at a time where C is a multiple of them; one of each of several voxels.
+// Channels last: a thread loads one pack (or value) of each of VOXEL_READS voxels at a time.
 template <typename Op>
-__device__ __forceinline__ void sum_voxels(const Op& op, const MapOutput& to, long long channels,
+__device__ __forceinline__ void sum_columns(const Op& op, const MapOutput& to, long long channels,
                                            long long voxels, int lanes, unsigned steps) {
   if (channels % kPerPack<SCALAR> == 0) {
-    sum_voxels<kPerPack<SCALAR>, VOXEL_READS, 1>(op, to, channels, voxels, lanes, steps);
+    sum_columns<kPerPack<SCALAR>, VOXEL_READS, 1>(op, to, channels, voxels, lanes, steps);
   } else {
-    sum_voxels<1, VOXEL_READS, 1>(op, to, channels, voxels, lanes, steps);
+    sum_columns<1, VOXEL_READS, 1>(op, to, channels, voxels, lanes, steps);
   }
 }
 
-// Channels last, few voxels, C a multiple of 16 bytes: several of these of one voxel.
+// Channels last, few voxels, C a multiple of 16 bytes: a thread loads VOXEL_READS packs of one voxel
+// at a time.
 template <typename Op>
-__device__ __forceinline__ void sum_few_voxels(const Op& op, const MapOutput& to,
+__device__ __forceinline__ void sum_few_columns(const Op& op, const MapOutput& to,
                                                long long channels, long long voxels, int lanes,
                                                unsigned steps) {
-  sum_voxels<kPerPack<SCALAR>, 1, VOXEL_READS>(op, to, channels, voxels, lanes, steps);
+  sum_columns<kPerPack<SCALAR>, 1, VOXEL_READS>(op, to, channels, voxels, lanes, steps);
 }
+
+// The three entries of an op whose parameters are `...`, with so many blocks on each multiprocessor.
+#define VOXEL_SUMS_PARAMETERS \
+  float *map, Extremes *extremes, Extremes *of_tile, float *partials, unsigned *counters
+#define VOXEL_SUMS_ENTRY(name, resident_blocks) \
+  extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, resident_blocks) ENTRY(name)
+#define VOXEL_SUMS_ENTRIES(name, op, ...)                                                           \
+  VOXEL_SUMS_ENTRY(name##_rows, ROWS_RESIDENT_BLOCKS)                                               \
+  (__VA_ARGS__, long long channels, long long voxels, int threads, int splits,                      \
+   VOXEL_SUMS_PARAMETERS) {                                                                         \
+    sum_rows(op, MapOutput{map, extremes, of_tile, partials, counters}, channels, voxels, threads,  \
+             splits);                                                                               \
+  }                                                                                                 \
+  VOXEL_SUMS_ENTRY(name##_columns, RESIDENT_BLOCKS)                                                 \
+  (__VA_ARGS__, long long channels, long long voxels, int lanes, int steps,                         \
+   VOXEL_SUMS_PARAMETERS) {                                                                         \
+    sum_columns(op, MapOutput{map, extremes, of_tile, partials, counters}, channels, voxels, lanes, \
+                steps);                                                                             \
+  }                                                                                                 \
+  VOXEL_SUMS_ENTRY(name##_few_columns, RESIDENT_BLOCKS)                                             \
+  (__VA_ARGS__, long long channels, long long voxels, int lanes, int steps,                         \
+   VOXEL_SUMS_PARAMETERS) {                                                                         \
+    sum_few_columns(op, MapOutput{map, extremes, of_tile, partials, counters}, channels, voxels,    \
+                    lanes, steps);                                                                  \
+  }

@@ -13,7 +13,7 @@ use super::program::HEADERS;
 use super::{Program, Scalar, compile};
 use crate::error::Result;
 
-/// Changed when what an entry holds changes.
+/// The version of the format of an entry: change it with the format.
 const FORMAT: &[u8] = b"medcam kernel 1\n";
 const DIGEST_BYTES: usize = 32;
 
@@ -40,7 +40,8 @@ impl Cache {
 
     /// The machine code of one build: from disk where it is there and whole, else compiled and kept.
     ///
-    /// A folder that cannot be read or written costs a warning, once, and no error.
+    /// A folder that cannot be read or written is no error: there is one warning, and each process
+    /// compiles for itself.
     pub(super) fn cubin(&self, program: &Program, scalar: Scalar, arch: &str) -> Result<Vec<u8>> {
         let Some(folder) = &self.folder else {
             return Ok(compile(program, scalar, arch, &[])?.cubin);
@@ -67,7 +68,7 @@ impl Cache {
 /// The file of a build, named after everything that its machine code depends on.
 fn name(program: &Program, scalar: Scalar, arch: &str, version: (i32, i32)) -> String {
     let mut hash = Sha256::new();
-    // Lengths keep one part from being read as the beginning of the next.
+    // With its length in front, no part can be taken for the beginning of the next.
     let mut add = |part: &str| {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
@@ -93,7 +94,7 @@ fn read(path: &Path) -> Option<Vec<u8>> {
     (Sha256::digest(cubin)[..] == *digest).then(|| cubin.to_vec())
 }
 
-/// Writes an entry so that another process sees all of it or none of it.
+/// Writes an entry by renaming a finished file, so that another process never reads half of it.
 fn write(path: &Path, cubin: &[u8]) -> std::io::Result<()> {
     static WRITTEN: AtomicU64 = AtomicU64::new(0);
     let folder = path.parent().unwrap_or(Path::new("."));
@@ -103,7 +104,7 @@ fn write(path: &Path, cubin: &[u8]) -> std::io::Result<()> {
     let entry = [FORMAT, &Sha256::digest(cubin), cubin].concat();
     let written = fs::write(&temporary, entry).and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
-        // Half an entry must not lie about; that there may be none to remove is no new error.
+        // Remove the partial entry. Ignore failure: there may be nothing to remove.
         let _ = fs::remove_file(&temporary);
     }
     written

@@ -41,18 +41,18 @@ pub struct Gpu {
     builds: Mutex<HashMap<Build, Cell>>,
 }
 
-// SAFETY: a context handle is a number to us; the driver takes it from any thread.
+// SAFETY: we only pass the context handle to the driver, which takes it from any thread.
 unsafe impl Send for Gpu {}
 // SAFETY: as above; what changes is behind a mutex.
 unsafe impl Sync for Gpu {}
 
-/// What a launch may ask of a device.
+/// The limits of a launch.
 pub(super) struct Limits {
     pub threads: u32,
     pub grid: [u32; 3],
     /// Shared memory of a block, static and dynamic.
     pub shared_bytes: u32,
-    /// The same for kernels that ask the driver for more.
+    /// The same for kernels that opt in to more.
     pub shared_opt_in_bytes: u32,
 }
 
@@ -117,7 +117,7 @@ impl Gpu {
         self.ordinal
     }
 
-    /// As NVIDIA sells it.
+    /// The name under which NVIDIA sells it.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -162,7 +162,7 @@ impl Gpu {
             return Err(Error::input(stem, format!("scalar: {name} is not one of {built:?}")));
         }
         let build = (std::ptr::from_ref(program) as usize, scalar);
-        // Compiling holds the lock of its own cell alone: other programs go on.
+        // Lock this build's cell alone, so that other programs can compile meanwhile.
         let cell = Arc::clone(lock(&self.builds).entry(build).or_default());
         let mut cell = lock(&cell);
         let kernels = match &mut *cell {
@@ -185,7 +185,7 @@ impl Gpu {
         names.map(|name| unsafe { Kernel::new(self, module, name) }).collect()
     }
 
-    /// Makes its context the one of this thread, until the returned value is dropped.
+    /// Makes the device's context current in this thread until the returned value is dropped.
     pub(super) fn bind(&self) -> Result<Bound> {
         let bind = || {
             let before = result::ctx::get_current()?.unwrap_or(std::ptr::null_mut());
@@ -206,7 +206,7 @@ impl fmt::Debug for Gpu {
     }
 }
 
-/// Gives a thread its own context back: for libtorch it says which device is the current one.
+/// Restores the thread's former context when dropped: libtorch reads its current device from it.
 pub(super) struct Bound(Option<sys::CUcontext>);
 
 impl Drop for Bound {
@@ -218,7 +218,7 @@ impl Drop for Bound {
     }
 }
 
-/// A panic elsewhere leaves what our mutexes hold whole.
+/// Locks, poisoned or not: no panic leaves the values behind our mutexes half changed.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

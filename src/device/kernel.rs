@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 #[derive(Clone, Copy)]
 pub struct Kernel(&'static Loaded);
 
-/// What is known of a loaded kernel. It lives as long as the process, as its device does.
+/// A loaded kernel and its limits. It lives as long as the process, as its device does.
 struct Loaded {
     name: String,
     gpu: &'static Gpu,
@@ -22,11 +22,11 @@ struct Loaded {
     parameter_bytes: Option<Vec<usize>>,
     most_threads: u32,
     static_shared_bytes: u32,
-    /// The dynamic shared memory that the driver allows it.
+    /// The dynamic shared memory that the driver has been asked to allow.
     allowed_shared_bytes: Mutex<u32>,
 }
 
-// SAFETY: a function handle is a number to us; the driver takes it from any thread.
+// SAFETY: we only pass the function handle to the driver, which takes it from any thread.
 unsafe impl Send for Loaded {}
 // SAFETY: as above; the one thing that changes is behind a mutex.
 unsafe impl Sync for Loaded {}
@@ -94,7 +94,7 @@ impl Kernel {
         self.0.function
     }
 
-    /// Everything about a launch that can be known before it.
+    /// Refuses a launch that does not fit the limits of the device or the kernel's parameters.
     pub(super) fn check(&self, launch: Launch, arguments: &[&dyn Argument]) -> Result<()> {
         let wrong = |what: String| Err(Error::input(self.name(), what));
         let limits = self.gpu().limits();
@@ -135,7 +135,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// Has the driver allow that much dynamic shared memory; the context is bound.
+    /// Asks the driver to allow that much dynamic shared memory. The context must be current.
     pub(super) fn allow_shared_bytes(&self, bytes: u32) -> Result<()> {
         let allowed = self.0.allowed_shared_bytes.lock();
         let mut allowed = allowed.unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -228,7 +228,7 @@ pub unsafe trait Argument {
         size_of_val(self)
     }
 
-    /// The device that the memory it means is on.
+    /// The device of the memory that the value points to, if it is an address.
     fn ordinal(&self) -> Option<usize> {
         None
     }
@@ -244,8 +244,8 @@ macro_rules! argument {
 }
 argument!(f32, f64, i32, u32, i64, u64);
 
-// SAFETY: an address is what a pointer is on the device; it is not that of freed memory, as the
-// slice borrows it.
+// SAFETY: an address is what a pointer parameter holds; the slice borrows the memory, so it is not
+// freed.
 unsafe impl<T: Plain> Argument for Slice<'_, T> {
     fn value(&self) -> *const c_void {
         self.address().cast()
@@ -257,6 +257,23 @@ unsafe impl<T: Plain> Argument for Slice<'_, T> {
 
     fn ordinal(&self) -> Option<usize> {
         Some(Slice::ordinal(self))
+    }
+}
+
+/// The address of the slice, or null where there is none.
+// SAFETY: as for `Slice`; null is the address of no memory, for which the kernel must look.
+unsafe impl<T: Plain> Argument for Option<Slice<'_, T>> {
+    fn value(&self) -> *const c_void {
+        static NULL: u64 = 0;
+        self.as_ref().map_or(&raw const NULL, Slice::address).cast()
+    }
+
+    fn bytes(&self) -> usize {
+        size_of::<u64>()
+    }
+
+    fn ordinal(&self) -> Option<usize> {
+        self.as_ref().map(Slice::ordinal)
     }
 }
 

@@ -3,10 +3,9 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Range;
+use std::sync::Arc;
 
-use cudarc::driver::result;
-
-use super::{Gpu, driver_error};
+use super::{Allocator, Gpu, Stream};
 use crate::error::{Error, Result};
 
 /// A type whose values mean the same as bytes in host and device memory.
@@ -47,10 +46,11 @@ macro_rules! plain {
 }
 plain!(f32, f64, half::f16, half::bf16, u8, u32, u64, i32, i64);
 
-/// Owned device memory for `len` values, 256-byte aligned, freed when dropped.
+/// Owned device memory for `len` values, 256-byte aligned, which goes back to the
+/// [`Allocator`] when dropped.
 ///
-/// Dropping waits until the device has done what was launched before, so that no kernel is left
-/// without its memory. Use a buffer on one [`Stream`](super::Stream), or synchronise between two.
+/// Drop it as early as you like: the allocator sees to it that kernels of the buffer's [`Stream`] that
+/// are under way keep their memory. Before you use a buffer on another stream, synchronise.
 ///
 /// # Example
 ///
@@ -65,14 +65,17 @@ plain!(f32, f64, half::f16, half::bf16, u8, u32, u64, i32, i64);
 /// ```
 pub struct Buffer<T: Plain> {
     gpu: &'static Gpu,
+    allocator: Arc<dyn Allocator>,
+    /// 0 where there are no values, and no memory.
     pointer: u64,
     len: usize,
     values: PhantomData<T>,
 }
 
 impl<T: Plain> Buffer<T> {
-    /// Memory of undefined contents.
-    pub(super) fn new(gpu: &'static Gpu, len: usize) -> Result<Self> {
+    /// Memory of undefined contents, for work on `stream`.
+    pub(super) fn new(stream: &Stream, len: usize) -> Result<Self> {
+        let (gpu, allocator) = (stream.gpu(), Arc::clone(stream.allocator()));
         let bytes = len.checked_mul(size_of::<T>()).ok_or_else(|| {
             Error::input("allocate", format!("len: {len} values are more than memory can be"))
         })?;
@@ -80,14 +83,13 @@ impl<T: Plain> Buffer<T> {
             0
         } else {
             let _bound = gpu.bind()?;
-            // SAFETY: a context is bound and the size is not 0.
-            unsafe { result::malloc_sync(bytes) }.map_err(driver_error(format!(
-                "{bytes} bytes of memory on {} (device {})",
-                gpu.name(),
-                gpu.ordinal()
-            )))?
+            allocator.allocate(bytes, stream).map_err(|error| {
+                let (name, ordinal) = (gpu.name(), gpu.ordinal());
+                let what = format!("{bytes} bytes of memory on {name} (device {ordinal}): {error}");
+                Error::device(what).because(error)
+            })?
         };
-        Ok(Self { gpu, pointer, len, values: PhantomData })
+        Ok(Self { gpu, allocator, pointer, len, values: PhantomData })
     }
 
     /// The number of values.
@@ -121,14 +123,10 @@ impl<T: Plain> Drop for Buffer<T> {
         if self.pointer == 0 {
             return;
         }
-        let free = || {
-            let _bound = self.gpu.bind()?;
-            // SAFETY: allocated in `new`, freed once; the driver waits for kernels that use it.
-            unsafe { result::free_sync(self.pointer) }.map_err(driver_error("freeing memory"))
-        };
-        if let Err(error) = free() {
-            // A kernel failed before, and its own call says so.
-            tracing::debug!("{error}");
+        match self.gpu.bind() {
+            // SAFETY: allocated in `new` with as many bytes, and freed once.
+            Ok(_bound) => unsafe { self.allocator.free(self.pointer, self.len * size_of::<T>()) },
+            Err(error) => tracing::debug!("freeing memory: {error}"),
         }
     }
 }
@@ -218,7 +216,7 @@ impl<T: Plain> fmt::Debug for Slice<'_, T> {
     }
 }
 
-/// Borrowed device memory that a launch may write to; the only borrow of it.
+/// Exclusively borrowed device memory, which a launch may write to.
 pub struct SliceMut<'a, T: Plain>(Slice<'a, T>, PhantomData<&'a mut T>);
 
 impl<'a, T: Plain> SliceMut<'a, T> {

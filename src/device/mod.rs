@@ -10,6 +10,7 @@
 //! | [`Program`], [`compile()`] | a file of `kernels/`, and what it is built for; one build of it |
 //! | [`Stream`], [`Kernel`], [`Launch`], [`Argument`] | running kernels in order |
 //! | [`Buffer`], [`Slice`], [`SliceMut`] | device memory: owned, borrowed, borrowed for writing |
+//! | [`Allocator`] | where a stream takes device memory from: the driver, or a pool |
 //!
 //! | variable | |
 //! |---|---|
@@ -55,6 +56,7 @@
 //! # Ok::<(), medcam::Error>(())
 //! ```
 
+mod allocator;
 mod cache;
 mod gpu;
 mod kernel;
@@ -65,6 +67,7 @@ mod program;
 mod scratch;
 mod stream;
 
+pub use allocator::{Allocator, DriverAllocator};
 pub use gpu::Gpu;
 pub use kernel::{Argument, Kernel, Launch};
 pub(crate) use memory::plain_struct;
@@ -78,7 +81,7 @@ use cudarc::driver::DriverError;
 
 use crate::error::Error;
 
-/// What to make of an error of the driver that happened while `doing` something.
+/// Makes an error of the driver one of ours; `doing` says what failed.
 fn driver_error(doing: impl std::fmt::Display) -> impl FnOnce(DriverError) -> Error {
     move |error| Error::device(format!("{doing}: {}", driver_words(error)))
 }

@@ -42,7 +42,7 @@ pub(super) struct Nvrtc {
     pub(super) version: (i32, i32),
 }
 
-/// NVRTC, loaded at the first call. That it is missing is not remembered.
+/// NVRTC, loaded at the first call that finds it; a failure is not remembered.
 pub(super) fn library() -> Result<&'static Nvrtc, Unavailable> {
     static LOADED: OnceLock<Nvrtc> = OnceLock::new();
     if let Some(nvrtc) = LOADED.get() {
@@ -83,14 +83,14 @@ fn load_from(folder: &Path) -> Result<Nvrtc, String> {
     load(path.as_os_str())
 }
 
-/// NVRTC opens its builtins by name and has no path of its own to find them: once they are loaded
-/// by path, that name means them.
+/// Loads NVRTC's builtins by path. NVRTC opens them by name, without a search path of its own; the
+/// loader then finds those that are loaded already.
 fn load_builtins(folder: &Path) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     for path in entries.flatten().map(|entry| entry.path()) {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if name.starts_with("libnvrtc-builtins.so") {
-            // SAFETY: a library of data, whose constructors do nothing to us.
+            // SAFETY: a library of data, without constructors that matter.
             if let Ok(builtins) = unsafe { Library::new(&path) } {
                 std::mem::forget(builtins);
             }
@@ -152,7 +152,7 @@ pub(super) fn options(program: &Program, scalar: Scalar, arch: &str) -> Vec<Stri
     let mut options = vec![
         "--std=c++17".to_owned(),
         format!("--gpu-architecture={arch}"),
-        // Headers are those of this crate, whatever lies in the folder that the program runs in.
+        // Don't look for headers in the current folder: they are those of this crate.
         "--no-source-include".to_owned(),
         // Lets compute-sanitizer and profilers name lines; the machine code is the same.
         "--generate-line-info".to_owned(),

@@ -7,7 +7,7 @@ pub(super) const HEADERS: [(&str, &str); 9] = [
     ("lib/last_block.cuh", include_str!("../../kernels/lib/last_block.cuh")),
     ("lib/reads.cuh", include_str!("../../kernels/lib/reads.cuh")),
     ("lib/reduce.cuh", include_str!("../../kernels/lib/reduce.cuh")),
-    ("lib/resample.cuh", include_str!("../../kernels/lib/resample.cuh")),
+    ("lib/resampling.cuh", include_str!("../../kernels/lib/resampling.cuh")),
     ("lib/rescale.cuh", include_str!("../../kernels/lib/rescale.cuh")),
     ("lib/scalar.cuh", include_str!("../../kernels/lib/scalar.cuh")),
     ("lib/voxel_sums.cuh", include_str!("../../kernels/lib/voxel_sums.cuh")),

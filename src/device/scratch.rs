@@ -1,13 +1,13 @@
-//! Device memory of the call under way, used again by the next.
+//! Scratch memory: taken piece by piece during a call, and used again by the next.
 
 use std::cell::RefCell;
 
-use super::{Buffer, Gpu};
+use super::{Buffer, Stream};
 use crate::error::{Error, Result};
 
-/// Every piece begins at a multiple of this, as every allocation of the driver does.
+/// Every piece begins at a multiple of this, as every allocation does.
 const ALIGNMENT: usize = 256;
-/// The least that is asked of the driver at once.
+/// The least that is allocated at once.
 const BLOCK_BYTES: usize = 1 << 20;
 
 /// Blocks that are handed out piece by piece, and all taken back at once.
@@ -29,7 +29,7 @@ impl Block {
 
 impl Scratch {
     /// The address of `bytes` bytes that nobody else has until `release`.
-    pub(super) fn take(&self, gpu: &'static Gpu, bytes: usize) -> Result<u64> {
+    pub(super) fn take(&self, stream: &Stream, bytes: usize) -> Result<u64> {
         let bytes = bytes.checked_next_multiple_of(ALIGNMENT).ok_or_else(|| {
             Error::input("scratch", format!("len: {bytes} bytes are more than memory can be"))
         })?;
@@ -38,10 +38,10 @@ impl Scratch {
         let index = match fitting.min_by_key(|(_, block)| block.room()) {
             Some((index, _)) => index,
             None => {
-                // What is too small for a call that has grown makes way. As only smaller blocks go,
-                // calls that come again end up allocating nothing, in whatever order they come.
+                // Blocks that are not in use are too small for this call: free them. Only smaller blocks
+                // are ever replaced, so calls that repeat, in any order, end up allocating nothing.
                 blocks.retain(|block| block.used > 0);
-                let memory = Buffer::new(gpu, bytes.max(BLOCK_BYTES))?;
+                let memory = Buffer::new(stream, bytes.max(BLOCK_BYTES))?;
                 blocks.push(Block { memory, used: 0 });
                 blocks.len() - 1
             }
@@ -52,7 +52,7 @@ impl Scratch {
         Ok(pointer)
     }
 
-    /// Everything is free again; the memory is kept.
+    /// Ends a call: all pieces are free again. The blocks are kept.
     pub(super) fn release(&mut self) {
         for block in self.blocks.get_mut() {
             block.used = 0;

@@ -3,11 +3,15 @@
 use std::cell::RefCell;
 use std::ffi::c_void;
 use std::fmt;
+use std::sync::Arc;
 
 use cudarc::driver::{result, sys};
 
 use super::scratch::Scratch;
-use super::{Argument, Buffer, Gpu, Kernel, Launch, Plain, Slice, SliceMut, driver_error};
+use super::{
+    Allocator, Argument, Buffer, DriverAllocator, Gpu, Kernel, Launch, Plain, Slice, SliceMut,
+    driver_error,
+};
 use crate::error::{Error, Result};
 
 /// A CUDA stream: kernels and copies of one device that run in the order of the calls, with scratch
@@ -29,8 +33,9 @@ pub struct Stream {
     gpu: &'static Gpu,
     handle: sys::CUstream,
     owned: bool,
+    allocator: Arc<dyn Allocator>,
     scratch: Scratch,
-    /// The last is the one in use; earlier ones, outgrown, may still be borrowed.
+    /// The last one is in use. Earlier, smaller ones may still be borrowed until `release_scratch`.
     counters: RefCell<Vec<Buffer<u32>>>,
 }
 
@@ -39,7 +44,7 @@ pub struct Stream {
 unsafe impl Send for Stream {}
 
 impl Stream {
-    /// A stream of its own, which waits for no other.
+    /// A new stream, which waits for no other.
     ///
     /// # Errors
     ///
@@ -48,13 +53,30 @@ impl Stream {
         let _bound = gpu.bind()?;
         let handle = result::stream::create(result::stream::StreamKind::NonBlocking)
             .map_err(driver_error("creating a stream"))?;
-        Ok(Self {
-            gpu,
-            handle,
-            owned: true,
-            scratch: Scratch::default(),
-            counters: RefCell::default(),
-        })
+        Ok(Self::of(gpu, handle, true))
+    }
+
+    fn of(gpu: &'static Gpu, handle: sys::CUstream, owned: bool) -> Self {
+        let (scratch, counters) = (Scratch::default(), RefCell::default());
+        Self { gpu, handle, owned, allocator: Arc::new(DriverAllocator), scratch, counters }
+    }
+
+    /// The same stream, with memory from `allocator` from now on.
+    ///
+    /// # Example
+    ///
+    /// ```no_run
+    /// use std::sync::Arc;
+    ///
+    /// use medcam::device::{DriverAllocator, Gpu, Stream};
+    ///
+    /// let stream = Stream::new(Gpu::get(0)?)?.with_allocator(Arc::new(DriverAllocator));
+    /// # Ok::<(), medcam::Error>(())
+    /// ```
+    #[must_use]
+    pub fn with_allocator(mut self, allocator: Arc<dyn Allocator>) -> Self {
+        self.allocator = allocator;
+        self
     }
 
     /// A stream that somebody else owns, such as libtorch's current one. Keep it from call to call:
@@ -65,19 +87,16 @@ impl Stream {
     /// `handle` is a stream of the primary context of `gpu` (null is the default stream), and is not
     /// destroyed before this.
     pub unsafe fn from_raw(gpu: &'static Gpu, handle: *mut c_void) -> Self {
-        let handle = handle.cast();
-        Self {
-            gpu,
-            handle,
-            owned: false,
-            scratch: Scratch::default(),
-            counters: RefCell::default(),
-        }
+        Self::of(gpu, handle.cast(), false)
     }
 
     /// The device that it runs on.
     pub fn gpu(&self) -> &'static Gpu {
         self.gpu
+    }
+
+    pub(super) fn allocator(&self) -> &Arc<dyn Allocator> {
+        &self.allocator
     }
 
     /// The `CUstream`, which is also a `cudaStream_t`.
@@ -124,7 +143,7 @@ impl Stream {
     ///
     /// If there is not enough memory.
     pub fn allocate<T: Plain>(&self, len: usize) -> Result<Buffer<T>> {
-        Buffer::new(self.gpu, len)
+        Buffer::new(self, len)
     }
 
     /// The values of device memory, after everything before. Waits for them.
@@ -171,7 +190,7 @@ impl Stream {
     /// If there is not enough memory.
     pub fn scratch<T: Plain>(&self, len: usize) -> Result<SliceMut<'_, T>> {
         let bytes = len.saturating_mul(size_of::<T>());
-        let pointer = self.scratch.take(self.gpu, bytes)?;
+        let pointer = self.scratch.take(self, bytes)?;
         // SAFETY: that much memory that nobody else is given until `release_scratch`, which borrows
         // the stream for itself alone, so that the slice is gone by then. Kernels that still use it
         // come before any of the next call, as the stream keeps their order.
@@ -209,7 +228,7 @@ impl Stream {
         Ok(buffer)
     }
 
-    /// Ends a call: what [`scratch`](Self::scratch) gave is free for the next, without waiting.
+    /// Ends a call: the next one may use its [`scratch`](Self::scratch) memory, without waiting.
     pub fn release_scratch(&mut self) {
         self.scratch.release();
         let counters = self.counters.get_mut();

@@ -4,7 +4,7 @@
 use ndarray::{ArrayD, ArrayView, ArrayView3, Axis, Dimension};
 
 use crate::error::{Error, Result};
-use crate::ops::{Interpolation, resample};
+use crate::ops::{Interpolation, Resize, resample};
 
 /// What stands where a voxel is taken away.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -140,7 +140,8 @@ fn order(image: &ArrayD<f32>, map: ArrayView3<'_, f32>, steps: usize) -> Result<
         }
     }
     let values: Vec<f32> = map.iter().copied().collect();
-    let values = resample(&values, 1, map.dim().into(), grid, Interpolation::Linear)?;
+    let resize = Resize { batch: 1, from: map.dim().into(), to: grid };
+    let values = resample(&values, resize, Interpolation::Linear)?;
     let mut order: Vec<usize> = (0..voxels).collect();
     // Stable: voxels of equal value stay in order. -0 is 0.
     order.sort_by(|&i, &j| values[j].partial_cmp(&values[i]).unwrap_or(std::cmp::Ordering::Equal));

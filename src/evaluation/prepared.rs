@@ -4,7 +4,9 @@ use ndarray::ArrayView3;
 
 use super::metric::{Metric, Threshold};
 use crate::error::{Error, Result};
-use crate::ops::{EvaluationSums, Interpolation, Range, evaluation_sums, normalize, resample};
+use crate::ops::{
+    EvaluationSums, Interpolation, Range, Resize, evaluation_sums, normalize, resample,
+};
 
 /// A map on the grid of its mask, and what one pass over both tells.
 pub(super) struct Prepared {
@@ -30,7 +32,7 @@ impl Prepared {
         check(map, shape)?;
         let mut map: Vec<f32> = map.iter().map(|value| value.abs()).collect();
         if from != shape {
-            map = resample(&map, 1, from, shape, Interpolation::Linear)?;
+            map = resample(&map, Resize { batch: 1, from, to: shape }, Interpolation::Linear)?;
         }
         let range = normalize(&mut map, 1)?[0];
         let given = match threshold {

@@ -7,7 +7,7 @@ use tch::Tensor;
 use super::compat::{Compat, grad_cam_plus_plus};
 use crate::bridge::{ChannelMean, MapMaker, channel_mean, to_array};
 use crate::error::{Error, Result};
-use crate::ops::{self, Interpolation, Maps, Method, Recipe, guided_product};
+use crate::ops::{self, Interpolation, Maps, Method, Recipe, Resize, guided_product};
 
 /// What one run of a network gives for the maps of one layer: see [`Attention`](crate::Attention).
 pub struct Evidence<'a> {
@@ -119,10 +119,12 @@ impl<'a> Evidence<'a> {
         let values = if to == *spatial {
             values
         } else {
-            resampled = ops::resample(values, *batch, *spatial, to, Interpolation::Linear)?;
+            let resize = Resize { batch: *batch, from: *spatial, to };
+            resampled = ops::resample(values, resize, Interpolation::Linear)?;
             &resampled
         };
-        let (values, ranges) = guided_product(&layer.values, values, *batch, layer.spatial, to)?;
+        let resize = Resize { batch: *batch, from: layer.spatial, to };
+        let (values, ranges) = guided_product(&layer.values, values, resize)?;
         self.resampled(Maps { values, spatial: to, ranges, ..layer })
     }
 
@@ -166,13 +168,9 @@ impl<'a> Evidence<'a> {
     /// Maps on a grid, resampled and normalised.
     fn finished(&self, values: &[f32], batch: usize, from: [usize; 3]) -> Result<Maps> {
         let spatial = self.normalized_at().unwrap_or(from);
-        let (values, ranges) = ops::resample::resample_normalized(
-            values,
-            batch,
-            from,
-            spatial,
-            Interpolation::Linear,
-        )?;
+        let resize = Resize { batch, from, to: spatial };
+        let (values, ranges) =
+            ops::resample::resample_normalized(values, resize, Interpolation::Linear)?;
         self.resampled(Maps { values, batch, spatial, ranges, weights_cancel: vec![false; batch] })
     }
 
@@ -190,8 +188,8 @@ impl<'a> Evidence<'a> {
         if to == maps.spatial {
             return Ok(maps);
         }
-        let values =
-            ops::resample(&maps.values, maps.batch, maps.spatial, to, Interpolation::Linear)?;
+        let resize = Resize { batch: maps.batch, from: maps.spatial, to };
+        let values = ops::resample(&maps.values, resize, Interpolation::Linear)?;
         Ok(Maps { values, spatial: to, ..maps })
     }
 

@@ -1,4 +1,5 @@
-//! Sums over independent lanes, in a fixed order that the compiler can turn into vector code.
+//! Sums in independent accumulators (lanes), in a fixed order that the compiler can turn into vector
+//! code.
 
 use std::ops::AddAssign;
 
@@ -7,6 +8,9 @@ use crate::vectors::for_each_instruction_set;
 
 /// Accumulators per sum: four vectors of SSE, two of AVX, one of AVX-512.
 pub(super) const LANES: usize = 16;
+/// Values that are widened to f32 at once, at least: with fewer, the call of the conversion takes
+/// longer than the conversion.
+pub(super) const WIDENED_AT_ONCE: usize = 1024;
 
 /// The first half of a tree of pairs over the lanes.
 #[inline(always)]
@@ -46,7 +50,7 @@ fn sum_lanes<const N: usize, S: Copy + Default + AddAssign>(
             *lane += term(chunk.map(|values| values[i]));
         }
     }
-    // The rest in vectors of four, as far as they go.
+    // The rest: whole vectors of four, then single values.
     let values = values.map(|(_, rest)| rest.as_chunks::<4>());
     let (fours, ones) = (values[0].0.len(), values[0].1.len());
     for (k, lanes) in (0..fours).zip(lanes.as_chunks_mut::<4>().0) {
@@ -61,7 +65,7 @@ fn sum_lanes<const N: usize, S: Copy + Default + AddAssign>(
     quarters(lanes)
 }
 
-/// `sum_i term([a[i], b[i], ...])` of slices that are too short for lanes.
+/// `sum_i term([a[i], b[i], ...])` of slices shorter than `LANES`, one value after the other.
 #[inline(always)]
 fn sum_in_order<const N: usize>(values: [&[f32]; N], term: impl Fn([f32; N]) -> f32) -> f32 {
     let mut sum = 0.0;
@@ -98,14 +102,14 @@ fn add_each_four<T: Element, const N: usize>(
     }
 }
 
-/// The stretch of each of the slices.
+/// `width` values from `start` on, of each of the slices.
 #[inline(always)]
 fn row<T, const N: usize>(values: [&[T]; N], start: usize, width: usize) -> [&[T]; N] {
     values.map(|values| &values[start..][..width])
 }
 
-// A closure made inside these functions would have their instruction set, and could then not be
-// inlined into the functions of the standard library that it is handed to.
+// Don't create closures in these functions: they would be compiled for AVX2, and the standard
+// library's functions, compiled for the baseline, could not inline them.
 
 for_each_instruction_set! {
     /// `sum_i term([a[i], b[i], ...])` of slices of one length.
@@ -125,7 +129,8 @@ for_each_instruction_set! {
         width: usize,
         term: impl Fn([f32; N]) -> f32,
     ) {
-        // Of short rows the parts are put down first: they add up faster over many rows.
+        // Short rows are reduced to four parts each, and the parts of many rows are then added up
+        // together, which vectorises over the rows.
         let mut parts = [[0.0; LANES / 4]; 64];
         for (k, sums) in sums.chunks_mut(parts.len()).enumerate() {
             let start = k * parts.len() * width;
@@ -180,7 +185,7 @@ for_each_instruction_set! {
 }
 
 for_each_instruction_set! {
-    /// How many of the sums are not finite; then ReLU in place, if `rectified`.
+    /// Counts the sums that are not finite; then applies ReLU in place, if `rectified`.
     pub(super) fn finish(sums: &mut [f32], rectified: bool) -> u32 {
         let mut not_finite = 0;
         for sum in sums.iter_mut() {

@@ -1,29 +1,33 @@
-//! What launchers share: the arguments that they refuse, and the grids of blocks that they take.
+//! What launchers share: sizes of launches, and the check of devices.
 
-use crate::device::{Launch, Stream};
+use crate::device::{Argument, Launch, Stream};
 use crate::error::{Error, Result};
 use crate::shape::{Layout, Shape};
 
-/// What a thread reads or writes at once, at most.
-pub(super) const PACK_BYTES: usize = 16;
+/// The widest access of a thread.
+pub const PACK_BYTES: usize = 16;
 
-/// Whether the channels of a voxel are read side by side: one channel lies as a row, whatever the
-/// layout, and one voxel as a column.
-pub(super) fn is_columns(shape: Shape, layout: Layout) -> bool {
+/// 32-bit registers of a multiprocessor, on every architecture since sm_30.
+const REGISTERS: u32 = 65_536;
+
+/// The registers of a thread with which `resident_blocks` blocks fit a multiprocessor: the budget of
+/// a kernel whose launch bounds say so. The hardware gives a warp registers in steps of 8 a thread.
+pub const fn registers_for(resident_blocks: u32, block_threads: u32) -> u32 {
+    REGISTERS / (resident_blocks * block_threads) / 8 * 8
+}
+
+/// Whether a kernel reads the channels of a voxel side by side. A tensor of one channel is a row, and
+/// one of a single voxel a column, whatever its layout says.
+pub fn is_columns(shape: Shape, layout: Layout) -> bool {
     shape.channels > 1 && (layout == Layout::ChannelsLast || shape.voxels() == 1)
 }
 
-/// Blocks, or a part of them, as a kernel takes their number.
+/// A number of blocks as kernels take it.
 ///
 /// # Errors
 ///
-/// If that is more than a grid has; `argument` is what it is too many for.
-pub(super) fn blocks_of(
-    operation: &str,
-    argument: &str,
-    shape: Shape,
-    blocks: usize,
-) -> Result<i32> {
+/// If a grid cannot have that many; the message names `argument`, which needs them.
+pub fn blocks_of(operation: &str, argument: &str, shape: Shape, blocks: usize) -> Result<i32> {
     i32::try_from(blocks).map_err(|_| {
         Error::input(
             operation,
@@ -32,44 +36,28 @@ pub(super) fn blocks_of(
     })
 }
 
-/// A launch of so many blocks side by side.
-pub(super) fn launch_of(blocks: i32, block_threads: u32) -> Launch {
+/// A launch of that many blocks along x.
+pub fn launch_of(blocks: i32, block_threads: u32) -> Launch {
     Launch { grid: [blocks.cast_unsigned(), 1, 1], block_threads, shared_bytes: 0 }
 }
 
-/// Refuses an argument whose length is not what the shape says.
-pub(super) fn check_length(
-    operation: &str,
-    argument: &str,
-    shape: Shape,
-    expected: (usize, &str),
-    given: usize,
-) -> Result<()> {
-    let (expected, axes) = expected;
-    if given == expected {
-        return Ok(());
-    }
-    Err(Error::input(
-        operation,
-        format!("{argument}: a tensor {shape} takes {expected} ({axes}) values, it has {given}"),
-    ))
-}
-
-/// Refuses memory that is not on the device of the stream.
-pub(super) fn check_devices(
+/// Refuses memory that is not on the device of the stream, and names the argument.
+pub fn check_devices(
     operation: &str,
     stream: &Stream,
-    arguments: &[(&str, usize)],
+    arguments: &[(&str, &dyn Argument)],
 ) -> Result<()> {
     let own = stream.gpu().ordinal();
-    match arguments.iter().find(|(_, ordinal)| *ordinal != own) {
-        Some((argument, ordinal)) => Err(Error::input(
-            operation,
-            format!(
-                "{argument}: on device {ordinal}, and the stream is on device {own}; take a stream of \
-                 that device, or copy it over"
-            ),
-        )),
-        None => Ok(()),
+    for (name, argument) in arguments {
+        if let Some(other) = argument.ordinal().filter(|&ordinal| ordinal != own) {
+            return Err(Error::input(
+                operation,
+                format!(
+                    "{name}: on device {other}, and the stream is on device {own}; take a stream of \
+                     that device, or copy it over"
+                ),
+            ));
+        }
     }
+    Ok(())
 }

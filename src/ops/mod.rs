@@ -23,14 +23,13 @@
 //! batch gives the bits that its samples give one by one.
 
 pub mod alpha_weights;
-#[cfg(feature = "cuda")]
 mod channel_sums;
 pub mod channel_weights;
+mod check;
 #[cfg(feature = "cuda")]
 mod device_view;
 pub mod elementwise;
 pub mod evaluation_sums;
-#[cfg(feature = "cuda")]
 pub mod extremes;
 pub mod fused;
 pub mod guided_activation;
@@ -40,11 +39,12 @@ mod lanes;
 mod launch;
 pub mod normalize;
 pub mod project;
+mod relu;
 pub mod resample;
-mod sums;
+mod resampling;
+mod rescale;
 mod tasks;
 mod view;
-#[cfg(feature = "cuda")]
 mod voxel_sums;
 
 pub use alpha_weights::{Denominator, alpha_weights};
@@ -53,12 +53,14 @@ pub use channel_weights::channel_weights;
 pub use device_view::DeviceView;
 pub use elementwise::{Elementwise, elementwise};
 pub use evaluation_sums::{EvaluationSums, Sums, evaluation_sums};
+pub use extremes::Range;
 pub use fused::{Maps, Method, Recipe, cam, guided_cam};
 pub use guided_activation::guided_activation;
 pub use guided_product::guided_product;
-pub use normalize::{Range, normalize};
+pub use normalize::normalize;
 pub use project::{channel_mean, project};
-pub use resample::{Interpolation, resample};
+pub use resample::resample;
+pub use resampling::{Interpolation, Resize};
 pub use view::View;
 
 /// All programs of `kernels/`, for the tests that compile and run each of them.
@@ -72,6 +74,7 @@ pub fn programs() -> &'static [&'static crate::device::Program] {
         &evaluation_sums::cuda::PROGRAM,
         &guided_activation::cuda::PROGRAM,
         &guided_product::cuda::PROGRAM,
+        &normalize::cuda::PROGRAM,
         &project::cuda::PROGRAM,
         &resample::cuda::PROGRAM,
     ];

@@ -1,12 +1,12 @@
-//! Doing many things at once, where they are worth it.
+//! Work shared among the threads of the rayon pool, if there is enough of it.
 
 use rayon::prelude::*;
 
-/// Values that a call must touch before it is shared among threads.
+/// A call that touches fewer values runs on one thread.
 ///
-/// Handing over to the pool and back takes microseconds on idle cores. After a backward they are not
-/// idle: libtorch's own threads spin on them for a while, and a hand-over was seen to take up to 4
-/// ms, in which one thread does several million values.
+/// Handing work to the pool and back takes microseconds on idle cores. After a backward pass cores are
+/// not idle: libtorch's threads spin on them for a while, and a hand-over was measured to take up to 4
+/// ms, in which one thread processes several million values.
 const WORTH: usize = 1 << 21;
 
 /// The results of `run` for each item, in order. `work` is how many values the call touches.

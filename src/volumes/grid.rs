@@ -12,7 +12,7 @@ use super::affine::Orientation;
 use super::write::{MapType, to_u8};
 use super::{Input, Volume, nifti_write, raster, write_npy};
 use crate::error::{Error, Result};
-use crate::ops::{Interpolation, resample};
+use crate::ops::{Interpolation, Resize, resample};
 
 /// The grid that an image came on, and how its axes became the model's.
 ///
@@ -246,7 +246,8 @@ impl Grid {
                 return Err(refuse(format!("{kind} cannot be the mask of another kind of input")));
             }
         };
-        let values = resample(&values, samples, from, size, Interpolation::Nearest)?;
+        let resize = Resize { batch: samples, from, to: size };
+        let values = resample(&values, resize, Interpolation::Nearest)?;
         let shape = (samples, 1, size[0], size[1], size[2]);
         Array5::from_shape_vec(shape, values).map_err(|e| refuse(e.to_string()))
     }

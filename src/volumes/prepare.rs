@@ -9,7 +9,7 @@ use super::grid::{Axes, Grid, to_model};
 use super::intensity;
 use super::{Image, Input, Volume};
 use crate::error::{Error, Result};
-use crate::ops::resample;
+use crate::ops::{Resize, resample};
 
 /// A model's input with the way back to the image that it came from.
 #[derive(Debug, Clone)]
@@ -177,7 +177,8 @@ impl Card {
         let data = contiguous(data.permuted_axes([0, x + 1, y + 1, z + 1]));
         let values = data.as_slice().unwrap_or_default();
         let [near, far] = [from, to].map(|size| order.map(|axis| size[axis]));
-        let values = resample(values, channels, near, far, self.input.interpolation)?;
+        let resize = Resize { batch: channels, from: near, to: far };
+        let values = resample(values, resize, self.input.interpolation)?;
         let resized = Array4::from_shape_vec((channels, far[0], far[1], far[2]), values)
             .map_err(|error| refuse(error.to_string()))?;
         let mut back = [0; 4];

@@ -7,75 +7,55 @@ use medcam::ops::alpha_weights::{bound, cuda, reference};
 use medcam::ops::{Denominator, DeviceView, View};
 use medcam::{Layout, Shape};
 
-use crate::common::{gpu, upload_behind};
-use crate::on_the_cpu::{LAYOUTS, absolute, assert_close, bits, values};
+use crate::common::{Results, Shifted, gpu, of_samples, run_repeatedly};
+use crate::on_the_cpu::{LAYOUTS, absolute, assert_close, values};
 
 const DENOMINATORS: [Denominator; 2] = [Denominator::Paper, Denominator::M3dCam];
 
-/// The weights; tensors `skipped` values behind a border of 256 bytes.
+/// The weights; the addresses of both tensors are shifted by `skipped` values.
 fn run<T: Element>(
     stream: &mut Stream,
     [a, g]: [&[T]; 2],
-    score: Option<&[f32]>,
     (shape, layout, denominator): (Shape, Layout, Denominator),
     skipped: [usize; 2],
 ) -> Vec<f32> {
     stream.release_scratch();
-    let buffers = [(a, skipped[0]), (g, skipped[1])];
-    let buffers = buffers.map(|(values, skipped)| upload_behind(stream, skipped, values));
-    let view = |i: usize| {
-        let slice = buffers[i].slice().part(skipped[i]..skipped[i] + a.len()).unwrap();
-        DeviceView::new(slice, shape, layout).unwrap()
-    };
-    let score = score.map(|score| stream.upload(score).unwrap());
-    let score = score.as_ref().map(|score| score.slice());
+    let (a, g) = (Shifted::new(stream, a, skipped[0]), Shifted::new(stream, g, skipped[1]));
+    let (a, g) = (a.view(shape, layout), g.view(shape, layout));
     let mut weights = stream.upload(&vec![9.0; shape.batch * shape.channels]).unwrap();
-    let slice = weights.slice_mut();
-    cuda::alpha_weights(stream, denominator, &view(0), &view(1), score, slice).unwrap();
+    cuda::alpha_weights(stream, &a, &g, denominator, weights.slice_mut()).unwrap();
     stream.download(weights.slice()).unwrap()
 }
 
 fn check_values<T: Element>(
     stream: &mut Stream,
     [a, g]: [&[T]; 2],
-    score: Option<&[f32]>,
     settings: (Shape, Layout, Denominator),
 ) {
     let (shape, layout, denominator) = settings;
+    let place = format!("{settings:?}");
+    let found = run_repeatedly(&place, shape.batch, &[[0, 1]], |samples, skipped| {
+        let part = Shape { batch: samples.len(), ..shape };
+        let tensors = [a, g].map(|data| of_samples(data, shape.batch, samples.clone()));
+        let weights = run(stream, tensors, (part, layout, denominator), skipped);
+        Results { values: vec![weights], extremes: Vec::new() }
+    });
     let view = |data| View::new(data, shape, layout).unwrap();
-    let found = run(stream, [a, g], score, settings, [0, 0]);
-    let exact = reference(&view(a), &view(g), score, denominator);
-    let bound = bound(&view(a), &view(g), score, denominator);
-    assert_close(&found, &exact, |i| bound[i]);
-    // Again, and from other addresses.
-    for skipped in [[0, 0], [0, 1]] {
-        let again = run(stream, [a, g], score, settings, skipped);
-        assert_eq!(bits(&again), bits(&found), "{settings:?} {skipped:?}");
-    }
-    if shape.batch > 1 {
-        let single = Shape { batch: 1, ..shape };
-        let samples = a.chunks(single.elements()).zip(g.chunks(single.elements()));
-        for (b, (a, g)) in samples.enumerate() {
-            let score = score.map(|score| &score[b * shape.voxels()..][..shape.voxels()]);
-            let weights = run(stream, [a, g], score, (single, layout, denominator), [0, 0]);
-            let of_batch = &found[b * shape.channels..][..shape.channels];
-            assert_eq!(bits(&weights), bits(of_batch), "{settings:?} {b}");
-        }
-    }
+    let exact = reference(&view(a), &view(g), denominator);
+    let bound = bound(&view(a), &view(g), denominator);
+    assert_close(&found.values[0], &exact, |i| bound[i]);
 }
 
-/// Activations of one sign, as most layers have, and with a score of its own for each voxel those of
-/// both.
+/// Activations of one sign, as most layers have, and of both.
 fn check<T: Element>(stream: &mut Stream, extents: [usize; 5], magnitudes: [f32; 2]) {
     let [batch, channels, depth, height, width] = extents;
     let shape = Shape::new(batch, channels, [depth, height, width]).unwrap();
     let a = values::<T>(shape.elements(), magnitudes[0], 5);
     let g = values::<T>(shape.elements(), magnitudes[1], shape.elements() as u64);
-    let score = values::<f32>(batch * shape.voxels(), 2.0, 8);
     for (layout, denominator) in LAYOUTS.into_iter().flat_map(|l| DENOMINATORS.map(|d| (l, d))) {
         let settings = (shape, layout, denominator);
-        check_values(stream, [&absolute(&a), &g], None, settings);
-        check_values(stream, [&a, &g], Some(&score), settings);
+        check_values(stream, [&absolute(&a), &g], settings);
+        check_values(stream, [&a, &g], settings);
     }
 }
 
@@ -143,21 +123,19 @@ fn huge_and_tiny_values_keep_their_digits() {
 #[test]
 fn weights_by_hand() {
     let Some(mut stream) = gpu() else { return };
-    let s = [3.0, 1.0, -1.0, 1.0];
     let a = vec![1.0_f32, 2.0, 3.0, 0.0];
     let cases = [
-        (a.clone(), vec![1.0, 5.0, -3.0, 0.0], None, Denominator::Paper, 0.28125),
-        (a.clone(), vec![1.0, 0.0, -1.0, 0.0], Some(&s[..]), Denominator::Paper, 0.125),
-        (a, vec![1.0, 0.0, -1.0, 0.0], None, Denominator::M3dCam, 1.0),
-        (vec![1.0, 0.5, 0.0], vec![4.0, -4.0, 0.0], None, Denominator::M3dCam, 1.0),
+        (a.clone(), vec![1.0, 5.0, -3.0, 0.0], Denominator::Paper, 0.28125),
+        (a, vec![1.0, 0.0, -1.0, 0.0], Denominator::M3dCam, 1.0),
+        (vec![1.0, 0.5, 0.0], vec![4.0, -4.0, 0.0], Denominator::M3dCam, 1.0),
         // Denominators that are 0.
-        (vec![-8.0, 0.0], vec![0.25, 0.0], None, Denominator::Paper, 0.015_625),
-        (vec![-2.0, 0.0], vec![1.0, 0.0], None, Denominator::Paper, 1.0),
+        (vec![-8.0, 0.0], vec![0.25, 0.0], Denominator::Paper, 0.015_625),
+        (vec![-2.0, 0.0], vec![1.0, 0.0], Denominator::Paper, 1.0),
     ];
-    for (a, g, s, denominator, expected) in cases {
+    for (a, g, denominator, expected) in cases {
         let shape = Shape::new(1, 1, [1, 1, a.len()]).unwrap();
         let settings = (shape, Layout::Contiguous, denominator);
-        assert_eq!(run(&mut stream, [&a, &g], s, settings, [0, 0]), [expected], "{a:?} {g:?}");
+        assert_eq!(run(&mut stream, [&a, &g], settings, [0, 0]), [expected], "{a:?} {g:?}");
     }
 }
 
@@ -175,7 +153,7 @@ fn a_value_that_is_not_finite_spoils_its_channel_alone() {
             let mut spoilt = ones.clone();
             spoilt[if contiguous { 2 * voxels - 1 } else { 3 * (voxels - 1) + 1 }] = bad;
             for pair in [[&ones[..], &spoilt], [&spoilt, &ones]] {
-                let weights = run(&mut stream, pair, None, (shape, layout, denominator), [0, 0]);
+                let weights = run(&mut stream, pair, (shape, layout, denominator), [0, 0]);
                 let finite: Vec<_> = weights.iter().map(|weight| weight.is_finite()).collect();
                 assert_eq!(finite, [true, false, true], "{bad} {layout:?} {denominator:?}");
             }
@@ -190,26 +168,24 @@ fn arguments_must_fit() {
     let view = |shape, layout| DeviceView::new(data.slice(), shape, layout).unwrap();
     let shape = Shape::new(1, 2, [1, 2, 2]).unwrap();
     let other = Shape::new(1, 4, [1, 2, 1]).unwrap();
-    let message = |gradient: &DeviceView<f32>, score: usize, weights: usize| {
+    let message = |gradient: &DeviceView<f32>, weights: usize| {
         let mut weights = stream.allocate::<f32>(weights).unwrap();
-        let score = data.slice().part(0..score).unwrap();
         let activation = view(shape, Layout::Contiguous);
-        let denominator = Denominator::Paper;
-        let slice = weights.slice_mut();
-        let result =
-            cuda::alpha_weights(&stream, denominator, &activation, gradient, Some(score), slice);
-        let error = result.unwrap_err();
+        let (paper, slice) = (Denominator::Paper, weights.slice_mut());
+        let error = cuda::alpha_weights(&stream, &activation, gradient, paper, slice).unwrap_err();
         assert!(error.is_input());
         error.to_string()
     };
-    let contiguous = view(shape, Layout::Contiguous);
-    for (gradient, score, weights, part) in [
-        (view(other, Layout::Contiguous), 4, 2, "alpha_weights: gradient: its shape"),
-        (view(shape, Layout::ChannelsLast), 4, 2, "alpha_weights: gradient: its layout"),
-        (contiguous, 3, 2, "alpha_weights: score_weight: a tensor (1, 2, 1, 2, 2) takes 4"),
-        (contiguous, 4, 3, "alpha_weights: weights: a tensor (1, 2, 1, 2, 2) takes 2 (B·C)"),
+    for (gradient, weights, part) in [
+        (view(other, Layout::Contiguous), 2, "alpha_weights: gradient: its shape"),
+        (view(shape, Layout::ChannelsLast), 2, "alpha_weights: gradient: its layout"),
+        (
+            view(shape, Layout::Contiguous),
+            3,
+            "alpha_weights: weights: (1, 2, 1, 2, 2) takes 2 values (B·C)",
+        ),
     ] {
-        let message = message(&gradient, score, weights);
+        let message = message(&gradient, weights);
         assert!(message.starts_with(part), "{message}");
     }
 }

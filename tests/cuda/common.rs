@@ -1,8 +1,14 @@
 //! What the tests on a device share.
 
-use medcam::device::{Buffer, Gpu, Program, Stream};
+use std::ops::Range;
+
+use medcam::device::{Buffer, Gpu, Plain, Program, Slice, Stream};
 use medcam::element::Element;
+use medcam::ops::DeviceView;
 use medcam::ops::extremes::DeviceExtremes;
+use medcam::{Layout, Shape};
+
+use crate::on_the_cpu::bits;
 
 /// A stream of the first device; `None`, with the reason on the error output, where there is none.
 ///
@@ -30,9 +36,69 @@ pub fn programs() -> Vec<&'static Program> {
     programs
 }
 
-/// The values behind `skipped` others: with 1 of them, a tensor that begins where 16 bytes do not.
-pub fn upload_behind<T: Element>(stream: &Stream, skipped: usize, values: &[T]) -> Buffer<T> {
-    stream.upload(&[&vec![T::from_f32(9.0); skipped], values].concat()).unwrap()
+/// Values in device memory that begin `skipped` values behind a multiple of 256 bytes.
+pub struct Shifted<T: Plain> {
+    buffer: Buffer<T>,
+    skipped: usize,
+}
+
+impl<T: Element> Shifted<T> {
+    pub fn new(stream: &Stream, values: &[T], skipped: usize) -> Self {
+        let before = vec![T::from_f32(9.0); skipped];
+        Self { buffer: stream.upload(&[&before, values].concat()).unwrap(), skipped }
+    }
+
+    pub fn slice(&self) -> Slice<'_, T> {
+        self.buffer.slice().part(self.skipped..self.buffer.len()).unwrap()
+    }
+
+    pub fn view(&self, shape: Shape, layout: Layout) -> DeviceView<'_, T> {
+        DeviceView::new(self.slice(), shape, layout).unwrap()
+    }
+}
+
+/// The part of a batch's values that belongs to some of its samples.
+pub fn of_samples<T>(values: &[T], batch: usize, samples: Range<usize>) -> &[T] {
+    let length = values.len() / batch;
+    &values[samples.start * length..samples.end * length]
+}
+
+/// What an op computed: vectors with the values of each sample in a row, and extremes, if any.
+#[derive(Debug)]
+pub struct Results {
+    pub values: Vec<Vec<f32>>,
+    pub extremes: Vec<DeviceExtremes>,
+}
+
+impl Results {
+    fn bits(&self) -> (Vec<Vec<u32>>, &[DeviceExtremes]) {
+        (self.values.iter().map(|values| bits(values)).collect(), &self.extremes)
+    }
+}
+
+/// The results of `run(samples, skipped)` for a whole batch at aligned addresses, after a check that
+/// another run, runs at all of `addresses`, and runs of one sample each give the same bits.
+/// `skipped` shifts the address of each argument by that many values.
+pub fn run_repeatedly<const N: usize>(
+    place: &str,
+    batch: usize,
+    addresses: &[[usize; N]],
+    mut run: impl FnMut(Range<usize>, [usize; N]) -> Results,
+) -> Results {
+    let found = run(0..batch, [0; N]);
+    for &skipped in [[0; N]].iter().chain(addresses) {
+        assert_eq!(run(0..batch, skipped).bits(), found.bits(), "{place} {skipped:?}");
+    }
+    if batch > 1 {
+        for b in 0..batch {
+            let single = run(b..b + 1, [0; N]);
+            let of_sample = |values: &Vec<f32>| of_samples(values, batch, b..b + 1).to_vec();
+            let values = found.values.iter().map(of_sample).collect();
+            let extremes = found.extremes.iter().skip(b).take(1).copied().collect();
+            assert_eq!(single.bits(), Results { values, extremes }.bits(), "{place} sample {b}");
+        }
+    }
+    found
 }
 
 /// What the extremes of finite maps are.

@@ -4,9 +4,8 @@ use medcam::Result;
 use medcam::device::{Slice, SliceMut, Stream};
 use medcam::ops::evaluation_sums::TABLE_LENGTH;
 use medcam::ops::extremes::DeviceExtremes;
-use medcam::ops::resample::cuda::Grids;
 use medcam::ops::{
-    Denominator, DeviceView, Elementwise, Interpolation, alpha_weights, channel_weights,
+    Denominator, DeviceView, Elementwise, Interpolation, Resize, alpha_weights, channel_weights,
     elementwise, evaluation_sums, guided_activation, guided_product, normalize, project, resample,
 };
 use medcam::{Layout, Shape};
@@ -16,7 +15,7 @@ use crate::common::gpu;
 /// Every launcher, given the argument `elsewhere` (as it counts them, from 0) on device 1.
 fn launch(stream: &Stream, operation: &str, elsewhere: usize) -> Result<()> {
     let shape = Shape::new(1, 2, [1, 1, 2]).unwrap();
-    let grids = Grids { batch: 1, from: [1, 1, 2], to: [1, 1, 3] };
+    let resize = Resize { batch: 1, from: [1, 1, 2], to: [1, 1, 3] };
     let ordinal = |argument: usize| usize::from(argument == elsewhere);
     // SAFETY: never read or written, as some argument of each launch is refused.
     let values = |argument, len| unsafe { Slice::<f32>::from_raw(ordinal(argument), 0x1000, len) };
@@ -41,17 +40,14 @@ fn launch(stream: &Stream, operation: &str, elsewhere: usize) -> Result<()> {
             channel_weights::cuda::channel_weights(stream, &view(0), out(1, 2), out(2, 2))
         }
         "alpha_weights" => {
-            let (score, weights) = (Some(values(2, 2)), out(3, 2));
-            let paper = Denominator::Paper;
-            alpha_weights::cuda::alpha_weights(stream, paper, &view(0), &view(1), score, weights)
+            let (paper, weights) = (Denominator::Paper, out(2, 2));
+            alpha_weights::cuda::alpha_weights(stream, &view(0), &view(1), paper, weights)
         }
-        "project" => {
-            project::cuda::project(stream, values(0, 2), &view(1), true, out(2, 2), ranges(3))
-        }
+        "project" => project::cuda::project(stream, values(0, 2), &view(1), out(2, 2), ranges(3)),
         "channel_mean" => project::cuda::channel_mean(stream, &view(0), out(1, 2), ranges(2)),
         "elementwise" => {
             let (method, map) = (Elementwise::HiResCam, out(2, 2));
-            elementwise::cuda::elementwise(stream, method, &view(0), &view(1), map, ranges(3))
+            elementwise::cuda::elementwise(stream, &view(0), &view(1), method, map, ranges(3))
         }
         "guided_activation" => {
             let (input, gradient) = (values(0, 2), values(1, 2));
@@ -63,11 +59,11 @@ fn launch(stream: &Stream, operation: &str, elsewhere: usize) -> Result<()> {
         }
         "resample" => {
             let (map, out) = (values(0, 2), out(2, 3));
-            resample::cuda::resample(stream, map, grids, linear, Some(range(1)), out)
+            resample::cuda::resample_into(stream, map, resize, linear, Some(range(1)), out)
         }
         "guided_product" => {
             let (map, guided, range) = (values(0, 2), values(1, 3), Some(range(2)));
-            guided_product::cuda::guided_product(stream, map, guided, grids, range, out(3, 3))
+            guided_product::cuda::guided_product_into(stream, map, guided, resize, range, out(3, 3))
         }
         _ => normalize::cuda::normalize(stream, out(0, 4), range(1)),
     }
@@ -78,7 +74,7 @@ fn memory_of_another_device_is_refused_by_its_name() {
     let Some(stream) = gpu() else { return };
     for (operation, arguments) in [
         ("channel_weights", &["gradient", "weights", "magnitudes"][..]),
-        ("alpha_weights", &["activation", "gradient", "score_weight", "weights"]),
+        ("alpha_weights", &["activation", "gradient", "weights"]),
         ("project", &["weights", "activation", "map", "extremes"]),
         ("channel_mean", &["tensor", "map", "extremes"]),
         ("elementwise", &["activation", "gradient", "map", "extremes"]),

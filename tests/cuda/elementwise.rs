@@ -8,31 +8,24 @@ use medcam::ops::extremes::DeviceExtremes;
 use medcam::ops::{DeviceView, Elementwise, View};
 use medcam::{Layout, Shape};
 
-use crate::common::{expected_extremes, gpu, upload_behind};
-use crate::on_the_cpu::{LAYOUTS, absolute, assert_close, bits, values};
+use crate::common::{Results, Shifted, expected_extremes, gpu, of_samples, run_repeatedly};
+use crate::on_the_cpu::{LAYOUTS, absolute, assert_close, values};
 
 const METHODS: [Elementwise; 2] = [Elementwise::HiResCam, Elementwise::LayerCam];
 
-type Results = (Vec<f32>, Vec<DeviceExtremes>);
-
-/// The map and its extremes; tensors `skipped` values behind a border of 256 bytes.
+/// The map and its extremes; the addresses of both tensors are shifted by `skipped` values.
 fn run<T: Element>(
     stream: &mut Stream,
     [a, g]: [&[T]; 2],
     (shape, layout, method): (Shape, Layout, Elementwise),
     skipped: [usize; 2],
-) -> Results {
+) -> (Vec<f32>, Vec<DeviceExtremes>) {
     stream.release_scratch();
-    let buffers = [(a, skipped[0]), (g, skipped[1])];
-    let buffers = buffers.map(|(values, skipped)| upload_behind(stream, skipped, values));
-    let view = |i: usize| {
-        let slice = buffers[i].slice().part(skipped[i]..skipped[i] + a.len()).unwrap();
-        DeviceView::new(slice, shape, layout).unwrap()
-    };
+    let (a, g) = (Shifted::new(stream, a, skipped[0]), Shifted::new(stream, g, skipped[1]));
+    let (a, g) = (a.view(shape, layout), g.view(shape, layout));
     let mut map = stream.upload(&vec![9.0; shape.batch * shape.voxels()]).unwrap();
     let mut extremes = stream.upload(&vec![DeviceExtremes::default(); shape.batch]).unwrap();
-    let (map_slice, extremes_slice) = (map.slice_mut(), extremes.slice_mut());
-    cuda::elementwise(stream, method, &view(0), &view(1), map_slice, extremes_slice).unwrap();
+    cuda::elementwise(stream, &a, &g, method, map.slice_mut(), extremes.slice_mut()).unwrap();
     (stream.download(map.slice()).unwrap(), stream.download(extremes.slice()).unwrap())
 }
 
@@ -43,30 +36,21 @@ fn check<T: Element>(stream: &mut Stream, extents: [usize; 5], magnitudes: [f32;
     let g = values::<T>(shape.elements(), magnitudes[1], shape.elements() as u64);
     let (absolute_a, absolute_g) = (absolute(&a), absolute(&g));
     for (layout, method) in LAYOUTS.into_iter().flat_map(|l| METHODS.map(|method| (l, method))) {
+        let place = format!("{shape} {layout:?} {method:?}");
+        let found = run_repeatedly(&place, batch, &[[1, 0]], |samples, skipped| {
+            let part = Shape { batch: samples.len(), ..shape };
+            let tensors = [&a, &g].map(|data| of_samples(data, batch, samples.clone()));
+            let (map, extremes) = run(stream, tensors, (part, layout, method), skipped);
+            Results { values: vec![map], extremes }
+        });
+        let map = &found.values[0];
         let view = |data| View::new(data, shape, layout).unwrap();
-        let found = run(stream, [&a, &g], (shape, layout, method), [0, 0]);
         let exact = reference(&view(&a), &view(&g), method);
         let scale = reference(&view(&absolute_a), &view(&absolute_g), Elementwise::HiResCam);
         // Each product may be rounded to a subnormal, half the least f32 away.
         let subnormal = 1e-45 * channels as f64;
-        assert_close(&found.0, &exact, |i| TOLERANCE * scale[i] + subnormal);
-        assert_eq!(found.1, expected_extremes(&found.0, shape.voxels()), "{shape} {layout:?}");
-        // Again, and from other addresses.
-        for skipped in [[0, 0], [1, 0]] {
-            let again = run(stream, [&a, &g], (shape, layout, method), skipped);
-            assert_eq!(bits(&again.0), bits(&found.0), "{shape} {layout:?} {skipped:?}");
-            assert_eq!(again.1, found.1);
-        }
-        if batch > 1 {
-            let single = Shape { batch: 1, ..shape };
-            let samples = a.chunks(single.elements()).zip(g.chunks(single.elements()));
-            for (b, (a, g)) in samples.enumerate() {
-                let (map, extremes) = run(stream, [a, g], (single, layout, method), [0, 0]);
-                let of_batch = &found.0[b * shape.voxels()..][..shape.voxels()];
-                assert_eq!(bits(&map), bits(of_batch), "{shape} {layout:?} {b}");
-                assert_eq!(extremes[0], found.1[b]);
-            }
-        }
+        assert_close(map, &exact, |i| TOLERANCE * scale[i] + subnormal);
+        assert_eq!(found.extremes, expected_extremes(map, shape.voxels()), "{place}");
     }
 }
 
@@ -167,7 +151,7 @@ fn arguments_must_fit() {
         let (map, extremes) = (map.slice_mut(), extremes.slice_mut());
         let activation = view(shape, Layout::ChannelsLast);
         let method = Elementwise::HiResCam;
-        let result = cuda::elementwise(&stream, method, &activation, gradient, map, extremes);
+        let result = cuda::elementwise(&stream, &activation, gradient, method, map, extremes);
         let error = result.unwrap_err();
         assert!(error.is_input());
         error.to_string()
@@ -178,7 +162,7 @@ fn arguments_must_fit() {
         (
             view(shape, Layout::ChannelsLast),
             3,
-            "elementwise: map: a tensor (1, 2, 1, 2, 2) takes 4",
+            "elementwise: map: (1, 2, 1, 2, 2) takes 4 values (B·D·H·W)",
         ),
     ] {
         let message = message(&gradient, map);

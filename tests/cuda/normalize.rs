@@ -2,9 +2,10 @@
 //! reference.
 
 use medcam::ops::Interpolation::Linear;
+use medcam::ops::Resize;
 use medcam::ops::extremes::DeviceExtremes;
 use medcam::ops::normalize::cuda::normalize;
-use medcam::ops::resample::cuda::{Grids, extremes, resample};
+use medcam::ops::resample::cuda::{extremes, resample_into};
 
 use crate::common::gpu;
 use crate::resample::values;
@@ -14,12 +15,12 @@ fn small_in_place() {
     let Some(stream) = gpu() else { return };
     for (batch, voxels) in [(1, 1), (1, 33), (3, 1025), (2, 5000)] {
         let mut map = stream.upload(&values(batch * voxels, 0)).unwrap();
-        let grids = Grids { batch, from: [1, 1, voxels], to: [1, 1, voxels] };
+        let resize = Resize { batch, from: [1, 1, voxels], to: [1, 1, voxels] };
         let mut range = stream.allocate::<DeviceExtremes>(batch).unwrap();
-        extremes(&stream, map.slice(), grids, Linear, None, range.slice_mut()).unwrap();
+        extremes(&stream, map.slice(), resize, Linear, range.slice_mut()).unwrap();
         let mut other = stream.allocate::<f32>(batch * voxels).unwrap();
         let known = Some(range.slice());
-        resample(&stream, map.slice(), grids, Linear, known, other.slice_mut()).unwrap();
+        resample_into(&stream, map.slice(), resize, Linear, known, other.slice_mut()).unwrap();
         let expected = stream.download(other.slice()).unwrap();
         normalize(&stream, map.slice_mut(), range.slice()).unwrap();
         let found = stream.download(map.slice()).unwrap();

@@ -8,35 +8,30 @@ use medcam::ops::project::{TOLERANCE, channel_mean_reference, cuda, reference};
 use medcam::ops::{DeviceView, View};
 use medcam::{Layout, Shape};
 
-use crate::common::{expected_extremes, gpu, upload_behind};
-use crate::on_the_cpu::{LAYOUTS, absolute, assert_close, bits, values, wide};
+use crate::common::{Results, Shifted, expected_extremes, gpu, of_samples, run_repeatedly};
+use crate::on_the_cpu::{LAYOUTS, absolute, assert_close, values, wide};
 
-type Results = (Vec<f32>, Vec<DeviceExtremes>);
-
-/// The map and its extremes; tensor and map `skipped` values behind a border of 256 bytes.
+/// The projection with `weights`, or the mean of the channels, and the extremes; the addresses of
+/// tensor, weights and map are shifted by `skipped` values.
 fn run<T: Element>(
     stream: &mut Stream,
     weights: Option<&[f32]>,
     data: &[T],
-    (shape, layout, rectify): (Shape, Layout, bool),
+    (shape, layout): (Shape, Layout),
     skipped: usize,
-) -> Results {
+) -> (Vec<f32>, Vec<DeviceExtremes>) {
     stream.release_scratch();
-    let tensor = upload_behind(stream, skipped, data);
-    let tensor = tensor.slice().part(skipped..skipped + data.len()).unwrap();
-    let tensor = DeviceView::new(tensor, shape, layout).unwrap();
+    let tensor = Shifted::new(stream, data, skipped);
+    let tensor = tensor.view(shape, layout);
+    let weights = weights.map(|weights| Shifted::new(stream, weights, skipped));
     let count = shape.batch * shape.voxels();
-    let mut map = upload_behind(stream, skipped, &vec![9.0_f32; count + 3]);
+    let mut map = stream.upload(&vec![9.0_f32; skipped + count + 3]).unwrap();
     let mut extremes = stream.upload(&vec![DeviceExtremes::default(); shape.batch]).unwrap();
     let mut whole_map = map.slice_mut();
     let part = whole_map.part(skipped..skipped + count).unwrap();
-    match weights {
+    match &weights {
         Some(weights) => {
-            let all = weights.len();
-            let weights = upload_behind(stream, skipped, weights);
-            let weights = weights.slice().part(skipped..skipped + all).unwrap();
-            cuda::project(stream, weights, &tensor, rectify, part, extremes.slice_mut()).unwrap();
-            // The buffer of the weights is freed here, which waits.
+            cuda::project(stream, weights.slice(), &tensor, part, extremes.slice_mut()).unwrap();
         }
         None => cuda::channel_mean(stream, &tensor, part, extremes.slice_mut()).unwrap(),
     }
@@ -46,49 +41,41 @@ fn run<T: Element>(
     (found[skipped..][..count].to_vec(), stream.download(extremes.slice()).unwrap())
 }
 
+/// The map of [`run`], which is the same again, at other addresses, and sample by sample.
+fn checked_map<T: Element>(
+    stream: &mut Stream,
+    weights: Option<&[f32]>,
+    data: &[T],
+    shape: Shape,
+    layout: Layout,
+) -> Vec<f32> {
+    let (place, batch) = (format!("{shape} {layout:?}"), shape.batch);
+    let found = run_repeatedly(&place, batch, &[[1]], |samples, [skipped]| {
+        let part = Shape { batch: samples.len(), ..shape };
+        let weights = weights.map(|weights| of_samples(weights, batch, samples.clone()));
+        let data = of_samples(data, batch, samples);
+        let (map, extremes) = run(stream, weights, data, (part, layout), skipped);
+        Results { values: vec![map], extremes }
+    });
+    let [map] = found.values.try_into().unwrap();
+    assert_eq!(found.extremes, expected_extremes(&map, shape.voxels()), "{place}");
+    map
+}
+
 fn check<T: Element>(stream: &mut Stream, extents: [usize; 5], magnitude: f32) {
     let [batch, channels, depth, height, width] = extents;
     let shape = Shape::new(batch, channels, [depth, height, width]).unwrap();
     let data = values::<T>(shape.elements(), magnitude, shape.elements() as u64);
     let weights = values::<f32>(batch * channels, 1.0, 3);
     for layout in LAYOUTS {
-        let view = View::new(&data, shape, layout).unwrap();
+        let map = checked_map(stream, Some(&weights), &data, shape, layout);
+        let exact = reference(&wide(&weights), &View::new(&data, shape, layout).unwrap());
         let absolute_data = absolute(&data);
         let absolute_view = View::new(&absolute_data, shape, layout).unwrap();
+        let scale = reference(&wide(&absolute(&weights)), &absolute_view);
         // Each product may be rounded to a subnormal, half the least f32 away.
         let subnormal = 1e-45 * channels as f64;
-
-        let found = run(stream, Some(&weights), &data, (shape, layout, true), 0);
-        let exact = reference(&wide(&weights), &view);
-        let scale = reference(&wide(&absolute(&weights)), &absolute_view);
-        assert_close(&found.0, &exact, |i| TOLERANCE * scale[i] + subnormal);
-        same_again(stream, Some(&weights), &data, (shape, layout, true), &found);
-    }
-}
-
-/// Another run, one from other addresses, and one of each sample give the same bits.
-fn same_again<T: Element>(
-    stream: &mut Stream,
-    weights: Option<&[f32]>,
-    data: &[T],
-    (shape, layout, rectify): (Shape, Layout, bool),
-    found: &Results,
-) {
-    assert_eq!(found.1, expected_extremes(&found.0, shape.voxels()), "{shape} {layout:?}");
-    for skipped in [0, 1] {
-        let again = run(stream, weights, data, (shape, layout, rectify), skipped);
-        assert_eq!(bits(&again.0), bits(&found.0), "{shape} {layout:?} {skipped}");
-        assert_eq!(again.1, found.1);
-    }
-    if shape.batch > 1 {
-        let single = Shape { batch: 1, ..shape };
-        for (b, data) in data.chunks(single.elements()).enumerate() {
-            let weights = weights.map(|weights| &weights[b * shape.channels..][..shape.channels]);
-            let (map, extremes) = run(stream, weights, data, (single, layout, rectify), 0);
-            let of_batch = &found.0[b * shape.voxels()..][..shape.voxels()];
-            assert_eq!(bits(&map), bits(of_batch), "{shape} {layout:?} {b}");
-            assert_eq!(extremes[0], found.1[b]);
-        }
+        assert_close(&map, &exact, |i| TOLERANCE * scale[i] + subnormal);
     }
 }
 
@@ -149,12 +136,11 @@ fn means_of_the_channels() {
         let data = values::<f32>(shape.elements(), 1.0, 11);
         let absolute_data = absolute(&data);
         for layout in LAYOUTS {
-            let found = run(stream, None, &data, (shape, layout, false), 0);
+            let map = checked_map(stream, None, &data, shape, layout);
             let exact = channel_mean_reference(&View::new(&data, shape, layout).unwrap());
             let scale = View::new(&absolute_data, shape, layout).unwrap();
             let scale = channel_mean_reference(&scale);
-            assert_close(&found.0, &exact, |i| TOLERANCE * scale[i]);
-            same_again(stream, None, &data, (shape, layout, false), &found);
+            assert_close(&map, &exact, |i| TOLERANCE * scale[i]);
         }
     }
 }
@@ -195,13 +181,13 @@ fn what_is_not_finite_is_counted_before_relu_and_nan_stays() {
             data[place(n, 3 * n)] = bad;
         }
         let weights = [1.0; 8];
-        let (map, extremes) = run(&mut stream, Some(&weights), &data, (shape, layout, true), 0);
+        let (map, extremes) = run(&mut stream, Some(&weights), &data, (shape, layout), 0);
         assert!(map[0].is_nan());
         assert_eq!([map[3], map[6], map[9]], [0.0, f32::INFINITY, 6.0]);
         let first = DeviceExtremes { maximum: 6.0, not_finite: 3, ..DeviceExtremes::default() };
         assert_eq!(extremes, [first, DeviceExtremes::default()]);
 
-        let (map, extremes) = run(&mut stream, None, &data, (shape, layout, false), 0);
+        let (map, extremes) = run(&mut stream, None, &data, (shape, layout), 0);
         assert!(map[0].is_nan());
         assert_eq!([map[3], map[6], map[9]], [f32::NEG_INFINITY, f32::INFINITY, 1.5]);
         let first = DeviceExtremes { minimum: -1.0, maximum: 1.5, not_finite: 3, unused: 0 };
@@ -215,7 +201,7 @@ fn nothing_finite_has_an_empty_range() {
     let Some(mut stream) = gpu() else { return };
     let shape = Shape::new(1, 1, [1, 1, 2]).unwrap();
     let data = [f32::NAN, f32::INFINITY];
-    let settings = (shape, Layout::Contiguous, true);
+    let settings = (shape, Layout::Contiguous);
     let (_, extremes) = run(&mut stream, Some(&[1.0]), &data, settings, 0);
     let (minimum, maximum) = (f32::INFINITY, f32::NEG_INFINITY);
     assert_eq!(extremes, [DeviceExtremes { minimum, maximum, not_finite: 2, unused: 0 }]);
@@ -232,16 +218,19 @@ fn lengths_must_be_those_of_the_shape() {
         let mut map = stream.allocate::<f32>(map).unwrap();
         let mut extremes = stream.allocate::<DeviceExtremes>(samples).unwrap();
         let (map, extremes) = (map.slice_mut(), extremes.slice_mut());
-        let result = cuda::project(&stream, weights.slice(), &tensor, true, map, extremes);
+        let result = cuda::project(&stream, weights.slice(), &tensor, map, extremes);
         let error = result.unwrap_err();
         assert!(error.is_input());
         error.to_string()
     };
-    let shape = "a tensor (2, 2, 1, 1, 3) takes";
-    let expected = format!("project: weights: {shape} 4 (B·C) values, it has 3");
-    assert_eq!(message(3, 6, 2), expected);
-    assert_eq!(message(4, 5, 2), format!("project: map: {shape} 6 (B·D·H·W) values, it has 5"));
-    assert_eq!(message(4, 6, 1), format!("project: extremes: {shape} 2 (B) values, it has 1"));
+    for (lengths, expected) in [
+        ([3, 6, 2], "project: weights: (2, 2, 1, 1, 3) takes 4 values (B·C), it has 3"),
+        ([4, 5, 2], "project: map: (2, 2, 1, 1, 3) takes 6 values (B·D·H·W), it has 5"),
+        ([4, 6, 1], "project: extremes: a batch of 2 takes 2 values (B), it has 1"),
+    ] {
+        let [weights, map, samples] = lengths;
+        assert_eq!(message(weights, map, samples), expected);
+    }
     let mut map = stream.allocate::<f32>(5).unwrap();
     let mut extremes = stream.allocate::<DeviceExtremes>(2).unwrap();
     let (map, extremes) = (map.slice_mut(), extremes.slice_mut());

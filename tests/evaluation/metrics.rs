@@ -1,7 +1,7 @@
 //! Numbers by hand, those of M3d-CAM itself, and the definitions voxel by voxel.
 
 use medcam::evaluation::{Evaluator, Metric, Scoring, Threshold};
-use medcam::ops::{Interpolation, resample};
+use medcam::ops::{Interpolation, Resize, resample};
 use ndarray::{Array3, ArrayView3};
 use proptest::prelude::*;
 
@@ -161,7 +161,7 @@ fn plainly(
     t: f64,
 ) -> Option<Vec<f64>> {
     let map: Vec<f64> = map.iter().map(|&value| f64::from(value.abs())).collect();
-    let raw = resample::reference(&map, 1, from, to, Interpolation::Linear);
+    let raw = resample::reference(&map, Resize { batch: 1, from, to }, Interpolation::Linear);
     let least = raw.iter().copied().fold(f64::INFINITY, f64::min);
     let greatest = raw.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let a: Vec<f64> = raw.iter().map(|value| (value - least) / (greatest - least)).collect();

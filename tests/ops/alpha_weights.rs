@@ -13,28 +13,22 @@ const DENOMINATORS: [Denominator; 2] = [Denominator::Paper, Denominator::M3dCam]
 fn check<T: Element>(shape: Shape, gradients: f32, activations: f32, seed: u64) {
     let g = values::<T>(shape.elements(), gradients, seed);
     let a = values::<T>(shape.elements(), activations, !seed);
-    check_values(shape, &a, &g, seed);
-    check_values(shape, &absolute(&a), &g, seed);
+    check_values(shape, &a, &g);
+    check_values(shape, &absolute(&a), &g);
 }
 
-fn check_values<T: Element>(shape: Shape, a: &[T], g: &[T], seed: u64) {
-    let s = values::<f32>(shape.batch * shape.voxels(), 2.0, seed.wrapping_add(1));
-    let cases = LAYOUTS.into_iter().flat_map(|layout| {
-        DENOMINATORS.into_iter().flat_map(move |d| [(layout, d, false), (layout, d, true)])
-    });
-    for (layout, denominator, scored) in cases {
+fn check_values<T: Element>(shape: Shape, a: &[T], g: &[T]) {
+    let cases = LAYOUTS.into_iter().flat_map(|l| DENOMINATORS.map(|denominator| (l, denominator)));
+    for (layout, denominator) in cases {
         let [activation, gradient] = [a, g].map(|data| View::new(data, shape, layout).unwrap());
-        let s = scored.then_some(&s[..]);
-        let fast =
-            on_any_threads(|| alpha_weights(&activation, &gradient, s, denominator).unwrap());
-        let exact = reference(&activation, &gradient, s, denominator);
-        let bound = bound(&activation, &gradient, s, denominator);
+        let fast = on_any_threads(|| alpha_weights(&activation, &gradient, denominator).unwrap());
+        let exact = reference(&activation, &gradient, denominator);
+        let bound = bound(&activation, &gradient, denominator);
         assert_close(&fast, &exact, |i| bound[i]);
         let singles: Vec<f32> = (0..shape.batch)
             .flat_map(|b| {
                 let [a, g] = [&activation, &gradient].map(|view| sample(view, b));
-                let s = s.map(|s| &s[b * shape.voxels()..][..shape.voxels()]);
-                alpha_weights(&a, &g, s, denominator).unwrap()
+                alpha_weights(&a, &g, denominator).unwrap()
             })
             .collect();
         assert_eq!(bits(&fast), bits(&singles));
@@ -79,8 +73,8 @@ fn weights_of_positive_activations_are_good() {
     let a = absolute(&values::<f32>(shape.elements(), 1.0, 1));
     let g = values::<f32>(shape.elements(), 1e-3, 2);
     let [a, g] = [&a, &g].map(|data| View::new(data, shape, Layout::Contiguous).unwrap());
-    let exact = reference(&a, &g, None, Denominator::Paper);
-    for (bound, exact) in bound(&a, &g, None, Denominator::Paper).iter().zip(&exact) {
+    let exact = reference(&a, &g, Denominator::Paper);
+    for (bound, exact) in bound(&a, &g, Denominator::Paper).iter().zip(&exact) {
         assert!(*exact > 0.0 && *bound < 1.01e-5 * exact, "{bound} {exact}");
     }
 }
@@ -95,7 +89,7 @@ fn as_m3d_cam() {
     let a: Vec<f32> = (0..8).map(|i| (i as f32 - 2.0) / 4.0).collect();
     let g: Vec<f32> = (0..8).map(|i| ((i * 5 % 8) as f32 - 3.0) / 2.0).collect();
     let [a, g] = [&a, &g].map(|data| View::new(data, shape, Layout::Contiguous).unwrap());
-    let weights = alpha_weights(&a, &g, None, Denominator::M3dCam).unwrap();
+    let weights = alpha_weights(&a, &g, Denominator::M3dCam).unwrap();
     assert_close(&weights, &M3D_CAM, |_| 1e-6);
 }
 
@@ -110,13 +104,13 @@ fn a_value_that_is_not_finite_spoils_its_channel_alone() {
             spoilt[index] = bad;
             for (a, g) in [(&ones, &spoilt), (&spoilt, &ones)] {
                 let [a, g] = [a, g].map(|data| View::new(data, shape, layout).unwrap());
-                let weights = alpha_weights(&a, &g, None, denominator).unwrap();
+                let weights = alpha_weights(&a, &g, denominator).unwrap();
                 assert_eq!(
                     weights.iter().map(|w| w.is_finite()).collect::<Vec<_>>(),
                     [true, false, true],
                     "{bad} {layout:?} {denominator:?}"
                 );
-                let exact = reference(&a, &g, None, denominator);
+                let exact = reference(&a, &g, denominator);
                 assert!((f64::from(weights[0]) - exact[0]).abs() < 1e-5);
             }
         }
@@ -130,23 +124,19 @@ fn bad_arguments_are_errors_that_name_them() {
     let data = [0.0_f32; 8];
     let view = |shape, layout| View::new(&data, shape, layout).unwrap();
     let activation = view(shape, Layout::Contiguous);
-    let message = |gradient: &View<f32>, s: Option<&[f32]>| {
-        let error = alpha_weights(&activation, gradient, s, Denominator::Paper).unwrap_err();
+    let message = |gradient: &View<f32>| {
+        let error = alpha_weights(&activation, gradient, Denominator::Paper).unwrap_err();
         assert!(error.is_input());
         error.to_string()
     };
     assert_eq!(
-        message(&view(other, Layout::Contiguous), None),
+        message(&view(other, Layout::Contiguous)),
         "alpha_weights: gradient: its shape (1, 4, 1, 2, 1) is not that of the activation, \
          (1, 2, 1, 2, 2)"
     );
     assert_eq!(
-        message(&view(shape, Layout::ChannelsLast), None),
+        message(&view(shape, Layout::ChannelsLast)),
         "alpha_weights: gradient: its layout is ChannelsLast, that of the activation Contiguous; \
          lay one out as the other"
-    );
-    assert_eq!(
-        message(&activation, Some(&[1.0; 3])),
-        "alpha_weights: score_weight: activation (1, 2, 1, 2, 2) takes 4 (B·D·H·W) of them, got 3"
     );
 }

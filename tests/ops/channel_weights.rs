@@ -91,8 +91,7 @@ fn weights_that_cancel_are_those_of_the_gradient() {
         assert_eq!(
             error.to_string(),
             format!(
-                "channel_weights::cancel: weights: gradient (2, 1, 1, 1, 2) takes 2 (B·C) of them, \
-                 got {}",
+                "channel_weights::cancel: weights: (2, 1, 1, 1, 2) takes 2 values (B·C), it has {}",
                 weights.len()
             )
         );

@@ -2,8 +2,8 @@ use half::{bf16, f16};
 use medcam::element::{Element, MapElement};
 use medcam::ops::fused::{TOLERANCE, reference};
 use medcam::ops::{
-    Denominator, Elementwise, Interpolation, Maps, Method, Recipe, View, alpha_weights, cam,
-    channel_weights, elementwise, guided_cam, guided_product, normalize, project, resample,
+    Denominator, Elementwise, Interpolation, Maps, Method, Recipe, Resize, View, alpha_weights,
+    cam, channel_weights, elementwise, guided_cam, guided_product, normalize, project, resample,
 };
 use medcam::{Layout, Shape};
 use proptest::prelude::*;
@@ -23,7 +23,7 @@ fn layer_map<T: Element>(method: Method, activation: &View<T>, gradient: &View<T
     let weights = match method {
         Method::GradCam => channel_weights(gradient).unwrap(),
         Method::GradCamPlusPlus(denominator) => {
-            alpha_weights(activation, gradient, None, denominator).unwrap()
+            alpha_weights(activation, gradient, denominator).unwrap()
         }
         Method::HiResCam => {
             return elementwise(activation, gradient, Elementwise::HiResCam).unwrap();
@@ -55,12 +55,13 @@ fn check_chain<T: Element>(method: Method, shape: Shape, to: Option<[usize; 3]>,
         assert_eq!((raw.batch, raw.spatial), (shape.batch, grid));
         let (batch, from) = (shape.batch, shape.spatial);
         let linear = Interpolation::Linear;
-        let map = resample(&small, batch, from, grid, linear).unwrap();
+        let map = resample(&small, Resize { batch, from, to: grid }, linear).unwrap();
         assert_eq!(bits(&raw.values), bits(&map));
 
         let maps: Maps = on_any_threads(|| cam(&activation, &gradient, &recipe).unwrap());
         let (unit, ranges) =
-            resample::resample_normalized::<f32>(&small, batch, from, grid, linear).unwrap();
+            resample::resample_normalized::<f32>(&small, Resize { batch, from, to: grid }, linear)
+                .unwrap();
         assert_eq!(bits(&maps.values), bits(&unit));
         assert_eq!((&maps.ranges, &raw.ranges), (&ranges, &ranges));
         let bytes: Maps<u8> = cam(&activation, &gradient, &recipe).unwrap();
@@ -69,7 +70,8 @@ fn check_chain<T: Element>(method: Method, shape: Shape, to: Option<[usize; 3]>,
         assert_eq!(halves.values, narrowed::<f16>(&maps.values));
 
         let product: Maps = guided_cam(&activation, &gradient, &guided, &recipe).unwrap();
-        let (expected, ranges) = guided_product(&small, &guided, batch, from, grid).unwrap();
+        let (expected, ranges) =
+            guided_product(&small, &guided, Resize { batch, from, to: grid }).unwrap();
         assert_eq!((bits(&product.values), product.ranges), (bits(&expected), ranges));
 
         for b in 0..batch {

@@ -96,6 +96,6 @@ fn there_must_be_a_weight_per_sample_and_channel() {
     assert!(error.is_input());
     assert_eq!(
         error.to_string(),
-        "project: weights: activation (2, 2, 1, 1, 1) takes 4 (B·C) of them, got 3"
+        "project: weights: (2, 2, 1, 1, 1) takes 4 values (B·C), it has 3"
     );
 }

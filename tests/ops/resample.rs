@@ -3,7 +3,7 @@ use medcam::element::MapElement;
 use medcam::ops::Interpolation::{Linear, Nearest};
 use medcam::ops::normalize;
 use medcam::ops::resample::{TOLERANCE, extremes, reference, resample_into, resample_normalized};
-use medcam::ops::{Range, resample};
+use medcam::ops::{Range, Resize, resample};
 use proptest::prelude::*;
 
 use crate::common::*;
@@ -33,13 +33,16 @@ const NEAREST: [f32; 24] = [
 fn as_torch() {
     let close = |to: [usize; 3], from: [usize; 3], expected: &[f32]| {
         let expected = wide(expected);
-        let map = resample(&SOURCE, 1, from, to, Linear).unwrap();
+        let map = resample(&SOURCE, Resize { batch: 1, from, to }, Linear).unwrap();
         // Printed to seven digits.
         assert_close(&map, &expected, |_| 1e-6);
     };
     close([1, 5, 3], [1, 3, 4], &BILINEAR);
     close([3, 4, 2], [2, 2, 3], &TRILINEAR);
-    assert_eq!(resample(&SOURCE, 1, [2, 2, 3], [3, 4, 2], Nearest).unwrap(), NEAREST);
+    assert_eq!(
+        resample(&SOURCE, Resize { batch: 1, from: [2, 2, 3], to: [3, 4, 2] }, Nearest).unwrap(),
+        NEAREST
+    );
 }
 
 proptest! {
@@ -56,12 +59,12 @@ proptest! {
         let wide = wide(&map);
         let new_voxels = to.iter().product::<usize>();
         for interpolation in [Linear, Nearest] {
-            let fast = on_any_threads(|| resample(&map, batch, from, to, interpolation).unwrap());
+            let fast = on_any_threads(|| resample(&map, Resize { batch, from, to }, interpolation).unwrap());
             let tolerance = if interpolation == Linear { TOLERANCE } else { 0.0 };
-            let expected = reference(&wide, batch, from, to, interpolation);
+            let expected = reference(&wide, Resize { batch, from, to }, interpolation);
             assert_close(&fast, &expected, |_| tolerance * f64::from(size));
             for (b, sample) in map.chunks(voxels).enumerate() {
-                let single = resample(sample, 1, from, to, interpolation).unwrap();
+                let single = resample(sample, Resize { batch: 1, from, to }, interpolation).unwrap();
                 assert_eq!(bits(&fast[b * new_voxels..][..new_voxels]), bits(&single));
             }
         }
@@ -80,8 +83,8 @@ proptest! {
         map[place] = bad;
         let wide = wide(&map);
         for interpolation in [Linear, Nearest] {
-            let fast = resample(&map, 1, from, to, interpolation).unwrap();
-            let expected = reference(&wide, 1, from, to, interpolation);
+            let fast = resample(&map, Resize { batch: 1, from, to }, interpolation).unwrap();
+            let expected = reference(&wide, Resize { batch: 1, from, to }, interpolation);
             for (fast, expected) in fast.iter().zip(expected) {
                 prop_assert_eq!(fast.is_finite(), expected.is_finite());
                 prop_assert_eq!(fast.is_nan(), expected.is_nan());
@@ -120,8 +123,8 @@ proptest! {
         let map = rugged(batch * from.iter().product::<usize>(), kind, size, seed);
         for interpolation in [Linear, Nearest] {
             let ranges =
-                on_any_threads(|| extremes(&map, batch, from, to, interpolation).unwrap());
-            let resampled = resample(&map, batch, from, to, interpolation).unwrap();
+                on_any_threads(|| extremes(&map, Resize { batch, from, to }, interpolation).unwrap());
+            let resampled = resample(&map, Resize { batch, from, to }, interpolation).unwrap();
             for (sample, range) in resampled.chunks(resampled.len() / batch).zip(ranges) {
                 let Range { minimum, maximum } = range;
                 prop_assert!(sample.contains(&minimum) && sample.contains(&maximum));
@@ -152,8 +155,9 @@ fn extremes_of_large_maps() {
     single[7 * 320 + 9 * 8 + 7] = 0.75;
     let noise = values::<f32>(40 * 40 * 8, 1.0, 3);
     let batch = [smooth, rectified, single, noise].concat();
-    let ranges = on_any_threads(|| extremes(&batch, 4, from, to, Linear).unwrap());
-    let resampled = resample(&batch, 4, from, to, Linear).unwrap();
+    let ranges =
+        on_any_threads(|| extremes(&batch, Resize { batch: 4, from, to }, Linear).unwrap());
+    let resampled = resample(&batch, Resize { batch: 4, from, to }, Linear).unwrap();
     for (b, range) in ranges.into_iter().enumerate() {
         let sample = &resampled[b * 120 * 120 * 180..][..120 * 120 * 180];
         let least = sample.iter().copied().fold(f32::INFINITY, f32::min);
@@ -162,11 +166,11 @@ fn extremes_of_large_maps() {
         assert!(f64::from(range.minimum - least) <= TOLERANCE, "{b}: {range:?}");
         assert!(f64::from(greatest - range.maximum) <= TOLERANCE, "{b}: {range:?}");
         let map = &batch[b * 40 * 40 * 8..][..40 * 40 * 8];
-        assert_eq!(range, extremes(map, 1, from, to, Linear).unwrap()[0]);
+        assert_eq!(range, extremes(map, Resize { batch: 1, from, to }, Linear).unwrap()[0]);
     }
     let mut spoilt = vec![0.5; 40 * 40 * 8];
     spoilt[5000] = f32::NAN;
-    assert!(extremes(&spoilt, 1, from, to, Linear).unwrap_err().is_input());
+    assert!(extremes(&spoilt, Resize { batch: 1, from, to }, Linear).unwrap_err().is_input());
 }
 
 fn narrowed<O: MapElement + PartialEq>(
@@ -178,10 +182,10 @@ fn narrowed<O: MapElement + PartialEq>(
 ) {
     for interpolation in [Linear, Nearest] {
         let (exact, ranges) =
-            resample_normalized::<f32>(map, batch, from, to, interpolation).unwrap();
+            resample_normalized::<f32>(map, Resize { batch, from, to }, interpolation).unwrap();
         let expected: Vec<O> = exact.iter().map(|&value| narrow(value)).collect();
         let given = on_any_threads(|| {
-            resample_normalized::<O>(map, batch, from, to, interpolation).unwrap()
+            resample_normalized::<O>(map, Resize { batch, from, to }, interpolation).unwrap()
         });
         assert_eq!(given, (expected, ranges));
     }
@@ -203,10 +207,10 @@ proptest! {
         let new_voxels = to.iter().product::<usize>();
         for interpolation in [Linear, Nearest] {
             let run = |map: &[f32], batch| {
-                resample_normalized::<f32>(map, batch, from, to, interpolation).unwrap()
+                resample_normalized::<f32>(map, Resize { batch, from, to }, interpolation).unwrap()
             };
             let (fast, ranges) = on_any_threads(|| run(&map, batch));
-            let exact = reference(&wide, batch, from, to, interpolation);
+            let exact = reference(&wide, Resize { batch, from, to }, interpolation);
             for b in 0..batch {
                 let place = b * new_voxels..(b + 1) * new_voxels;
                 let (single, range) = run(&map[b * voxels..][..voxels], 1);
@@ -237,9 +241,10 @@ fn a_constant_map_stays_constant_to_the_last_bit_and_becomes_0() {
     for value in [0.1, -0.3, 1.0 / 3.0, 16_777_213.0, f32::MAX, -0.0] {
         for (from, to) in [([3, 4, 5], [7, 2, 9]), ([2, 2, 2], [101, 103, 107]), ([5; 3], [3; 3])] {
             let map = vec![value; from.iter().product()];
-            let resampled = resample(&map, 1, from, to, Linear).unwrap();
+            let resampled = resample(&map, Resize { batch: 1, from, to }, Linear).unwrap();
             assert!(resampled.iter().all(|&v| v == value), "{value} {from:?} {to:?}");
-            let (zero, _) = resample_normalized::<f32>(&map, 1, from, to, Linear).unwrap();
+            let (zero, _) =
+                resample_normalized::<f32>(&map, Resize { batch: 1, from, to }, Linear).unwrap();
             assert!(zero.iter().all(|v| v.to_bits() == 0));
         }
     }
@@ -251,30 +256,37 @@ fn into_is_the_same_and_needs_what_it_says() {
     let (map, [resampled, mut other]) =
         ([SOURCE, SOURCE].concat(), [(); 2].map(|()| vec![9.0; 48]));
     let mut out = resampled;
-    resample_into(&map, 2, from, to, Linear, None, &mut out).unwrap();
-    assert_eq!(bits(&out), bits(&resample(&map, 2, from, to, Linear).unwrap()));
-    let ranges = extremes(&map, 2, from, to, Linear).unwrap();
-    resample_into(&map, 2, from, to, Linear, Some(&ranges), &mut out).unwrap();
-    assert_eq!((out, ranges.clone()), resample_normalized(&map, 2, from, to, Linear).unwrap());
+    resample_into(&map, Resize { batch: 2, from, to }, Linear, None, &mut out).unwrap();
+    assert_eq!(bits(&out), bits(&resample(&map, Resize { batch: 2, from, to }, Linear).unwrap()));
+    let ranges = extremes(&map, Resize { batch: 2, from, to }, Linear).unwrap();
+    resample_into(&map, Resize { batch: 2, from, to }, Linear, Some(&ranges), &mut out).unwrap();
+    assert_eq!(
+        (out, ranges.clone()),
+        resample_normalized(&map, Resize { batch: 2, from, to }, Linear).unwrap()
+    );
 
     // A narrower range than there is: what lies outside becomes 0 or 1.
     let narrow = [Range { minimum: 1.0, maximum: 2.0 }; 2];
-    resample_into(&map, 2, from, to, Linear, Some(&narrow), &mut other).unwrap();
+    resample_into(&map, Resize { batch: 2, from, to }, Linear, Some(&narrow), &mut other).unwrap();
     let expected = [TRILINEAR, TRILINEAR].concat().into_iter().map(|v| (v - 1.0).clamp(0.0, 1.0));
     assert_eq!(other, expected.collect::<Vec<_>>());
 
     let mut bytes = [7_u8; 48];
-    let error = resample_into(&map, 2, from, to, Linear, None, &mut bytes).unwrap_err();
+    let error =
+        resample_into(&map, Resize { batch: 2, from, to }, Linear, None, &mut bytes).unwrap_err();
     assert_eq!(
         error.to_string(),
         "resample: out: u8 holds normalised maps alone; give their ranges, or take f32"
     );
     let error =
-        resample_into(&map, 2, from, to, Linear, Some(&ranges[1..]), &mut bytes).unwrap_err();
-    assert_eq!(error.to_string(), "resample: ranges: 2 samples take as many, got 1");
+        resample_into(&map, Resize { batch: 2, from, to }, Linear, Some(&ranges[1..]), &mut bytes)
+            .unwrap_err();
+    assert_eq!(error.to_string(), "resample: ranges: a batch of 2 takes 2 values (B), it has 1");
     for (minimum, maximum) in [(3.0, 1.0), (f32::NAN, 1.0), (0.0, f32::INFINITY)] {
         let bad = [ranges[0], Range { minimum, maximum }];
-        let error = resample_into(&map, 2, from, to, Linear, Some(&bad), &mut bytes).unwrap_err();
+        let error =
+            resample_into(&map, Resize { batch: 2, from, to }, Linear, Some(&bad), &mut bytes)
+                .unwrap_err();
         assert_eq!(
             error.to_string(),
             format!(
@@ -284,8 +296,12 @@ fn into_is_the_same_and_needs_what_it_says() {
         );
     }
     let error =
-        resample_into(&map, 2, from, to, Linear, Some(&ranges), &mut bytes[1..]).unwrap_err();
-    assert_eq!(error.to_string(), "resample: out: (2, 3, 4, 2) takes 48 values, got 47");
+        resample_into(&map, Resize { batch: 2, from, to }, Linear, Some(&ranges), &mut bytes[1..])
+            .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "resample: out: (2, 3, 4, 2) takes 48 values (B·D·H·W), it has 47"
+    );
     assert_eq!(bytes, [7; 48]);
 }
 
@@ -295,13 +311,19 @@ fn a_map_that_is_not_finite_has_no_range() {
         let mut map = [SOURCE, SOURCE].concat();
         map[13] = bad;
         map[17] = bad;
-        let error = extremes(&map, 2, [1, 3, 4], [1, 7, 9], Linear).unwrap_err();
+        let error = extremes(&map, Resize { batch: 2, from: [1, 3, 4], to: [1, 7, 9] }, Linear)
+            .unwrap_err();
         assert!(error.is_input());
         assert_eq!(
             error.to_string(),
             "resample: map: 2 of the 12 voxels of sample 1 are not finite"
         );
-        let error = resample_normalized::<u8>(&map, 2, [1, 3, 4], [1, 7, 9], Linear).unwrap_err();
+        let error = resample_normalized::<u8>(
+            &map,
+            Resize { batch: 2, from: [1, 3, 4], to: [1, 7, 9] },
+            Linear,
+        )
+        .unwrap_err();
         assert!(error.is_input());
     }
 }
@@ -312,8 +334,11 @@ fn many_blocks() {
     for (from, to) in [([1, 7, 7], [1, 300, 301]), ([9, 10, 11], [40, 41, 42])] {
         let map = values::<f32>(2 * from.iter().product::<usize>(), 1.0, 5);
         let wide = wide(&map);
-        let fast = on_any_threads(|| resample(&map, 2, from, to, Linear).unwrap());
-        assert_close(&fast, &reference(&wide, 2, from, to, Linear), |_| TOLERANCE);
+        let fast =
+            on_any_threads(|| resample(&map, Resize { batch: 2, from, to }, Linear).unwrap());
+        assert_close(&fast, &reference(&wide, Resize { batch: 2, from, to }, Linear), |_| {
+            TOLERANCE
+        });
     }
 }
 
@@ -321,9 +346,12 @@ fn many_blocks() {
 fn the_same_grid_is_a_copy_and_a_constant_stays() {
     let map = values::<f32>(3 * 4 * 5, 1.0, 9);
     for interpolation in [Linear, Nearest] {
-        let same = resample(&map, 1, [3, 4, 5], [3, 4, 5], interpolation).unwrap();
+        let same =
+            resample(&map, Resize { batch: 1, from: [3, 4, 5], to: [3, 4, 5] }, interpolation)
+                .unwrap();
         assert_eq!(bits(&same), bits(&map));
-        let constant = resample(&[0.5; 60], 1, [3, 4, 5], [7, 2, 9], interpolation).unwrap();
+        let resize = Resize { batch: 1, from: [3, 4, 5], to: [7, 2, 9] };
+        let constant = resample(&[0.5; 60], resize, interpolation).unwrap();
         assert_close(&constant, &[0.5; 126], |_| 0.5 * TOLERANCE);
     }
 }
@@ -331,13 +359,13 @@ fn the_same_grid_is_a_copy_and_a_constant_stays() {
 #[test]
 fn bad_sizes_are_errors_that_name_the_argument() {
     let message = |map: &[f32], batch, from, to| {
-        let error = resample(map, batch, from, to, Linear).unwrap_err();
+        let error = resample(map, Resize { batch, from, to }, Linear).unwrap_err();
         assert!(error.is_input());
         error.to_string()
     };
     assert_eq!(
         message(&[0.0; 5], 1, [1, 2, 3], [1, 4, 6]),
-        "resample: map: (1, 1, 2, 3) takes 6 values, got 5"
+        "resample: map: (1, 1, 2, 3) takes 6 values (B·D·H·W), it has 5"
     );
     assert!(message(&[], 0, [1, 2, 3], [1, 4, 6]).starts_with("resample: from: "));
     assert!(message(&[], 1, [1, 0, 3], [1, 4, 6]).starts_with("resample: from: "));
@@ -355,9 +383,10 @@ fn what_memory_does_not_hold_is_an_error() {
     for to in [[longest, longest, 1], [1, longest, longest], [longest, 1 << 18, 1 << 14]] {
         let says = format!("resample: to: no memory for a grid of (1, {}, ", to[0]);
         for error in [
-            resample(&map, 1, [1, 1, 2], to, Linear).unwrap_err(),
-            extremes(&map, 1, [1, 1, 2], to, Linear).unwrap_err(),
-            resample_normalized::<u8>(&map, 1, [2, 1, 1], to, Nearest).unwrap_err(),
+            resample(&map, Resize { batch: 1, from: [1, 1, 2], to }, Linear).unwrap_err(),
+            extremes(&map, Resize { batch: 1, from: [1, 1, 2], to }, Linear).unwrap_err(),
+            resample_normalized::<u8>(&map, Resize { batch: 1, from: [2, 1, 1], to }, Nearest)
+                .unwrap_err(),
         ] {
             assert!(error.is_input());
             assert!(error.to_string().starts_with(&says), "{error}");

@@ -4,13 +4,12 @@ mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 
-pub(super) use cpu::positive;
 pub use cpu::{bound, reference};
 
 use crate::element::Element;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ops::View;
-use crate::shape::{Layout, Shape};
+use crate::ops::check::check_same_form;
 
 /// What the [`bound()`] on the error of a weight is made of: how far a sum may be off, relative to
 /// the sum of the magnitudes of its terms.
@@ -32,7 +31,7 @@ pub enum Denominator {
 
 /// Grad-CAM++'s channel weights (arXiv 1710.11063).
 ///
-/// `w[b,c] = sum_n alpha[b,c,n]·ReLU(s[b,n]·G[b,c,n])` with `alpha = G² / (2·G² + D)`.
+/// `w[b,c] = sum_n alpha[b,c,n]·ReLU(G[b,c,n])` with `alpha = G² / (2·G² + D)`.
 ///
 /// Where `G = 0`, `alpha = 0`. Elsewhere `Denominator::Paper` comes to `1 / (2 + G·sum_m A)`. Where
 /// `G` is not 0 but the denominator is, it is replaced by 1, as in M3d-CAM 0.1.22 and MONAI 1.5:
@@ -43,24 +42,24 @@ pub enum Denominator {
 /// |---|---|---|---|
 /// | `activation` | `(B, C, D, H, W)`, either layout | f32, f16, bf16 | `A`, of the layer |
 /// | `gradient` | `(B, C, D, H, W)`, layout of `activation` | as `activation` | `G`, of the score |
-/// | `score_weight` | `(B, D, H, W)`, or none for 1 | f32 | `s`; `exp(score)` in the paper |
 /// | returns | `(B, C)` | f32 | summed in f32 by blocks, across them in f64 |
 ///
 /// `Denominator::Paper` reads `A` and `G` once each, `Denominator::M3dCam` `G` twice. An `alpha`
 /// below 1.2e-38, f32's least normal value, may count as 0. Nothing else leaves the range of f32 on
-/// the way: no power of `G` is taken in f32 but that of its ratio to `sqrt(D)`.
+/// the way: instead of `G²`, f32 holds the square of `G / sqrt(D)`.
 ///
-/// A value of `A`, `G` or `s` that is not finite makes the weight of its channel not finite, and so do
-/// products `s·G` above `f32::MAX`, and magnitudes of `A` above `f32::MAX / 1024 = 3e35`, or whose sum
-/// is above `f32::MAX`.
+/// A value of `A` or `G` that is not finite makes the weight of its channel not finite, and so do
+/// magnitudes of `A` above `f32::MAX / 1024 = 3e35`, or whose sum is above `f32::MAX`.
 ///
-/// The denominator can pass through 0 where activations are negative. How far a weight may then lie
-/// from its [`reference()`], [`bound()`] says for each.
+/// The paper's factor `exp(score)` is left out: for a class score it is one positive constant, which
+/// normalisation cancels, and it overflows at scores near 89.
+///
+/// The denominator can pass through 0 where activations are negative; [`bound()`] says how far each
+/// weight may then lie from its [`reference()`].
 ///
 /// # Errors
 ///
-/// If shape or layout of `gradient` is not that of `activation`, or `score_weight` does not have
-/// `B·D·H·W` values.
+/// If shape or layout of `gradient` is not that of `activation`.
 ///
 /// # Example
 ///
@@ -72,54 +71,16 @@ pub enum Denominator {
 /// let activation = View::new(&[0.5_f32, 1.0, 0.5], shape, Layout::Contiguous)?;
 /// let gradient = View::new(&[1.0_f32, -1.0, 0.0], shape, Layout::Contiguous)?;
 /// // The activations add up to 2: alpha is 1/4 where G = 1, and where G = -1 ReLU leaves nothing.
-/// let weights = alpha_weights(&activation, &gradient, None, Denominator::Paper)?;
+/// let weights = alpha_weights(&activation, &gradient, Denominator::Paper)?;
 /// assert_eq!(weights, [0.25]);
 /// # Ok::<(), medcam::Error>(())
 /// ```
 pub fn alpha_weights<T: Element>(
     activation: &View<T>,
     gradient: &View<T>,
-    score_weight: Option<&[f32]>,
     denominator: Denominator,
 ) -> Result<Vec<f32>> {
-    let lies = |view: &View<T>| (view.shape(), view.layout());
-    check("alpha_weights", lies(activation), lies(gradient))?;
-    let shape = activation.shape();
-    if let Some(score_weight) = score_weight
-        && score_weight.len() != shape.batch * shape.voxels()
-    {
-        let (expected, given) = (shape.batch * shape.voxels(), score_weight.len());
-        return Err(Error::input(
-            "alpha_weights",
-            format!(
-                "score_weight: activation {shape} takes {expected} (B·D·H·W) of them, got {given}"
-            ),
-        ));
-    }
-    Ok(cpu::alpha_weights(activation, gradient, score_weight, denominator))
-}
-
-/// Refuses a gradient that does not lie as the activation does; `operation` is who asks.
-pub(super) fn check(
-    operation: &str,
-    (shape, layout): (Shape, Layout),
-    gradient: (Shape, Layout),
-) -> Result<()> {
-    if gradient.0 != shape {
-        return Err(Error::input(
-            operation,
-            format!("gradient: its shape {} is not that of the activation, {shape}", gradient.0),
-        ));
-    }
-    if gradient.1 != layout {
-        return Err(Error::input(
-            operation,
-            format!(
-                "gradient: its layout is {:?}, that of the activation {layout:?}; lay one out as \
-                 the other",
-                gradient.1
-            ),
-        ));
-    }
-    Ok(())
+    let form = |view: &View<T>| (view.shape(), view.layout());
+    check_same_form("alpha_weights", form(activation), form(gradient))?;
+    Ok(cpu::alpha_weights(activation, gradient, denominator))
 }

@@ -2,7 +2,7 @@
 
 use crate::element::Element;
 use crate::ops::View;
-use crate::ops::sums::{self, Factor};
+use crate::ops::channel_sums::cpu::{Factor, channel_sums};
 use crate::shape::Shape;
 
 /// The written truth of [`channel_weights`](super::channel_weights()): the same, in f64.
@@ -21,7 +21,7 @@ pub fn reference<T: Element>(gradient: &View<T>) -> Vec<f64> {
 
 pub(super) fn channel_weights<T: Element>(gradient: &View<T>) -> Vec<f32> {
     let shape = gradient.shape();
-    let sums = sums::over_voxels(shape, gradient.layout(), [Factor::Tensor(*gradient)], |[g]| g);
+    let sums = channel_sums(shape, gradient.layout(), [Factor::Tensor(*gradient)], |[g]| g);
     #[expect(clippy::cast_possible_truncation, reason = "the result is f32 by contract")]
     sums.into_iter().map(|sum| (sum / shape.voxels() as f64) as f32).collect()
 }

@@ -4,25 +4,39 @@ use crate::device::{KernelBudget, Program, Scalar, SliceMut, Stream};
 use crate::element::Element;
 use crate::error::Result;
 use crate::ops::DeviceView;
-use crate::ops::channel_sums::{BLOCK_THREADS, ChannelSums};
-use crate::ops::launch::{check_devices, check_length};
+use crate::ops::channel_sums::cuda::{BLOCK_THREADS, ChannelSums, PACK_READS, Split, VALUE_READS};
+use crate::ops::check::check_length;
+use crate::ops::launch::{check_devices, registers_for};
 use crate::shape::Shape;
+
+/// Blocks on a multiprocessor.
+const RESIDENT_BLOCKS: u32 = 4;
 
 /// `kernels/channel_weights.cu`.
 pub static PROGRAM: Program = Program {
     stem: "channel_weights",
     source: include_str!("../../../kernels/channel_weights.cu"),
     scalars: &[Scalar::F32, Scalar::F16, Scalar::Bf16],
-    defines: &[("BLOCK_THREADS", BLOCK_THREADS)],
-    kernels: &[
-        KernelBudget { entry: "channel_weights_short", registers: 64, shared_bytes: 0 },
-        KernelBudget { entry: "channel_weights_rows", registers: 64, shared_bytes: 256 },
-        KernelBudget { entry: "channel_weights_columns", registers: 64, shared_bytes: 20480 },
+    defines: &[
+        ("BLOCK_THREADS", BLOCK_THREADS),
+        ("PACK_READS", PACK_READS),
+        ("VALUE_READS", VALUE_READS),
+        ("RESIDENT_BLOCKS", RESIDENT_BLOCKS),
     ],
+    kernels: &[kernel(Split::Short), kernel(Split::Rows), kernel(Split::Columns)],
 };
 
-/// [`channel_weights()`](super::channel_weights()) in device memory, and the mean magnitudes that
-/// tell whether they [cancel](super::cancel) from the same pass. Enqueued, not waited for.
+const fn kernel(split: Split) -> KernelBudget {
+    let (entry, shared_bytes) = match split {
+        Split::Short => ("channel_weights_short", 0),
+        Split::Rows => ("channel_weights_rows", 256),
+        Split::Columns => ("channel_weights_columns", 20_480),
+    };
+    KernelBudget { entry, registers: registers_for(RESIDENT_BLOCKS, BLOCK_THREADS), shared_bytes }
+}
+
+/// [`channel_weights()`](super::channel_weights()) in device memory. The same pass gives the mean
+/// magnitudes, which tell whether the weights [cancel](super::cancel). Enqueued, not waited for.
 ///
 /// `weights[b,c] = 1/N · sum_n G[b,c,n]`, `magnitudes[b,c] = 1/N · sum_n |G[b,c,n]|`, both `(B, C)`.
 ///
@@ -45,18 +59,16 @@ pub fn channel_weights<T: Element>(
     let shape = gradient.shape();
     let Shape { batch, channels, .. } = shape;
     for (argument, given) in [("weights", weights.len()), ("magnitudes", magnitudes.len())] {
-        check_length(NAME, argument, shape, (batch * channels, "B·C"), given)?;
+        check_length(NAME, argument, given, (batch * channels, "B·C"), shape)?;
     }
-    let memory = [
-        ("gradient", gradient.slice().ordinal()),
-        ("weights", weights.ordinal()),
-        ("magnitudes", magnitudes.ordinal()),
-    ];
-    check_devices(NAME, stream, &memory)?;
     let sums = ChannelSums::new::<T>(NAME, stream, shape, gradient.layout(), 2)?;
-    let entry = format!("{NAME}_{}", sums.suffix);
-    let kernel = stream.gpu().kernel(&PROGRAM, T::SCALAR, &entry)?;
     let gradient = gradient.slice();
+    check_devices(
+        NAME,
+        stream,
+        &[("gradient", &gradient), ("weights", &weights), ("magnitudes", &magnitudes)],
+    )?;
+    let kernel = stream.gpu().kernel(&PROGRAM, T::SCALAR, kernel(sums.split).entry)?;
     // SAFETY: `(const T* gradient, float* weights, float* magnitudes, ...)`, and what `sums` adds.
     // The gradient is as long as its shape says, as every view, and the other two are B·C values; no
     // thread reads or writes behind them. Partial sums and counters are those of this shape.

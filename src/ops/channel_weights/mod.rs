@@ -7,8 +7,9 @@ pub mod cuda;
 pub use cpu::reference;
 
 use crate::element::Element;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ops::View;
+use crate::ops::check::check_length;
 use crate::shape::Shape;
 
 /// How far a weight may lie from its [`reference()`], relative to `mean_n |G[b,c,n]|`.
@@ -49,17 +50,17 @@ pub fn channel_weights<T: Element>(gradient: &View<T>) -> Result<Vec<f32>> {
     Ok(cpu::channel_weights(gradient))
 }
 
-/// Below this part of the mean magnitude of its gradient, the greatest weight of a sample is what
-/// rounding in f32 left: over 14 networks up to 2e-5 where weights cancel (but above 1e-4 in one
-/// layer, of which the graph tells), above 7e-4 elsewhere.
+/// The weights of a sample are rounding noise if the greatest of them, over the mean magnitude of
+/// its channel's gradient, is below this. Measured over 14 networks: up to 2e-5 where weights cancel
+/// (above 1e-4 in one layer, which the analysis of the graph finds), above 7e-4 elsewhere.
 const NOISE: f64 = 1e-4;
 
 /// For each sample, whether its weights are nothing but rounding noise: whether the greatest of
 /// them, of channel `c`, is below `max(1e-4, 4·eps/sqrt(N)) · mean_n |G[b,c,n]|`.
 ///
-/// So it is in front of an instance norm, which takes the mean out of every channel, and in front of
-/// steps that mix channels alike at every voxel and then come to one. A map made with such weights
-/// says nothing. A gradient of zeros is not noise.
+/// In front of an instance norm they are, as it takes the mean out of every channel, and so they are
+/// in front of 1x1 convolutions, sums and concatenations that lead to one. A map made with such
+/// weights means nothing. A gradient of zeros is not noise.
 ///
 /// `weights`: `(B, C)`, those of `gradient`. The mean magnitude is taken over at most 4096 voxels.
 ///
@@ -80,9 +81,11 @@ const NOISE: f64 = 1e-4;
 /// # Ok::<(), medcam::Error>(())
 /// ```
 pub fn cancel<T: Element>(gradient: &View<T>, weights: &[f32]) -> Result<Vec<bool>> {
-    let Shape { batch, channels, .. } = gradient.shape();
-    check_weights("channel_weights::cancel", "gradient", gradient.shape(), weights.len())?;
-    let voxels = gradient.shape().voxels();
+    let shape = gradient.shape();
+    let Shape { batch, channels, .. } = shape;
+    let expected = (batch * channels, "B·C");
+    check_length("channel_weights::cancel", "weights", weights.len(), expected, shape)?;
+    let voxels = shape.voxels();
     let step = voxels.div_ceil(4096);
     let cancel = (0..batch)
         .zip(weights.chunks(channels))
@@ -96,24 +99,7 @@ pub fn cancel<T: Element>(gradient: &View<T>, weights: &[f32]) -> Result<Vec<boo
     Ok(cancel)
 }
 
-/// Refuses weights that are not one for each channel of `tensor`, of `shape`.
-pub(super) fn check_weights(
-    operation: &str,
-    tensor: &str,
-    shape: Shape,
-    given: usize,
-) -> Result<()> {
-    let expected = shape.batch * shape.channels;
-    if given == expected {
-        return Ok(());
-    }
-    Err(Error::input(
-        operation,
-        format!("weights: {tensor} {shape} takes {expected} (B·C) of them, got {given}"),
-    ))
-}
-
-/// The part of the mean magnitude below which a weight of `voxels` values is noise.
+/// The ratio of weight to mean magnitude below which a mean of `voxels` values is noise.
 pub(super) fn noise(epsilon: f32, voxels: usize) -> f64 {
     NOISE.max(4.0 * f64::from(epsilon) / (voxels as f64).sqrt())
 }

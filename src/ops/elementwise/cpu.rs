@@ -2,9 +2,10 @@
 
 use super::Elementwise;
 use crate::element::Element;
+use crate::ops::View;
 use crate::ops::lanes;
-use crate::ops::project::cpu::{CONVERSION, GROUP, Projection, over_channels};
-use crate::ops::{View, alpha_weights};
+use crate::ops::relu::relu;
+use crate::ops::voxel_sums::cpu::{GROUP, VoxelSums, voxel_sums};
 use crate::shape::{Layout, Shape};
 
 /// The written truth of [`elementwise`](super::elementwise()): the same, in f64.
@@ -23,7 +24,7 @@ pub fn reference<T: Element>(
         let (a, g) = (activation.value(b, c, n), gradient.value(b, c, n));
         match method {
             Elementwise::HiResCam => g * a,
-            // ReLU that leaves NaN and makes -∞ one.
+            // `relu`, in f64.
             Elementwise::LayerCam => (if g > 0.0 { g } else { 0.0 * g }) * a,
         }
     };
@@ -38,16 +39,14 @@ pub fn reference<T: Element>(
     map
 }
 
-pub(in crate::ops) fn elementwise<T: Element>(
+pub fn elementwise<T: Element>(
     activation: &View<T>,
     gradient: &View<T>,
     method: Elementwise,
-) -> Projection {
+) -> VoxelSums {
     match method {
         Elementwise::HiResCam => sum_products(activation, gradient, |[a, g]| g * a),
-        Elementwise::LayerCam => {
-            sum_products(activation, gradient, |[a, g]| alpha_weights::positive(g) * a)
-        }
+        Elementwise::LayerCam => sum_products(activation, gradient, |[a, g]| relu(g) * a),
     }
 }
 
@@ -55,9 +54,9 @@ fn sum_products<T: Element>(
     activation: &View<T>,
     gradient: &View<T>,
     product: impl Fn([f32; 2]) -> f32 + Sync,
-) -> Projection {
+) -> VoxelSums {
     let shape = activation.shape();
-    over_channels(shape, true, |b, first, sums| match activation.layout() {
+    voxel_sums(shape, true, |b, first, sums| match activation.layout() {
         Layout::Contiguous => add_rows([activation, gradient], b, first, sums, &product),
         Layout::ChannelsLast => sum_voxels([activation, gradient], b, first, sums, &product),
     })
@@ -94,7 +93,7 @@ fn sum_voxels<T: Element>(
 ) {
     let shape = tensors[0].shape();
     let channels = shape.channels;
-    let step = CONVERSION.div_ceil(channels);
+    let step = lanes::WIDENED_AT_ONCE.div_ceil(channels);
     let mut buffers = [const { Vec::new() }; 2];
     let mut start = (b * shape.voxels() + first) * channels;
     for sums in sums.chunks_mut(step) {
@@ -140,9 +139,9 @@ mod tests {
         let g = [f32::NEG_INFINITY, f32::NAN, -1.0, 2.0];
         let g = View::new(&g, shape, Layout::Contiguous).unwrap();
         for method in [Elementwise::HiResCam, Elementwise::LayerCam] {
-            let projection = elementwise(&a, &g, method);
-            assert_eq!(projection.not_finite, [3]);
-            assert_eq!(projection.map[3], 2.0);
+            let sums = elementwise(&a, &g, method);
+            assert_eq!(sums.not_finite, [3]);
+            assert_eq!(sums.map[3], 2.0);
         }
     }
 }

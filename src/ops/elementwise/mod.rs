@@ -1,14 +1,16 @@
 //! Maps without channel weights: each voxel's activation times its own gradient.
 
-pub(super) mod cpu;
+mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 
+pub(super) use cpu::elementwise as with_extremes;
 pub use cpu::reference;
 
 use crate::element::Element;
 use crate::error::Result;
-use crate::ops::{View, alpha_weights, project};
+use crate::ops::check::check_same_form;
+use crate::ops::{View, project};
 
 /// How far a voxel may lie from its [`reference()`], relative to `sum_c |G[b,c,n]·A[b,c,n]|`; as for
 /// [`project()`](crate::ops::project()), and for the same reasons.
@@ -58,7 +60,7 @@ pub fn elementwise<T: Element>(
     gradient: &View<T>,
     method: Elementwise,
 ) -> Result<Vec<f32>> {
-    let lies = |view: &View<T>| (view.shape(), view.layout());
-    alpha_weights::check("elementwise", lies(activation), lies(gradient))?;
+    let form = |view: &View<T>| (view.shape(), view.layout());
+    check_same_form("elementwise", form(activation), form(gradient))?;
     Ok(cpu::elementwise(activation, gradient, method).map)
 }

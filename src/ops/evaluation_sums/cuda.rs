@@ -3,16 +3,18 @@
 use super::{TABLE_LENGTH, check};
 use crate::device::{KernelBudget, Launch, Program, Scalar, Slice, SliceMut, Stream};
 use crate::error::{Error, Result};
-use crate::ops::launch::check_devices;
+use crate::ops::launch::{check_devices, registers_for};
 
-/// Eight of them, with the shared memory that their tables take, fill a multiprocessor.
 const BLOCK_THREADS: u32 = 256;
-/// Values that a thread takes at a time.
+/// Blocks on a multiprocessor: what the registers of the kernel allow, and with that the 8 KiB of
+/// shared memory that each takes for its table.
+const RESIDENT_BLOCKS: u32 = 4;
+/// Values that a thread loads at once: 16 bytes of the map.
 const PER_LOAD: u32 = 4;
-/// Loads of a thread under way at once; rounds come in so many.
+/// Loads that a thread has under way. A block makes a multiple of so many rounds.
 const UNROLLED: u32 = 4;
-/// The most rounds of a block, 16384 values: what a block adds to the table in the end, up to 2060
-/// words, is then little beside what it reads.
+/// Rounds of a block, at most: 16384 values. The up to 2060 words that a block adds to the table in the
+/// end are then little beside what it reads.
 const MOST_ROUNDS: u32 = 16;
 /// As the kernel takes it.
 #[expect(clippy::cast_possible_truncation, reason = "a few thousand")]
@@ -27,10 +29,19 @@ pub static PROGRAM: Program = Program {
     scalars: &[Scalar::F32],
     defines: &[
         ("BLOCK_THREADS", BLOCK_THREADS),
+        ("RESIDENT_BLOCKS", RESIDENT_BLOCKS),
+        ("PER_LOAD", PER_LOAD),
+        ("UNROLLED", UNROLLED),
         ("MOST_ROUNDS", MOST_ROUNDS),
         ("TABLE_LENGTH", TABLE_WORDS),
     ],
-    kernels: &[KernelBudget { entry: "evaluation_sums", registers: 64, shared_bytes: 8256 }],
+    kernels: &[KERNEL],
+};
+
+const KERNEL: KernelBudget = KernelBudget {
+    entry: "evaluation_sums",
+    registers: registers_for(RESIDENT_BLOCKS, BLOCK_THREADS),
+    shared_bytes: 8256,
 };
 
 /// The tables of [`evaluation_sums()`](super::evaluation_sums()) in device memory; downloaded,
@@ -58,11 +69,11 @@ pub fn evaluation_sums(
         let (words, given) = (batch * TABLE_LENGTH, tables.len());
         return refuse(format!("tables: {batch} samples take {words} words, it has {given}"));
     }
-    // SAFETY: no memory at all, which the kernel does not read.
-    let no_mask = unsafe { Slice::from_raw(map.ordinal(), 0, 0) };
-    let mask = mask.unwrap_or(no_mask);
-    let memory = [("map", map.ordinal()), ("mask", mask.ordinal()), ("tables", tables.ordinal())];
-    check_devices("evaluation_sums", stream, &memory)?;
+    check_devices(
+        "evaluation_sums",
+        stream,
+        &[("map", &map), ("mask", &mask), ("tables", &tables)],
+    )?;
     let voxels = map.len() / batch;
     let blocks = |rounds: u32| voxels.div_ceil((rounds * PER_LOAD * BLOCK_THREADS) as usize);
     // Fewer rounds where that gives each multiprocessor a block or two more to do.
@@ -76,7 +87,7 @@ pub fn evaluation_sums(
     else {
         return refuse(format!("map: {batch} samples of {voxels} values are too many to launch"));
     };
-    let kernel = stream.gpu().kernel(&PROGRAM, Scalar::F32, "evaluation_sums")?;
+    let kernel = stream.gpu().kernel(&PROGRAM, Scalar::F32, KERNEL.entry)?;
     let (sums, counters) =
         stream.counters(batch * (TABLE_COUNTERS + 1))?.split_at(batch * TABLE_COUNTERS)?;
     let threshold = threshold.unwrap_or(f32::NAN);

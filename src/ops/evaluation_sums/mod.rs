@@ -72,7 +72,7 @@ pub fn evaluation_sums(
     EvaluationSums::from_tables(&cpu::tables(map, mask, batch, threshold), threshold)
 }
 
-/// Refuses lengths that do not agree, and a threshold that parts nothing.
+/// Refuses lengths that do not agree, and a threshold outside of `[0, 1]`.
 fn check(map: usize, mask: Option<usize>, batch: usize, threshold: Option<f32>) -> Result<()> {
     let refuse = |what: String| Err(Error::input("evaluation_sums", what));
     if batch == 0 || map == 0 || !map.is_multiple_of(batch) {

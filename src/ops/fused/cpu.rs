@@ -3,14 +3,11 @@
 use super::{Maps, Method, PRODUCTS, Recipe, check, check_reach, limit, refuse};
 use crate::element::{Element, MapElement};
 use crate::error::Result;
-use crate::ops::elementwise::cpu as elementwise_cpu;
-use crate::ops::normalize::cpu::Extremes;
-use crate::ops::project::cpu::{self as project_cpu, Projection};
-use crate::ops::resample::cpu as resample_cpu;
-use crate::ops::resample::extremes::extremes as resampled_extremes;
-use crate::ops::resample::rows::Plan;
+use crate::ops::extremes::cpu::Extremes;
+use crate::ops::resampling::{self, Plan};
+use crate::ops::voxel_sums::cpu::VoxelSums;
 use crate::ops::{
-    Elementwise, Interpolation, Range, View, alpha_weights, channel_weights, elementwise,
+    Elementwise, Interpolation, Range, Resize, View, alpha_weights, channel_weights, elementwise,
     guided_product, normalize, project, resample,
 };
 use crate::shape::Shape;
@@ -66,9 +63,10 @@ pub fn cam<T: Element, O: MapElement>(
     let to = check(recipe, O::UNIT_RANGE, shape, gradient.shape())?;
     let (map, layer, weights_cancel) = layer_map(activation, gradient, recipe.method)?;
     let name = recipe.method.name();
-    let plan = Plan::new(name, shape.batch, shape.spatial, to, Interpolation::Linear)?;
+    let resize = Resize { batch: shape.batch, from: shape.spatial, to };
+    let plan = Plan::new(name, resize, Interpolation::Linear)?;
     let source = plan.source(&map);
-    let extremes = if to == shape.spatial { layer } else { resampled_extremes(&source) };
+    let extremes = if to == shape.spatial { layer } else { resampling::extremes(&source) };
     let voxels = to.iter().product::<usize>();
     for (b, extremes) in extremes.iter().enumerate() {
         // Finite values mix to finite ones, but for a rounding beyond the greatest f32.
@@ -78,7 +76,7 @@ pub fn cam<T: Element, O: MapElement>(
     let ranges: Vec<Range> = extremes.iter().map(|extremes| extremes.range).collect();
     check_reach(recipe.method, &ranges, limit::<O>(recipe))?;
     let mut values = O::zeros(shape.batch * voxels);
-    resample_cpu::resample(&source, recipe.normalized.then_some(&ranges[..]), &mut values);
+    resample::from_source(&source, recipe.normalized.then_some(&ranges[..]), &mut values);
     Ok(Maps { values, batch: shape.batch, spatial: to, ranges, weights_cancel })
 }
 
@@ -117,11 +115,12 @@ pub fn guided_cam<T: Element, O: MapElement>(
     let Shape { batch, spatial: from, .. } = shape;
     let to = check(recipe, O::UNIT_RANGE, shape, gradient.shape())?;
     let (map, _, weights_cancel) = layer_map(activation, gradient, recipe.method)?;
-    let ranges = guided_product::extremes(&map, guided, batch, from, to)?;
+    let resize = Resize { batch, from, to };
+    let ranges = guided_product::extremes(&map, guided, resize)?;
     check_reach(recipe.method, &ranges, limit::<O>(recipe))?;
     let mut values = O::zeros(guided.len());
     let ends = recipe.normalized.then_some(&ranges[..]);
-    guided_product::guided_product_into(&map, guided, batch, from, to, ends, &mut values)?;
+    guided_product::guided_product_into(&map, guided, resize, ends, &mut values)?;
     Ok(Maps { values, batch, spatial: to, ranges, weights_cancel })
 }
 
@@ -133,29 +132,25 @@ fn layer_map<T: Element>(
 ) -> Result<(Vec<f32>, Vec<Extremes>, Vec<bool>)> {
     let shape = activation.shape();
     let mut weights_cancel = vec![false; shape.batch];
-    let weighted = |weights: &[f32]| -> Result<Projection> {
+    let project = |weights: &[f32]| -> Result<VoxelSums> {
         for (b, weights) in weights.chunks(shape.channels).enumerate() {
             let count = weights.iter().filter(|weight| !weight.is_finite()).count();
             refuse(method, count, "channels", shape.channels, b, "gradient")?;
         }
-        Ok(project_cpu::project(weights, activation))
+        Ok(project::with_extremes(weights, activation))
     };
-    let Projection { map, not_finite, extremes } = match method {
+    let VoxelSums { map, not_finite, extremes } = match method {
         Method::GradCam => {
             let weights = channel_weights(gradient)?;
-            let projection = weighted(&weights)?;
+            let sums = project(&weights)?;
             weights_cancel = channel_weights::cancel(gradient, &weights)?;
-            projection
+            sums
         }
         Method::GradCamPlusPlus(denominator) => {
-            weighted(&alpha_weights(activation, gradient, None, denominator)?)?
+            project(&alpha_weights(activation, gradient, denominator)?)?
         }
-        Method::HiResCam => {
-            elementwise_cpu::elementwise(activation, gradient, Elementwise::HiResCam)
-        }
-        Method::LayerCam => {
-            elementwise_cpu::elementwise(activation, gradient, Elementwise::LayerCam)
-        }
+        Method::HiResCam => elementwise::with_extremes(activation, gradient, Elementwise::HiResCam),
+        Method::LayerCam => elementwise::with_extremes(activation, gradient, Elementwise::LayerCam),
     };
     for (b, count) in not_finite.into_iter().enumerate() {
         refuse(method, count, "voxels", shape.voxels(), b, PRODUCTS)?;
@@ -179,13 +174,13 @@ pub fn reference<T: Element>(
     let map = match recipe.method {
         Method::GradCam => project::reference(&channel_weights::reference(gradient), activation),
         Method::GradCamPlusPlus(denominator) => {
-            let weights = alpha_weights::reference(activation, gradient, None, denominator);
+            let weights = alpha_weights::reference(activation, gradient, denominator);
             project::reference(&weights, activation)
         }
         Method::HiResCam => elementwise::reference(activation, gradient, Elementwise::HiResCam),
         Method::LayerCam => elementwise::reference(activation, gradient, Elementwise::LayerCam),
     };
     let to = recipe.to.unwrap_or(from);
-    let map = resample::reference(&map, batch, from, to, Interpolation::Linear);
+    let map = resample::reference(&map, Resize { batch, from, to }, Interpolation::Linear);
     if recipe.normalized { normalize::reference(&map, batch) } else { map }
 }

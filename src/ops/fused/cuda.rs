@@ -15,14 +15,13 @@ use crate::device::{Slice, SliceMut, Stream};
 use crate::element::{Element, MapElement};
 use crate::error::{Error, Result};
 use crate::ops::extremes::DeviceExtremes;
-use crate::ops::resample::cuda::Grids;
-use crate::ops::{DeviceView, Interpolation, Range};
+use crate::ops::{DeviceView, Interpolation, Range, Resize};
 use crate::ops::{
     Elementwise, alpha_weights, channel_weights, elementwise, guided_product, project, resample,
 };
 use crate::shape::Shape;
 
-/// What a chain tells beside the maps.
+/// Ranges and noise flags that a chain returns along with its maps.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Summary {
     /// For each map the least and greatest value before normalisation.
@@ -32,8 +31,8 @@ pub struct Summary {
     pub weights_cancel: Vec<bool>,
 }
 
-/// A chain under way. The map is there once the stream has come to it; whether it may be used, only
-/// [`finish`](Self::finish) tells.
+/// A chain that has been enqueued. [`finish`](Self::finish) waits for the map, and tells whether it may
+/// be used.
 #[derive(Debug)]
 #[must_use = "a map whose values are not finite shows only here"]
 pub struct Pending<'a> {
@@ -45,12 +44,12 @@ pub struct Pending<'a> {
     /// The `(B, C)` weights, and with Grad-CAM's the mean magnitude of each channel's gradient.
     weights: Option<(SliceMut<'a, f32>, Option<SliceMut<'a, f32>>)>,
     epsilon: f32,
-    /// What the type of the finished map holds.
+    /// The greatest magnitude that the type of the finished map holds.
     limit: f32,
 }
 
 impl Pending<'_> {
-    /// Waits for the map, and says what it spans.
+    /// Waits for the map; returns its ranges.
     ///
     /// # Errors
     ///
@@ -102,8 +101,9 @@ impl Pending<'_> {
 ///
 /// # Errors
 ///
-/// Those of [`cam()`](crate::ops::cam) that shapes tell of; if `map` is not as long as its grid says, or
-/// something is on another device than `stream`. What values tell of comes from [`Pending::finish`].
+/// Those of [`cam()`](crate::ops::cam) that depend on shapes alone; if `map` is not as long as its grid
+/// says, or something is on another device than `stream`. Errors that depend on values come from
+/// [`Pending::finish`].
 ///
 /// # Example
 ///
@@ -144,15 +144,15 @@ pub fn cam<'a, T: Element, O: MapElement>(
     pending.limit = limit::<O>(recipe);
     let (stream, small) = (pending.stream, small.as_slice());
     let Shape { batch, spatial: from, .. } = activation.shape();
-    let grids = Grids { batch, from, to };
+    let resize = Resize { batch, from, to };
     let finished = pending.extremes.len() - batch..pending.extremes.len();
     if finished.start > 0 {
         let ranges = pending.extremes.part(finished.clone())?;
-        resample::cuda::extremes(stream, small, grids, Interpolation::Linear, None, ranges)?;
+        resample::cuda::extremes(stream, small, resize, Interpolation::Linear, ranges)?;
     }
     let ranges = pending.extremes.as_slice().part(finished)?;
     let ranges = recipe.normalized.then_some(ranges);
-    resample::cuda::resample(stream, small, grids, Interpolation::Linear, ranges, map)?;
+    resample::cuda::resample_into(stream, small, resize, Interpolation::Linear, ranges, map)?;
     Ok(pending)
 }
 
@@ -175,16 +175,17 @@ pub fn guided_cam<'a, T: Element, O: MapElement>(
     pending.limit = limit::<O>(recipe);
     let (stream, small) = (pending.stream, small.as_slice());
     let Shape { batch, spatial: from, .. } = activation.shape();
-    let grids = Grids { batch, from, to };
+    let resize = Resize { batch, from, to };
     let ranges = pending.extremes.part(batch..2 * batch)?;
-    guided_product::cuda::extremes(stream, small, guided, grids, ranges)?;
+    guided_product::cuda::extremes(stream, small, guided, resize, ranges)?;
     let ranges = pending.extremes.as_slice().part(batch..2 * batch)?;
     let ranges = recipe.normalized.then_some(ranges);
-    guided_product::cuda::guided_product(stream, small, guided, grids, ranges, map)?;
+    guided_product::cuda::guided_product_into(stream, small, guided, resize, ranges, map)?;
     Ok(pending)
 }
 
-/// The map on the layer's grid, with its extremes, and room for those of `finished` maps.
+/// The map on the layer's grid with its extremes, and, for a map on another grid, room for the
+/// extremes of the finished maps behind them.
 fn layer_map<'a, T: Element>(
     stream: &'a mut Stream,
     activation: &DeviceView<T>,
@@ -215,10 +216,9 @@ fn layer_map<'a, T: Element>(
             let mut weights = stream.scratch(rows)?;
             alpha_weights::cuda::alpha_weights(
                 stream,
-                denominator,
                 activation,
                 gradient,
-                None,
+                denominator,
                 weights.reborrow(),
             )?;
             Some((weights, None))
@@ -229,7 +229,7 @@ fn layer_map<'a, T: Element>(
     match (&weights, method) {
         (Some((weights, _)), _) => {
             let weights = weights.as_slice();
-            project::cuda::project(stream, weights, activation, true, small, extremes)?;
+            project::cuda::project(stream, weights, activation, small, extremes)?;
         }
         (None, method) => {
             let kind = if method == Method::LayerCam {
@@ -237,7 +237,7 @@ fn layer_map<'a, T: Element>(
             } else {
                 Elementwise::HiResCam
             };
-            elementwise::cuda::elementwise(stream, kind, activation, gradient, small, extremes)?;
+            elementwise::cuda::elementwise(stream, activation, gradient, kind, small, extremes)?;
         }
     }
     let (epsilon, limit) = (T::EPSILON, f32::INFINITY);

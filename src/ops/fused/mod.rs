@@ -6,7 +6,7 @@ pub mod cuda;
 
 pub use cpu::{cam, guided_cam, reference};
 
-use super::{Denominator, Range, channel_weights, project, resample};
+use super::{Denominator, Range, Resize, channel_weights, project, resample, resampling};
 use crate::element::MapElement;
 use crate::error::{Error, Result};
 use crate::shape::Shape;
@@ -47,7 +47,7 @@ impl Method {
     }
 }
 
-/// A method, and what the finished map is like.
+/// A method, and the grid and range of the finished map.
 ///
 /// # Example
 ///
@@ -90,7 +90,7 @@ pub struct Maps<O = f32> {
     pub weights_cancel: Vec<bool>,
 }
 
-/// The grid of the finished map, once shapes, grid and output type were found to go together.
+/// Refuses shapes, a grid or an output type that do not fit; returns the grid of the finished map.
 fn check(
     recipe: &Recipe,
     unit_range: bool,
@@ -111,16 +111,17 @@ fn check(
         ));
     }
     let to = recipe.to.unwrap_or(activation.spatial);
-    resample::check::check(operation, activation.batch, activation.spatial, to)?;
+    let from = activation.spatial;
+    resampling::check::check(operation, Resize { batch: activation.batch, from, to })?;
     Ok(to)
 }
 
-/// What the values of the finished map may reach, so that its type holds them.
+/// The greatest magnitude that the type of the finished map holds.
 fn limit<O: MapElement>(recipe: &Recipe) -> f32 {
     if recipe.normalized { f32::INFINITY } else { O::GREATEST }
 }
 
-/// An error if a map reaches beyond `limit`.
+/// Refuses a map that reaches beyond `limit`.
 fn check_reach(method: Method, ranges: &[Range], limit: f32) -> Result<()> {
     let reach = |range: &Range| range.maximum.max(-range.minimum);
     match ranges.iter().enumerate().find(|(_, range)| reach(range) > limit) {
@@ -135,7 +136,7 @@ fn check_reach(method: Method, ranges: &[Range], limit: f32) -> Result<()> {
     }
 }
 
-/// An error if any of the things that a sample has `all` of is not finite.
+/// Refuses a sample of which `count` of `all` `things` are not finite.
 fn refuse(
     method: Method,
     count: usize,
@@ -153,5 +154,5 @@ fn refuse(
     ))
 }
 
-/// Where sums that are not finite come from.
+/// Where sums that are not finite come from, for the message.
 const PRODUCTS: &str = "activation, or its product with the gradient";

@@ -6,9 +6,9 @@ use crate::vectors::for_each_instruction_set;
 
 /// Values that one task writes.
 const BLOCK: usize = 1 << 16;
-/// Values that go by way of the first-level cache when the result replaces the gradient: written
-/// straight to it, only the zeros would be stored, with a branch for each value: 3 times the time
-/// for f32.
+/// Values of the in-place version that are computed into a buffer in the first-level cache and then
+/// copied. Without it the compiler stores the zeros alone, with a branch for each value, which takes 3
+/// times as long for f32.
 const CHUNK: usize = 1 << 10;
 
 /// The written truth of [`guided_activation`](super::guided_activation()): the same, in f64.

@@ -4,12 +4,12 @@ use super::check;
 use crate::device::{KernelBudget, Launch, Program, Scalar, Slice, SliceMut, Stream};
 use crate::element::Element;
 use crate::error::{Error, Result};
-use crate::ops::launch::{PACK_BYTES, check_devices};
+use crate::ops::launch::{PACK_BYTES, check_devices, registers_for};
 
-/// Enough warps to hide the latency of memory at any number of registers that the kernel takes.
 const BLOCK_THREADS: u32 = 256;
-/// Packs of 16 bytes that a thread has under way of each tensor, so that the launch of a block
-/// pays.
+/// Blocks on a multiprocessor: all threads that one of sm_75 holds, which hides the latency of memory.
+const RESIDENT_BLOCKS: u32 = 4;
+/// Packs of 16 bytes that a thread loads of each tensor: enough work to be worth launching a block.
 const PACKS_PER_THREAD: u32 = 2;
 
 /// `kernels/guided_activation.cu`.
@@ -17,8 +17,18 @@ pub static PROGRAM: Program = Program {
     stem: "guided_activation",
     source: include_str!("../../../kernels/guided_activation.cu"),
     scalars: &[Scalar::F32, Scalar::F16, Scalar::Bf16],
-    defines: &[("BLOCK_THREADS", BLOCK_THREADS), ("PACKS_PER_THREAD", PACKS_PER_THREAD)],
-    kernels: &[KernelBudget { entry: "guided_activation", registers: 48, shared_bytes: 0 }],
+    defines: &[
+        ("BLOCK_THREADS", BLOCK_THREADS),
+        ("RESIDENT_BLOCKS", RESIDENT_BLOCKS),
+        ("PACKS_PER_THREAD", PACKS_PER_THREAD),
+    ],
+    kernels: &[KERNEL],
+};
+
+const KERNEL: KernelBudget = KernelBudget {
+    entry: "guided_activation",
+    registers: registers_for(RESIDENT_BLOCKS, BLOCK_THREADS),
+    shared_bytes: 0,
 };
 
 /// [`guided_activation()`](super::guided_activation()) in device memory. Enqueued, not waited for.
@@ -54,12 +64,11 @@ fn enqueue<T: Element>(
     gradient: Slice<T>,
     output: &SliceMut<T>,
 ) -> Result<()> {
-    let memory = [
-        ("input", input.ordinal()),
-        ("gradient", gradient.ordinal()),
-        ("output", output.ordinal()),
-    ];
-    check_devices("guided_activation", stream, &memory)?;
+    check_devices(
+        "guided_activation",
+        stream,
+        &[("input", &input), ("gradient", &gradient), ("output", output)],
+    )?;
     let count = input.len();
     if count == 0 {
         return Ok(());
@@ -73,7 +82,7 @@ fn enqueue<T: Element>(
     } else {
         (0, 0)
     };
-    let kernel = stream.gpu().kernel(&PROGRAM, T::SCALAR, "guided_activation")?;
+    let kernel = stream.gpu().kernel(&PROGRAM, T::SCALAR, KERNEL.entry)?;
     let per_block = per_pack * (BLOCK_THREADS * PACKS_PER_THREAD) as usize;
     let blocks = u32::try_from(count.div_ceil(per_block)).map_err(|_| {
         Error::input(

@@ -1,6 +1,6 @@
 //! Guided Grad-CAM: a map of few voxels times a guided map of many, normalised.
 
-pub(super) mod cpu;
+mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 
@@ -8,9 +8,9 @@ pub use cpu::reference;
 
 use crate::element::MapElement;
 use crate::error::{Error, Result};
-use crate::ops::resample::check::{check, check_grids, check_map, check_out, check_ranges};
-use crate::ops::resample::rows::{Plan, Source};
-use crate::ops::{Interpolation, Range, resample};
+use crate::ops::resampling::check::{check, check_grids, check_map, check_out, check_ranges};
+use crate::ops::resampling::{Plan, Source};
+use crate::ops::{Interpolation, Range, Resize, resample};
 
 /// How far a voxel that is not normalised may lie from its [`reference()`], relative to
 /// `|guided[b,n]|` times the greatest `|map|` of the sample.
@@ -32,8 +32,7 @@ pub const TOLERANCE: f64 = resample::TOLERANCE + 6e-8;
 /// | returns | `(B, D', H', W')` | f32, f16 or u8 | in `[0, 1]` |
 /// | | `(B)` | [`Range`] | of `P` |
 ///
-/// The map is resampled twice, row by row, rather than kept: nothing as large as the result is made
-/// beside it.
+/// The map is resampled twice, row by row: so no buffer as large as the result is needed.
 ///
 /// Selvaraju et al. 2017 (arXiv 1610.02391), section 3.2, without the normalisation, which is
 /// M3d-CAM's. M3d-CAM takes the range of sample 0 for all samples of a batch; here each has its
@@ -46,12 +45,12 @@ pub const TOLERANCE: f64 = resample::TOLERANCE + 6e-8;
 /// # Example
 ///
 /// ```
-/// use medcam::ops::guided_product;
+/// use medcam::ops::{Resize, guided_product};
 ///
 /// // The map becomes 0, 1, 3, 4.
 /// let guided = [5.0, -1.0, 1.0, 0.5];
-/// let (product, ranges) =
-///     guided_product::<f32>(&[0.0, 4.0], &guided, 1, [1, 1, 2], [1, 1, 4])?;
+/// let resize = Resize { batch: 1, from: [1, 1, 2], to: [1, 1, 4] };
+/// let (product, ranges) = guided_product::<f32>(&[0.0, 4.0], &guided, resize)?;
 /// assert_eq!(product, [0.25, 0.0, 1.0, 0.75]);
 /// assert_eq!((ranges[0].minimum, ranges[0].maximum), (-1.0, 3.0));
 /// # Ok::<(), medcam::Error>(())
@@ -59,13 +58,11 @@ pub const TOLERANCE: f64 = resample::TOLERANCE + 6e-8;
 pub fn guided_product<O: MapElement>(
     map: &[f32],
     guided: &[f32],
-    batch: usize,
-    from: [usize; 3],
-    to: [usize; 3],
+    resize: Resize,
 ) -> Result<(Vec<O>, Vec<Range>)> {
-    check("guided_product", batch, from, to)?;
-    check_inputs(map, guided, batch, from, to)?;
-    let plan = Plan::new("guided_product", batch, from, to, Interpolation::Linear)?;
+    check("guided_product", resize)?;
+    check_inputs(map, guided, resize)?;
+    let plan = Plan::new("guided_product", resize, Interpolation::Linear)?;
     let source = plan.source(map);
     let ranges = ranges(&source, map, guided)?;
     let mut product = O::zeros(guided.len());
@@ -83,22 +80,16 @@ pub fn guided_product<O: MapElement>(
 ///
 /// # Errors
 ///
-/// If an extent of `batch`, `from` or `to` is 0 or above 2³⁰, `map` or `guided` does not have the
+/// If an extent of `resize` is 0 or above 2³⁰, `map` or `guided` does not have the
 /// values that these say, a product is not finite (the message names the sample), or memory does not
 /// hold what it takes on the way.
-pub fn extremes(
-    map: &[f32],
-    guided: &[f32],
-    batch: usize,
-    from: [usize; 3],
-    to: [usize; 3],
-) -> Result<Vec<Range>> {
-    check_inputs(map, guided, batch, from, to)?;
-    let plan = Plan::new("guided_product", batch, from, to, Interpolation::Linear)?;
+pub fn extremes(map: &[f32], guided: &[f32], resize: Resize) -> Result<Vec<Range>> {
+    check_inputs(map, guided, resize)?;
+    let plan = Plan::new("guided_product", resize, Interpolation::Linear)?;
     ranges(&plan.source(map), map, guided)
 }
 
-/// The ranges of the products, or which of them is not finite.
+/// The ranges of the products; an error that names the first sample that is not finite.
 fn ranges(source: &Source, map: &[f32], guided: &[f32]) -> Result<Vec<Range>> {
     let extremes = cpu::extremes(source, guided);
     let batch = extremes.len();
@@ -132,7 +123,7 @@ fn ranges(source: &Source, map: &[f32], guided: &[f32]) -> Result<Vec<Range>> {
 ///
 /// # Errors
 ///
-/// If an extent of `batch`, `from` or `to` is 0 or above 2³⁰, `map`, `guided`, `ranges` or `out` does
+/// If an extent of `resize` is 0 or above 2³⁰, `map`, `guided`, `ranges` or `out` does
 /// not have as many values as these say, an end of a range is not finite or its minimum above its
 /// maximum, `out` is of u8, which holds `[0, 1]` alone, and there are no ranges, or memory does not
 /// hold what it takes on the way. `out` is as before then.
@@ -140,43 +131,36 @@ fn ranges(source: &Source, map: &[f32], guided: &[f32]) -> Result<Vec<Range>> {
 /// # Example
 ///
 /// ```
-/// use medcam::ops::guided_product;
+/// use medcam::ops::{Resize, guided_product};
 ///
-/// let (map, guided, from, to) = ([0.0, 4.0], [5.0, -1.0, 1.0, 0.5], [1, 1, 2], [1, 1, 4]);
+/// let (map, guided) = ([0.0, 4.0], [5.0, -1.0, 1.0, 0.5]);
+/// let resize = Resize { batch: 1, from: [1, 1, 2], to: [1, 1, 4] };
 /// let mut out = [0.0_f32; 4];
-/// guided_product::guided_product_into(&map, &guided, 1, from, to, None, &mut out)?;
+/// guided_product::guided_product_into(&map, &guided, resize, None, &mut out)?;
 /// assert_eq!(out, [0.0, -1.0, 3.0, 2.0]);
 ///
-/// let ranges = guided_product::extremes(&map, &guided, 1, from, to)?;
-/// guided_product::guided_product_into(&map, &guided, 1, from, to, Some(&ranges), &mut out)?;
+/// let ranges = guided_product::extremes(&map, &guided, resize)?;
+/// guided_product::guided_product_into(&map, &guided, resize, Some(&ranges), &mut out)?;
 /// assert_eq!(out, [0.25, 0.0, 1.0, 0.75]);
 /// # Ok::<(), medcam::Error>(())
 /// ```
 pub fn guided_product_into<O: MapElement>(
     map: &[f32],
     guided: &[f32],
-    batch: usize,
-    from: [usize; 3],
-    to: [usize; 3],
+    resize: Resize,
     ranges: Option<&[Range]>,
     out: &mut [O],
 ) -> Result<()> {
-    check_inputs(map, guided, batch, from, to)?;
-    check_out::<O>("guided_product", out.len(), batch, to, ranges.is_some())?;
-    check_ranges("guided_product", ranges, batch)?;
-    let plan = Plan::new("guided_product", batch, from, to, Interpolation::Linear)?;
+    check_inputs(map, guided, resize)?;
+    check_out::<O>("guided_product", out.len(), resize, ranges.is_some())?;
+    check_ranges("guided_product", ranges, resize.batch)?;
+    let plan = Plan::new("guided_product", resize, Interpolation::Linear)?;
     cpu::guided_product(&plan.source(map), guided, ranges, out);
     Ok(())
 }
 
-fn check_inputs(
-    map: &[f32],
-    guided: &[f32],
-    batch: usize,
-    from: [usize; 3],
-    to: [usize; 3],
-) -> Result<()> {
-    check_grids("guided_product", batch, from, to)?;
-    check_map("guided_product", "map", map.len(), batch, from)?;
-    check_map("guided_product", "guided", guided.len(), batch, to)
+fn check_inputs(map: &[f32], guided: &[f32], resize: Resize) -> Result<()> {
+    check_grids("guided_product", resize)?;
+    check_map("guided_product", "map", map.len(), resize.batch, resize.from)?;
+    check_map("guided_product", "guided", guided.len(), resize.batch, resize.to)
 }

@@ -1,27 +1,21 @@
 //! Min-max normalisation of maps, sample by sample.
 
-pub(super) mod cpu;
+mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 
 pub use cpu::reference;
 
 use crate::error::{Error, Result};
+use crate::ops::Range;
+use crate::ops::extremes::cpu::extremes;
+use crate::ops::rescale::rescale;
 
 /// How far a normalised value may lie from its [`reference()`]; absolute, as both are in `[0, 1]`.
 ///
 /// Two differences and a product, each rounded to f32 once, and the inverse of the range, rounded
 /// up: `5·2⁻²⁴ = 3.0e-7`.
 pub const TOLERANCE: f64 = 3e-7;
-
-/// The least and greatest value of one sample's map before normalisation.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Range {
-    /// The least value.
-    pub minimum: f32,
-    /// The greatest value.
-    pub maximum: f32,
-}
 
 /// Min-max normalisation, in place, sample by sample.
 ///
@@ -50,7 +44,7 @@ pub struct Range {
 pub fn normalize(map: &mut [f32], batch: usize) -> Result<Vec<Range>> {
     check_parts(map.len(), batch)?;
     let voxels = map.len() / batch;
-    let extremes = cpu::extremes(map, voxels);
+    let extremes = extremes(map, voxels);
     if let Some(b) = extremes.iter().position(|extremes| !extremes.all_finite()) {
         let count = map[b * voxels..][..voxels].iter().filter(|v| !v.is_finite()).count();
         return Err(Error::input(
@@ -59,7 +53,7 @@ pub fn normalize(map: &mut [f32], batch: usize) -> Result<Vec<Range>> {
         ));
     }
     let ranges: Vec<Range> = extremes.into_iter().map(|extremes| extremes.range).collect();
-    cpu::rescale(map, &ranges);
+    rescale(map, &ranges);
     Ok(ranges)
 }
 

@@ -1,15 +1,17 @@
 //! Grad-CAM's projection: the weighted sum of the channels, rectified.
 
-pub(super) mod cpu;
+mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 
+pub(super) use cpu::project as with_extremes;
 pub use cpu::{channel_mean_reference, reference};
 
 use crate::element::Element;
 use crate::error::Result;
 use crate::ops::View;
-use crate::ops::channel_weights::check_weights;
+use crate::ops::check::check_length;
+use crate::shape::Shape;
 
 /// How far a voxel may lie from its [`reference()`], relative to `sum_c |w[b,c]·A[b,c,n]|`, and from
 /// its [`channel_mean_reference()`], relative to `1/C · sum_c |A[b,c,n]|`.
@@ -49,7 +51,9 @@ pub const TOLERANCE: f64 = 3.2e-5;
 /// # Ok::<(), medcam::Error>(())
 /// ```
 pub fn project<T: Element>(weights: &[f32], activation: &View<T>) -> Result<Vec<f32>> {
-    check_weights("project", "activation", activation.shape(), weights.len())?;
+    let Shape { batch, channels, .. } = activation.shape();
+    let expected = (batch * channels, "B·C");
+    check_length("project", "weights", weights.len(), expected, activation.shape())?;
     Ok(cpu::project(weights, activation).map)
 }
 

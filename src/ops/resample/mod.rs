@@ -1,35 +1,23 @@
 //! Maps on another grid: linear or nearest, along each axis up or down by any ratio.
 
-pub(super) mod check;
-pub(super) mod cpu;
+mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
-pub(super) mod extremes;
-pub(super) mod rows;
-mod taps;
 
-use check::{check, check_grids, check_map, check_out, check_ranges};
 pub use cpu::reference;
-use rows::{Plan, Source};
+pub(super) use cpu::resample as from_source;
 
 use crate::element::MapElement;
 use crate::error::{Error, Result};
-use crate::ops::Range;
+use crate::ops::resampling::check::{check, check_grids, check_map, check_out, check_ranges};
+use crate::ops::resampling::{self, Plan, Source};
+use crate::ops::{Interpolation, Range, Resize};
 
 /// How far a voxel may lie from its [`reference()`], relative to the greatest `|map|` of the sample.
 ///
 /// Along each of three axes the weight is rounded to 2⁻²⁴, and a product and the sum to f32, and the
 /// two weights add up to 1: `3·3·2⁻²⁴ = 5.4e-7`.
 pub const TOLERANCE: f64 = 6e-7;
-
-/// How the value between voxels is made up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Interpolation {
-    /// Bilinear for 2D, trilinear for 3D; libtorch's with `align_corners=false`.
-    Linear,
-    /// The voxel that holds the position; libtorch's `nearest-exact`.
-    Nearest,
-}
 
 /// Maps on another grid, with half-pixel centres.
 ///
@@ -42,7 +30,7 @@ pub enum Interpolation {
 /// | `map` | `(B, D, H, W)` | with `[D, H, W] = from` |
 /// | returns | `(B, D', H', W')` | with `[D', H', W'] = to` |
 ///
-/// 2D maps have `D = D' = 1`. A constant map stays what it is to the last bit. A voxel that is not
+/// A constant map stays what it is to the last bit. A voxel that is not
 /// finite makes those not finite in which it has a weight above 0, and no others. Positions are
 /// worked out from whole numbers, so they are exact, and weights are to 2⁻²⁵; libtorch rounds
 /// positions to f32, and where that makes its nearest position fall short of a border between two
@@ -50,28 +38,23 @@ pub enum Interpolation {
 ///
 /// # Errors
 ///
-/// If an extent of `batch`, `from` or `to` is 0 or above 2³⁰, `map` does not have the values that
-/// `batch` and `from` say, or memory does not hold the new grid.
+/// If an extent of `resize` is 0 or above 2³⁰, `map` does not have the values that
+/// `resize` says, or memory does not hold the new grid.
 ///
 /// # Example
 ///
 /// ```
-/// use medcam::ops::{Interpolation, resample};
+/// use medcam::ops::{Interpolation, Resize, resample};
 ///
-/// let line = resample(&[0.0, 4.0], 1, [1, 1, 2], [1, 1, 4], Interpolation::Linear)?;
+/// let resize = Resize { batch: 1, from: [1, 1, 2], to: [1, 1, 4] };
+/// let line = resample(&[0.0, 4.0], resize, Interpolation::Linear)?;
 /// assert_eq!(line, [0.0, 1.0, 3.0, 4.0]);
 /// # Ok::<(), medcam::Error>(())
 /// ```
-pub fn resample(
-    map: &[f32],
-    batch: usize,
-    from: [usize; 3],
-    to: [usize; 3],
-    interpolation: Interpolation,
-) -> Result<Vec<f32>> {
-    check("resample", batch, from, to)?;
-    let mut resampled = f32::zeros(batch * to.iter().product::<usize>());
-    resample_into(map, batch, from, to, interpolation, None, &mut resampled)?;
+pub fn resample(map: &[f32], resize: Resize, interpolation: Interpolation) -> Result<Vec<f32>> {
+    check("resample", resize)?;
+    let mut resampled = f32::zeros(resize.new_voxels());
+    resample_into(map, resize, interpolation, None, &mut resampled)?;
     Ok(resampled)
 }
 
@@ -89,36 +72,31 @@ pub fn resample(
 ///
 /// # Errors
 ///
-/// If an extent of `batch`, `from` or `to` is 0 or above 2³⁰, `map` does not have the values that
-/// `batch` and `from` say, memory does not hold what it takes to work out a row of the new grid, or
+/// If an extent of `resize` is 0 or above 2³⁰, `map` does not have the values that
+/// `resize` says, memory does not hold what it takes to work out a row of the new grid, or
 /// a voxel of the resampled map is not finite. The message names the sample.
 ///
 /// # Example
 ///
 /// ```
-/// use medcam::ops::{Interpolation, resample};
+/// use medcam::ops::{Interpolation, Resize, resample};
 ///
 /// // The voxels of the new grid that are nearest to the peak lie a quarter away from it.
 /// let peak = [0.0, 0.0, 8.0, 0.0, 0.0];
-/// let ranges = resample::extremes(&peak, 1, [1, 1, 5], [1, 1, 10], Interpolation::Linear)?;
+/// let resize = Resize { batch: 1, from: [1, 1, 5], to: [1, 1, 10] };
+/// let ranges = resample::extremes(&peak, resize, Interpolation::Linear)?;
 /// assert_eq!((ranges[0].minimum, ranges[0].maximum), (0.0, 6.0));
 /// # Ok::<(), medcam::Error>(())
 /// ```
-pub fn extremes(
-    map: &[f32],
-    batch: usize,
-    from: [usize; 3],
-    to: [usize; 3],
-    interpolation: Interpolation,
-) -> Result<Vec<Range>> {
-    check_grids("resample", batch, from, to)?;
-    check_map("resample", "map", map.len(), batch, from)?;
-    ranges(&Plan::new("resample", batch, from, to, interpolation)?.source(map), map)
+pub fn extremes(map: &[f32], resize: Resize, interpolation: Interpolation) -> Result<Vec<Range>> {
+    check_grids("resample", resize)?;
+    check_map("resample", "map", map.len(), resize.batch, resize.from)?;
+    ranges(&Plan::new("resample", resize, interpolation)?.source(map), map)
 }
 
-/// The ranges of the maps, or which of them is not finite.
+/// The ranges of the maps; an error that names the first sample that is not finite.
 fn ranges(source: &Source, map: &[f32]) -> Result<Vec<Range>> {
-    let extremes = extremes::extremes(source);
+    let extremes = resampling::extremes(source);
     if let Some(b) = extremes.iter().position(|extremes| !extremes.all_finite()) {
         let sample = &map[b * (map.len() / extremes.len())..][..map.len() / extremes.len()];
         let count = sample.iter().filter(|value| !value.is_finite()).count();
@@ -149,28 +127,26 @@ fn ranges(source: &Source, map: &[f32]) -> Result<Vec<Range>> {
 /// # Example
 ///
 /// ```
-/// use medcam::ops::{Interpolation, resample};
+/// use medcam::ops::{Interpolation, Resize, resample};
 ///
-/// let (line, ranges) = resample::resample_normalized::<u8>(
-///     &[2.0, 6.0], 1, [1, 1, 2], [1, 1, 4], Interpolation::Linear,
-/// )?;
+/// let resize = Resize { batch: 1, from: [1, 1, 2], to: [1, 1, 4] };
+/// let (line, ranges) =
+///     resample::resample_normalized::<u8>(&[2.0, 6.0], resize, Interpolation::Linear)?;
 /// assert_eq!(line, [0, 64, 191, 255]);
 /// assert_eq!((ranges[0].minimum, ranges[0].maximum), (2.0, 6.0));
 /// # Ok::<(), medcam::Error>(())
 /// ```
 pub fn resample_normalized<O: MapElement>(
     map: &[f32],
-    batch: usize,
-    from: [usize; 3],
-    to: [usize; 3],
+    resize: Resize,
     interpolation: Interpolation,
 ) -> Result<(Vec<O>, Vec<Range>)> {
-    check("resample", batch, from, to)?;
-    check_map("resample", "map", map.len(), batch, from)?;
-    let plan = Plan::new("resample", batch, from, to, interpolation)?;
+    check("resample", resize)?;
+    check_map("resample", "map", map.len(), resize.batch, resize.from)?;
+    let plan = Plan::new("resample", resize, interpolation)?;
     let source = plan.source(map);
     let ranges = ranges(&source, map)?;
-    let mut resampled = O::zeros(batch * to.iter().product::<usize>());
+    let mut resampled = O::zeros(resize.new_voxels());
     cpu::resample(&source, Some(&ranges), &mut resampled);
     Ok((resampled, ranges))
 }
@@ -191,7 +167,7 @@ pub fn resample_normalized<O: MapElement>(
 ///
 /// # Errors
 ///
-/// If an extent of `batch`, `from` or `to` is 0 or above 2³⁰, `map`, `ranges` or `out` does not have
+/// If an extent of `resize` is 0 or above 2³⁰, `map`, `ranges` or `out` does not have
 /// as many values as these say, an end of a range is not finite or its minimum above its maximum,
 /// `out` is of u8, which holds `[0, 1]` alone, and there are no ranges, or memory does not hold what
 /// it takes on the way. `out` is as before then.
@@ -199,32 +175,30 @@ pub fn resample_normalized<O: MapElement>(
 /// # Example
 ///
 /// ```
-/// use medcam::ops::{Interpolation, resample};
+/// use medcam::ops::{Interpolation, Resize, resample};
 ///
-/// let (map, from, to) = ([2.0, 6.0], [1, 1, 2], [1, 1, 4]);
+/// let (map, resize) = ([2.0, 6.0], Resize { batch: 1, from: [1, 1, 2], to: [1, 1, 4] });
 /// let mut out = [0.0_f32; 4];
-/// resample::resample_into(&map, 1, from, to, Interpolation::Linear, None, &mut out)?;
+/// resample::resample_into(&map, resize, Interpolation::Linear, None, &mut out)?;
 /// assert_eq!(out, [2.0, 3.0, 5.0, 6.0]);
 ///
-/// let ranges = resample::extremes(&map, 1, from, to, Interpolation::Linear)?;
-/// resample::resample_into(&map, 1, from, to, Interpolation::Linear, Some(&ranges), &mut out)?;
+/// let ranges = resample::extremes(&map, resize, Interpolation::Linear)?;
+/// resample::resample_into(&map, resize, Interpolation::Linear, Some(&ranges), &mut out)?;
 /// assert_eq!(out, [0.0, 0.25, 0.75, 1.0]);
 /// # Ok::<(), medcam::Error>(())
 /// ```
 pub fn resample_into<O: MapElement>(
     map: &[f32],
-    batch: usize,
-    from: [usize; 3],
-    to: [usize; 3],
+    resize: Resize,
     interpolation: Interpolation,
     ranges: Option<&[Range]>,
     out: &mut [O],
 ) -> Result<()> {
-    check_grids("resample", batch, from, to)?;
-    check_map("resample", "map", map.len(), batch, from)?;
-    check_out::<O>("resample", out.len(), batch, to, ranges.is_some())?;
-    check_ranges("resample", ranges, batch)?;
-    let plan = Plan::new("resample", batch, from, to, interpolation)?;
+    check_grids("resample", resize)?;
+    check_map("resample", "map", map.len(), resize.batch, resize.from)?;
+    check_out::<O>("resample", out.len(), resize, ranges.is_some())?;
+    check_ranges("resample", ranges, resize.batch)?;
+    let plan = Plan::new("resample", resize, interpolation)?;
     cpu::resample(&plan.source(map), ranges, out);
     Ok(())
 }

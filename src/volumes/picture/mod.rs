@@ -11,7 +11,7 @@ use ndarray::{Array3, ArrayView3, Axis, Ix3, Ix4};
 use self::panel::{Layer, Panel, Plane, Window};
 use super::{Image, Input};
 use crate::error::{Error, Result};
-use crate::ops::{Interpolation, resample};
+use crate::ops::{Interpolation, Resize, resample};
 
 /// What stands above a picture.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -206,6 +206,7 @@ fn on_grid(map: &Array3<f32>, size: [usize; 3]) -> Result<Array3<f32>> {
         return Ok(finite);
     }
     let values: Vec<f32> = finite.iter().copied().collect();
-    let values = resample(&values, 1, [d, h, w], size, Interpolation::Linear)?;
+    let resize = Resize { batch: 1, from: [d, h, w], to: size };
+    let values = resample(&values, resize, Interpolation::Linear)?;
     Array3::from_shape_vec(size, values).map_err(|error| Error::input("overlay", error))
 }

@@ -57,7 +57,7 @@ static MUTATIONS: [Mutation; 9] = [
         to: "of_thread[j][threadIdx.x] = sums[j];",
         flavour: Flavour::Plain,
         tests: "project::small_sums_of_any_shape",
-        says: "panicked at tests/ops/common.rs",
+        says: "panicked at tests/cuda/project.rs:",
     },
     // One voxel too many.
     Mutation {
@@ -92,7 +92,7 @@ static MUTATIONS: [Mutation; 9] = [
     // A voxel is mixed from values that other threads have not made yet.
     Mutation {
         stem: "resample",
-        file: "lib/resample.cuh",
+        file: "lib/resampling.cuh",
         from: "tile.rows[row + of], x);\n      }\n      __syncthreads();",
         to: "tile.rows[row + of], x);\n      }",
         flavour: Flavour::Thread,
@@ -102,7 +102,7 @@ static MUTATIONS: [Mutation; 9] = [
     // The range is that of the wrong voxels.
     Mutation {
         stem: "resample",
-        file: "lib/resample.cuh",
+        file: "lib/resampling.cuh",
         from: "first_from(axis, index / 2 + last) - last",
         to: "first_from(axis, index / 2 + last)",
         flavour: Flavour::Plain,

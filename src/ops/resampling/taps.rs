@@ -1,4 +1,4 @@
-//! Which two source positions make up each position of one axis.
+//! The taps of an axis: the two old positions, and their weights, that make up each new one.
 
 use super::Interpolation;
 
@@ -10,7 +10,7 @@ const STEPS: u64 = 1 << 24;
 pub(super) struct Tap {
     pub(super) low: usize,
     pub(super) high: usize,
-    /// The weight of `high`; where it is 0, `high` is `low` and plays no part.
+    /// The weight of `high`; if it is 0, `high` is `low` and is not read.
     pub(super) weight: f32,
 }
 
@@ -24,7 +24,7 @@ pub(super) fn taps(from: usize, to: usize, interpolation: Interpolation) -> Vec<
         Interpolation::Linear => {
             let position = centre(d).saturating_sub(to);
             let (low, rest) = (position / (2 * to), position % (2 * to));
-            // To the nearest step; the longest axis leaves room for the product.
+            // To the nearest step. The product fits 64 bits up to LONGEST_RESIZED_AXIS.
             let steps = (rest as u64 * STEPS + to as u64) / (2 * to as u64);
             if steps == 0 || low + 1 == from {
                 return at(low);
@@ -35,10 +35,10 @@ pub(super) fn taps(from: usize, to: usize, interpolation: Interpolation) -> Vec<
     (0..to).map(tap).collect()
 }
 
-/// Of the taps between the same two source positions, the first and the last.
+/// The corners of an axis: of the taps between the same two old positions, the first and the last.
 ///
-/// Between source positions the resampled map is linear along each axis, so its extremes lie where
-/// all three axes have one of these.
+/// Between old positions the resampled map is linear along each axis, so its extremes lie at voxels
+/// that are corners of all three axes.
 pub(super) fn corners(taps: &[Tap]) -> Vec<Tap> {
     let cells = taps.chunk_by(|a, b| a.low == b.low);
     let mut corners: Vec<Tap> = cells.flat_map(|cell| [cell[0], cell[cell.len() - 1]]).collect();

@@ -1,9 +1,10 @@
-//! The range of a map, as kernels write it.
+//! The extremes of a map as kernels write them.
 
 use crate::device::plain_struct;
 
 plain_struct! {
-    /// What kernels tell of one sample of a map: `struct Extremes` in `kernels/lib/extremes.cuh`.
+    /// The extremes of one sample of a map, in device memory: `struct Extremes` of
+    /// `kernels/lib/extremes.cuh`.
     #[derive(Debug, Clone, Copy, PartialEq, Default)]
     pub struct DeviceExtremes {
         /// The least finite value; `+inf` where there is none.
@@ -12,7 +13,7 @@ plain_struct! {
         pub maximum: f32,
         /// How many values were not finite, before any ReLU.
         pub not_finite: u32,
-        /// Always 0; makes it 16 bytes, one access of a thread.
+        /// Always 0. Pads the struct to 16 bytes, which a thread reads or writes in one access.
         pub unused: u32,
     }
 }

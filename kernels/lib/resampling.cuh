@@ -1,4 +1,4 @@
-// Resampled maps, tile by tile; src/ops/resample says what is computed.
+// Resampled maps, tile by tile; src/ops/resample/mod.rs has the formulas.
 //
 // A block makes a tile of the new grid, up to TILE_ROWS rows of up to TILE_COLUMNS columns, in each
 // of its planes. The positions along W and H are worked out once for all of them, and kept in
@@ -27,7 +27,7 @@ struct Axis {
   int nearest;
 };
 
-// As src/ops/resample/cuda.rs has it.
+// As src/ops/resampling/cuda.rs has it.
 struct Resampling {
   Axis depth;
   Axis height;
@@ -76,7 +76,7 @@ __device__ __forceinline__ int first_from(const Axis& axis, int low) {
   return static_cast<int>(min(first, static_cast<unsigned long long>(axis.to)));
 }
 
-// The tap of the `index`-th voxel that is wanted, in whole numbers, as src/ops/resample/taps.rs.
+// The tap of the `index`-th voxel that is wanted, in whole numbers, as src/ops/resampling/taps.rs.
 __device__ __forceinline__ Tap tap_at(const Axis& axis, int index) {
   int voxel = index;
   if (axis.count < axis.to) {
@@ -180,13 +180,14 @@ __device__ __forceinline__ void four_voxels(const Tile& tile, const Run& run, in
 
 // Makes the block's tile of each plane blockIdx.y, blockIdx.y + gridDim.y... of the sample `map`.
 //
-// `take` is asked how far in front of a run the first group of four begins, take.shift(start), and
-// is given each group, take.four(start, first, voxels, values): `start` is the run's place among
-// the wanted voxels of the sample, `first` that of the group in the run, which has `voxels`. All
-// threads of the block call this; each group is given to one thread.
-template <typename Take>
+// The sink gets the voxels in groups of four, by sink.four(start, first, voxels, values): `start` is
+// the index of the run's first voxel among the sample's wanted voxels, `first` that of the group
+// within the run, which has `voxels`. The first group begins sink.shift(start) values before the
+// run, so that a sink can store whole groups at aligned addresses. All threads of the block call
+// this; each group is given to one thread.
+template <typename Sink>
 __device__ __forceinline__ void resample_tile(const float* __restrict__ map,
-                                              const Resampling& plan, Tile& tile, Take& take) {
+                                              const Resampling& plan, Tile& tile, Sink& sink) {
   const int row_tile = plan.column_tiles == 1 ? blockIdx.x : blockIdx.x / plan.column_tiles;
   const int column_tile = blockIdx.x - row_tile * plan.column_tiles;
   const int first_row = row_tile * plan.tile_rows;
@@ -241,18 +242,18 @@ __device__ __forceinline__ void resample_tile(const float* __restrict__ map,
       __syncthreads();
       const long long line = static_cast<long long>(plane) * plan.height.count + first_row + row;
       const long long start = line * plan.width.count + first_column;
-      const int before = take.shift(start);
+      const int before = sink.shift(start);
       for (int first = 4 * threadIdx.x - before; first < run.voxels; first += 4 * BLOCK_THREADS) {
         float values[4] = {};
         four_voxels(tile, run, first, values);
-        take.four(start, first, run.voxels, values);
+        sink.four(start, first, run.voxels, values);
       }
     }
   }
 }
 
-// Keeps the range of what it is given.
-struct Tally {
+// Keeps the extremes of the voxels, and nothing else of them.
+struct KeepExtremes {
   Extremes extremes;
 
   __device__ __forceinline__ int shift(long long) const { return 0; }
@@ -261,7 +262,19 @@ struct Tally {
                                        const float (&values)[4]) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      if (first + i >= 0 && first + i < voxels) take(extremes, values[i]);
+      if (first + i >= 0 && first + i < voxels) include(extremes, values[i]);
     }
   }
 };
+
+// Writes the extremes of the sample blockIdx.z once all of its blocks are done. `partials`: one for
+// each block of the grid; `counters` and `result`: one for each sample.
+__device__ __forceinline__ void finish_extremes(Extremes found, Extremes* partials,
+                                                unsigned* counters, Extremes* result) {
+  const unsigned block = blockIdx.y * gridDim.x + blockIdx.x;
+  const unsigned blocks = gridDim.x * gridDim.y;
+  partials += static_cast<size_t>(blockIdx.z) * blocks;
+  if (merge_blocks<BLOCK_THREADS>(found, partials, counters + blockIdx.z, block, blocks)) {
+    result[blockIdx.z] = found;
+  }
+}

@@ -1,39 +1,34 @@
-//! Sums over the voxels of each channel, of terms made of tensors and of factors that are shared
-//! by the channels or by the voxels.
+//! Sums over the voxels of each channel on the CPU.
 
 use std::ops::AddAssign;
 
-use super::lanes::{self, LANES};
-use super::{View, tasks};
 use crate::element::Element;
+use crate::ops::lanes::{self, LANES};
+use crate::ops::{View, tasks};
 use crate::shape::{Layout, Shape};
 
-/// Terms of one lane that are summed in f32 before f64 takes over; bounds the rounding error.
+/// Terms that a lane adds up in f32 before its sum goes to f64: the bound on the rounding error.
 const STEPS: usize = 64;
-/// Values that one task sums; fixed, so that the result does not depend on the threads.
+/// Values that one task sums. Fixed, so that the result does not depend on the number of threads.
 const SEGMENT: usize = 1 << 16;
-/// Values that are worth the call of a conversion.
-const WIDENED: usize = 1024;
 
-/// What a term is made of.
+/// An operand of a term.
 #[derive(Clone, Copy)]
-pub(super) enum Factor<'a, T: Element> {
+pub enum Factor<'a, T: Element> {
     /// `(B, C, D, H, W)`
     Tensor(View<'a, T>),
-    /// `(B, D, H, W)`: shared by all channels.
-    PerVoxel(&'a [f32]),
-    /// `(B, C)`: shared by all voxels.
+    /// `(B, C)`: one value for all voxels of a channel.
     PerChannel(&'a [f32]),
 }
 
-/// Room for the values of each factor.
+/// A buffer for each factor, which holds its values as f32.
 type Buffers<const N: usize> = [Vec<f32>; N];
 
-/// `sum_n term(factors at (b, c, n))` as `(B, C)`: within blocks of `STEPS` times `LANES` in the type
-/// of the terms, across them in f64.
+/// `sum_n term(factors at (b, c, n))`, `(B, C)`. Blocks of `STEPS·LANES` terms are summed in the type
+/// of the terms, and the sums of the blocks in f64.
 ///
-/// `shape` and `layout` are those of all tensors among the factors.
-pub(super) fn over_voxels<const N: usize, T: Element, S>(
+/// All tensors among the factors have this `shape` and `layout`.
+pub fn channel_sums<const N: usize, T: Element, S>(
     shape: Shape,
     layout: Layout,
     factors: [Factor<T>; N],
@@ -106,7 +101,7 @@ where
 {
     let Shape { channels, .. } = shape;
     let voxels = shape.voxels();
-    // A few voxels at a time make vectors of any number of channels.
+    // With few channels, several voxels side by side fill a vector.
     let period = (16 * LANES).div_ceil(channels);
     let segment = period * SEGMENT.div_ceil(period * channels).max(4 * STEPS);
     let segments = tasks::map(voxels * channels, (0..voxels).step_by(segment), |first| {
@@ -117,7 +112,7 @@ where
         for block in (first..end).step_by(period * STEPS) {
             partial.fill(S::default());
             let end = end.min(block + period * STEPS);
-            let step = period * WIDENED.div_ceil(period * channels);
+            let step = period * lanes::WIDENED_AT_ONCE.div_ceil(period * channels);
             for first in (block..end).step_by(step) {
                 let mut values = [&[][..]; N];
                 for ((values, factor), buffer) in values.iter_mut().zip(factors).zip(&mut buffers) {
@@ -143,7 +138,7 @@ where
 }
 
 impl<T: Element> Factor<'_, T> {
-    /// The values for voxels `first..first + length` of row `row = b·C + c`.
+    /// The values of voxels `first..first + length` of row `row = b·C + c`.
     fn of_row<'b>(
         &'b self,
         shape: Shape,
@@ -155,10 +150,9 @@ impl<T: Element> Factor<'_, T> {
         let voxels = shape.voxels();
         match self {
             Self::Tensor(view) => T::widen(&view.data()[row * voxels + first..][..length], buffer),
-            Self::PerVoxel(values) => &values[row / shape.channels * voxels + first..][..length],
             Self::PerChannel(values) => {
                 let value = values[row];
-                // Filled once per row, not per block.
+                // All blocks of a row need the same buffer: fill it once.
                 if buffer.len() < length || buffer[0].to_bits() != value.to_bits() {
                     buffer.clear();
                     buffer.resize(length, value);
@@ -168,9 +162,10 @@ impl<T: Element> Factor<'_, T> {
         }
     }
 
-    /// The values for all channels of the voxels `first..first + length` of sample `b`.
+    /// The values of all channels at voxels `first..first + length` of sample `b`.
     ///
-    /// A buffer serves one factor of one sample only.
+    /// The buffer must have been used for this factor and this sample alone: a `PerChannel` factor
+    /// leaves its repeated values in it.
     fn of_voxels<'b>(
         &'b self,
         shape: Shape,
@@ -184,14 +179,6 @@ impl<T: Element> Factor<'_, T> {
         match self {
             Self::Tensor(view) => {
                 T::widen(&view.data()[start * channels..][..length * channels], buffer)
-            }
-            Self::PerVoxel(values) => {
-                buffer.resize(length * channels, 0.0);
-                let voxels = buffer.chunks_exact_mut(channels);
-                for (voxel, &value) in voxels.zip(&values[start..]) {
-                    voxel.fill(value);
-                }
-                buffer
             }
             Self::PerChannel(values) => {
                 let values = &values[b * channels..][..channels];

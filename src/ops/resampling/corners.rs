@@ -1,20 +1,19 @@
-//! The extremes of resampled maps, from as few of their voxels as will do.
+//! The extremes of resampled maps, from as few of their voxels as possible.
 //!
-//! They are among the corners, see [`taps::corners`](super::taps::corners). Of these, a row can be
-//! passed over whose old rows reach no further than what has been found: what is mixed of values
-//! lies between them. In maps with a peak few rows are left.
+//! The extremes are among the corners, see [`taps::corners`](super::taps::corners). A value mixed from
+//! others lies between them, so a row of corners can be skipped if its old rows reach no further than
+//! what has been found. In maps with a peak few rows are left.
 
-use super::cpu::Tally;
+use super::cpu::KeepExtremes;
 use super::rows::{Block, Plan, Source, between};
-use crate::ops::normalize::cpu::Extremes;
+use crate::ops::extremes::cpu::Extremes;
 use crate::ops::{Range, tasks};
 
-/// Corners of a sample from which on it is worth to look for rows that can be passed over: with
-/// fewer, looking takes as long as they do.
+/// Corners of a sample from which on looking for rows to skip is worth its time.
 const WORTH: usize = 1 << 20;
 
 /// The extremes of each resampled map.
-pub(in crate::ops) fn extremes(source: &Source) -> Vec<Extremes> {
+pub fn extremes(source: &Source) -> Vec<Extremes> {
     let corners = source.plan.corners();
     (0..source.batch()).map(|sample| of_sample(source, &corners, sample)).collect()
 }
@@ -22,15 +21,15 @@ pub(in crate::ops) fn extremes(source: &Source) -> Vec<Extremes> {
 fn of_sample(source: &Source, corners: &Plan, sample: usize) -> Extremes {
     let [planes, height, width] = corners.to();
     let all = || {
-        // Where the maps themselves are made by several threads, so are these.
-        let tallies = tasks::map(source.voxels(), corners.blocks(sample), |block| {
-            let mut tally = Tally::NONE;
-            source.make(corners, &block, &mut tally);
-            tally
+        // With the work of the whole map: where that is shared among threads, so is this.
+        let sinks = tasks::map(source.voxels(), corners.blocks(sample), |block| {
+            let mut sink = KeepExtremes::NONE;
+            source.make(corners, &block, &mut sink);
+            sink
         });
-        Tally::merge(&tallies)
+        KeepExtremes::merge(&sinks)
     };
-    if planes * height * width < WORTH || !corners.pick_first {
+    if planes * height * width < WORTH || !corners.gather_first {
         return all();
     }
     let old_rows: Vec<Extremes> = source.rows(sample).map(Extremes::of).collect();
@@ -40,32 +39,32 @@ fn of_sample(source: &Source, corners: &Plan, sample: usize) -> Extremes {
     let bounds = bounds(corners, &old_rows);
     let row = |i: usize| {
         let (plane, row) = (i / height, i % height);
-        let mut tally = Tally::NONE;
-        source.make(corners, &Block { sample, plane, rows: row..row + 1 }, &mut tally);
-        Tally::merge([&tally])
+        let mut sink = KeepExtremes::NONE;
+        source.make(corners, &Block { sample, plane, rows: row..row + 1 }, &mut sink);
+        KeepExtremes::merge([&sink])
     };
-    // First those that promise most.
+    // Begin with the rows whose bounds are lowest and highest: they let most others be skipped.
     let rows = 0..bounds.len();
     let lowest = rows.clone().min_by(|&a, &b| bounds[a].minimum.total_cmp(&bounds[b].minimum));
     let highest = rows.clone().max_by(|&a, &b| bounds[a].maximum.total_cmp(&bounds[b].maximum));
     let first = lowest.into_iter().chain(highest);
-    let mut found = first.fold(Extremes::NONE, |found, i| found.and(row(i)));
-    let promises = |found: &Extremes, i: usize| {
+    let mut found = first.fold(Extremes::NONE, |found, i| found.merge(row(i)));
+    let may_extend = |found: &Extremes, i: usize| {
         bounds[i].minimum < found.range.minimum || bounds[i].maximum > found.range.maximum
     };
-    // One by one rows cost a few times as much.
-    if rows.clone().filter(|&i| promises(&found, i)).count() > rows.len() / 8 {
+    // A row by itself costs several times what it costs in a block: with many left, make all.
+    if rows.clone().filter(|&i| may_extend(&found, i)).count() > rows.len() / 8 {
         return all();
     }
     for i in rows {
-        if promises(&found, i) {
-            found = found.and(row(i));
+        if may_extend(&found, i) {
+            found = found.merge(row(i));
         }
     }
     found
 }
 
-/// Between what each row of the corners lies, from the ranges of the old rows.
+/// Bounds on the values of each row of corners, from the ranges of the old rows.
 fn bounds(corners: &Plan, old_rows: &[Extremes]) -> Vec<Range> {
     let [along_d, along_h, _] = &corners.along;
     let [_, old_height, _] = corners.from;
