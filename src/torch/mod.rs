@@ -12,6 +12,8 @@ mod layers;
 mod maps;
 mod model;
 mod network;
+#[cfg(test)]
+mod operators;
 mod output;
 mod tape;
 mod task;

@@ -25,10 +25,11 @@ const std::vector<Operator>& operators() {
       {"clone", kKept, kSame, kPasses},
       {"alias", kKept, kSame, kPasses},
       {"detach", kKept, kSame, kPasses | kStopsGradient},
-      {"dropout", kKept, kSame, kPasses, Family::kDropout},
-      {"feature_dropout", kKept, kSame, kPasses, Family::kDropout},
-      {"alpha_dropout", kKept, kSame, kPasses, Family::kDropout},
-      {"feature_alpha_dropout", kKept, kSame, kPasses, Family::kDropout},
+      // Those of evaluation are left out of a graph; the others draw another mask for each voxel.
+      {"dropout", kKept, kSame, kPassesThrough, Family::kDropout},
+      {"feature_dropout", kKept, kSame, kPassesThrough, Family::kDropout},
+      {"alpha_dropout", kKept, kSame, kPassesThrough, Family::kDropout},
+      {"feature_alpha_dropout", kKept, kSame, kPassesThrough, Family::kDropout},
 
       // Activations.
       {"relu", kKept, kSame, kRelu},
@@ -38,7 +39,6 @@ const std::vector<Operator>& operators() {
       // The derivative of these is 1 at 0.
       {"clamp", kKept, kSame, kLikeRelu, Family::kOther, /*zeros=*/1},
       {"clamp_min", kKept, kSame, kLikeRelu, Family::kOther, /*zeros=*/1},
-      {"clip", kKept, kSame, kLikeRelu, Family::kOther, /*zeros=*/1},
       {"leaky_relu", kKept, kSame, kOtherActivation},
       {"prelu", kKept, kSame, kOtherActivation},
       {"rrelu", kKept, kSame, kOtherActivation},
@@ -66,7 +66,6 @@ const std::vector<Operator>& operators() {
       {"neg", kKept, kSame, kMixesAlike},
       {"mul", kKept, kGated, kMixesAlike},
       {"div", kKept, kGated, kMixesAlike},
-      {"true_divide", kKept, kGated, kMixesAlike},
       {"pow", kKept, kGated},
       {"minimum", kKept, kGated},
       {"maximum", kKept, kGated},
