@@ -1,7 +1,6 @@
 """Each row of the shim's table of operators (src/torch/shim/operators.cpp) in one or more steps of a network.
 
-A step takes two activations (1, 4, 5, 6) of different layers, or as many axes as `axes` says, and need not use
-the second.
+A step takes two activations (1, 4, *EXTENTS[axes]) of different layers, and need not use the second.
 """
 
 import dataclasses
@@ -11,6 +10,9 @@ import torch
 from torch.nn import functional as F
 
 aten = torch.ops.aten
+
+# Of an activation of one, two and three axes.
+EXTENTS = {1: (6,), 2: (5, 6), 3: (4, 4, 4)}
 
 
 @dataclasses.dataclass
@@ -40,12 +42,26 @@ def case(row, step, **told):
     CASES.append(Case(row, step, **told))
 
 
+def call(name, *arguments):
+    """A step that calls an operator on the first activation."""
+    return lambda a, b: getattr(aten, name)(a, *arguments)
+
+
+def call_on_both(name):
+    return lambda a, b: getattr(aten, name)(a, b)
+
+
+def first_of(step):
+    """The step's first output."""
+    return lambda a, b: step(a, b)[0]
+
+
 def simple(row, *arguments, prepare=lambda a: a, **told):
     """The operator on the first activation, and the one that writes in place where there is one."""
     for name in (row, row + "_"):
         if hasattr(aten, name):
-            call = getattr(aten, name)
-            case(row, lambda a, b, call=call: call(prepare(a), *arguments), **told)
+            step = call(name, *arguments)
+            case(row, lambda a, b, step=step: step(prepare(a), b), **told)
 
 
 def positive(a):
@@ -57,9 +73,9 @@ def floating(compare):
     return lambda a, b: b + compare(a, b).to(b.dtype)
 
 
-def scripted(call):
+def scripted(expression):
     """A step that runs an expression in a, b and w: tracing writes down some operators under other names."""
-    return torch.jit.CompilationUnit(f"def step(a, b, w):\n  return {call}\n").step
+    return torch.jit.CompilationUnit(f"def step(a, b, w):\n  return {expression}\n").step
 
 
 # What passes its input on.
@@ -73,8 +89,7 @@ case("detach", lambda a, b: a.detach())
 for name in ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"):
     simple(name, 0.5, False)
     # Scaled and shifted values count as passed on; that they are random is told apart.
-    case(name, lambda a, b, name=name: getattr(aten, name)(a, 0.5, True),
-         untold=("cancels",), told=("passes", "final activation"))
+    case(name, call(name, 0.5, True), untold=("cancels",), told=("passes", "final activation"))
 
 # Activations.
 simple("relu", activation=True)
@@ -101,24 +116,24 @@ for name in ("softmax", "log_softmax"):
     for dim in (1, 3, -1, 2):
         # Along an axis of the image, a softmax takes the mean out itself.
         untold = ("cancels",) if dim != 1 else ()
-        case(name, lambda a, b, name=name, dim=dim: getattr(aten, name)(a, dim), ends=True, untold=untold)
+        case(name, call(name, dim), ends=True, untold=untold)
 case("_softmax", lambda a, b: aten._softmax(a, 1, False), ends=True)
 
 # Arithmetic on each element.
 for name in ("add", "sub", "rsub"):
     # Tracing writes down b - a for the rsub of two.
     if name != "rsub":
-        case(name, lambda a, b, name=name: getattr(aten, name)(a, b))
-    case(name, lambda a, b, name=name: getattr(aten, name)(a, 0.5))
+        case(name, call_on_both(name))
+    case(name, call(name, 0.5))
 case("add", lambda a, b: a.add_(b))
 for name in ("mul", "div"):
     case(name, lambda a, b, name=name: getattr(aten, name)(a, positive(b)))
-    case(name, lambda a, b, name=name: getattr(aten, name)(a, 0.5))
+    case(name, call(name, 0.5))
 case("mul", lambda a, b: a.mul_(2.0))
 case("pow", lambda a, b: positive(a).pow(2.5))
 case("pow", lambda a, b: positive(a).pow(b))
 for name in ("minimum", "maximum"):
-    case(name, lambda a, b, name=name: getattr(aten, name)(a, b))
+    case(name, call_on_both(name))
 case("where", lambda a, b: torch.where(b > 0, a, b))
 case("masked_fill", lambda a, b: a.masked_fill(b > 0, 0.0))
 for name in ("neg", "square", "abs"):
@@ -130,12 +145,12 @@ for name in ("sqrt", "rsqrt", "log", "log1p", "reciprocal"):
 
 # What has no derivative, or none but 0.
 for name in ("sign", "round", "floor", "ceil", "isnan", "isfinite", "logical_not"):
-    case(name, floating(lambda a, b, name=name: getattr(aten, name)(a)))
+    case(name, floating(call(name)))
 for name in ("eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or"):
-    case(name, floating(lambda a, b, name=name: getattr(aten, name)(a, b)))
+    case(name, floating(call_on_both(name)))
 for name in ("argmax", "argmin"):
-    case(name, floating(lambda a, b, name=name: getattr(aten, name)(a, 1, True)), untold=("last",))
-case("argsort", floating(lambda a, b: a.argsort(1)))
+    case(name, floating(call(name, 1, True)), untold=("last",))
+case("argsort", floating(call("argsort", 1)))
 
 # What arranges elements.
 case("prim::ListConstruct", lambda a, b: torch.cat([a, b], 1))
@@ -163,19 +178,21 @@ STATISTICS = (torch.tensor([0.1, 0.2, 0.3, 0.4]), torch.tensor([0.5, 1.0, 1.5, 2
 for training in (False, True):
     case("batch_norm", lambda a, b, t=training: F.batch_norm(a, *STATISTICS, training=t), image=True,
          untold=("cancels",) if training else ())
+    untold = ("redraws", "cancels")
     for name in ("native_batch_norm", "_native_batch_norm_legit"):
-        case(name, lambda a, b, name=name, t=training: getattr(aten, name)(
-            a, None, None, *STATISTICS, t, 0.1, 1e-5)[0], image=True, untold=("redraws", "cancels"))
-    index = scripted("torch._batch_norm_impl_index(a, None, None, w[0], w[1], %s, 0.1, 1e-5, False)[0]"
-                     % training)
-    case("_batch_norm_impl_index", lambda a, b, i=index: i(a, b, torch.stack(STATISTICS)), image=True,
-         untold=("redraws", "cancels"))
+        norm = call(name, None, None, *STATISTICS, training, 0.1, 1e-5)
+        case(name, first_of(norm), image=True, untold=untold)
+    name = "_batch_norm_impl_index"
+    norm = scripted(f"torch.{name}(a, None, None, w[0], w[1], {training}, 0.1, 1e-5, False)[0]")
+    case(name, lambda a, b, norm=norm: norm(a, b, torch.stack(STATISTICS)), image=True, untold=untold)
 case("instance_norm", lambda a, b: F.instance_norm(a), image=True)
-case("instance_norm", lambda a, b: F.instance_norm(a, *STATISTICS, use_input_stats=False), image=True,
-     untold=("redraws", "cancels"))
+untold = ("redraws", "cancels")
+fixed = lambda a, b: F.instance_norm(a, *STATISTICS, use_input_stats=False)  # noqa: E731
+case("instance_norm", fixed, image=True, untold=untold)
 case("group_norm", lambda a, b: F.group_norm(a, 2), image=True)
-case("layer_norm", lambda a, b: F.layer_norm(a, a.shape[-1:]), untold=("cancels",))
-case("layer_norm", lambda a, b: F.layer_norm(a, a.shape[1:]), untold=("cancels",))
+for axis in (-1, 1):
+    norm = lambda a, b, axis=axis: F.layer_norm(a, a.shape[axis:])  # noqa: E731
+    case("layer_norm", norm, untold=("cancels",))
 
 # Weighted sums.
 GENERATOR = torch.Generator().manual_seed(3)
@@ -191,8 +208,9 @@ for axes in (1, 2, 3):
         for name in (f"conv{axes}d", f"conv_transpose{axes}d"):
             convolve = scripted(f"torch.{name}(a, w)")
             # Without padding, each voxel's gradient goes to as many voxels.
-            case(name, lambda a, b, c=convolve, w=w: c(a, b, w), axes=axes, image=True,
-                 untold=("cancels",) if kernel == 3 else ())
+            untold = ("cancels",) if kernel == 3 else ()
+            step = lambda a, b, c=convolve, w=w: c(a, b, w)  # noqa: E731
+            case(name, step, axes=axes, image=True, untold=untold)
 W = weight(4, 4, 1, 1)
 strided = scripted("torch.conv2d(a, w, None, [2, 2])")
 case("conv2d", lambda a, b: strided(a, b, W), image=True)
@@ -204,39 +222,39 @@ V = {extent: weight(extent, extent) for extent in (4, 5, 6, 120, 10, 12)}
 case("linear", lambda a, b: F.linear(a, V[int(a.shape[-1])]))
 case("matmul", lambda a, b: a @ b.transpose(-1, -2), product=True, untold=("last", "rank"))
 case("matmul", lambda a, b: a @ V[int(a.shape[-1])].t(), untold=("rank",))
-case("bmm", lambda a, b: a.flatten(0, 1).bmm(b.flatten(0, 1).transpose(1, 2)), product=True)
-case("baddbmm", lambda a, b: torch.baddbmm(ZERO, a.flatten(0, 1),
-                                          b.flatten(0, 1).transpose(1, 2)), product=True)
+
+
+def in_batch(product):
+    return lambda a, b: product(a.flatten(0, 1), b.flatten(0, 1).transpose(1, 2))
+
+
+case("bmm", in_batch(torch.bmm), product=True)
+case("baddbmm", in_batch(lambda a, b: torch.baddbmm(ZERO, a, b)), product=True)
 case("mm", lambda a, b: a.flatten(1).mm(V[120]))
 case("addmm", lambda a, b: torch.addmm(ZERO, a.flatten(1), V[120]))
 case("einsum", lambda a, b: torch.einsum("bchw,bkhw->bck", a, b), product=True)
 case("einsum", lambda a, b: torch.einsum("bchw,bchw->bchw", a, b), untold=("last", "rank"))
 
-# What makes the grid coarser or finer.
+# What makes the grid coarser or finer. Where each voxel has a part in as many, means of zero stay.
 for axes in (1, 2, 3):
     twos, d = (2,) * axes, f"{axes}d"
-    for name in (f"max_pool{d}", f"avg_pool{d}"):
-        case(name, lambda a, b, name=name, twos=twos: getattr(aten, name)(a, twos), axes=axes, image=True,
-             untold=("cancels",))
-    case(f"max_pool{d}_with_indices", lambda a, b, d=d, twos=twos: getattr(
-        aten, f"max_pool{d}_with_indices")(a, twos)[0], axes=axes, image=True, untold=("cancels",))
-    case(f"adaptive_avg_pool{d}", lambda a, b, d=d, twos=twos: getattr(
-        aten, f"adaptive_avg_pool{d}")(a, twos), axes=axes, image=True, untold=("cancels",))
-    case(f"adaptive_max_pool{d}", lambda a, b, d=d, twos=twos: getattr(
-        aten, f"adaptive_max_pool{d}")(a, twos)[0], axes=axes, image=True, untold=("cancels",))
+    told = {"axes": axes, "image": True, "untold": ("cancels",)}
+    for name in (f"max_pool{d}", f"avg_pool{d}", f"adaptive_avg_pool{d}"):
+        case(name, call(name, twos), **told)
+    for name in (f"max_pool{d}_with_indices", f"adaptive_max_pool{d}"):
+        case(name, first_of(call(name, twos)), **told)
     if axes > 1:
-        case(f"_adaptive_avg_pool{d}", lambda a, b, d=d, twos=twos: getattr(
-            aten, f"_adaptive_avg_pool{d}")(a, twos), axes=axes, image=True, untold=("cancels",))
+        case(f"_adaptive_avg_pool{d}", call(f"_adaptive_avg_pool{d}", twos), **told)
         samples = torch.rand(1, 4, axes, generator=GENERATOR)
-        case(f"fractional_max_pool{d}", lambda a, b, d=d, twos=twos, s=samples: getattr(
-            aten, f"fractional_max_pool{d}")(a, twos, twos, s)[0], axes=axes, image=True, untold=("cancels",))
+        name = f"fractional_max_pool{d}"
+        case(name, first_of(call(name, twos, twos, samples)), **told)
+    twice = [2 * extent for extent in EXTENTS[axes]]
     for name in (f"upsample_nearest{d}", f"_upsample_nearest_exact{d}"):
-        case(name, lambda a, b, name=name: getattr(aten, name)(a, [2 * n for n in a.shape[2:]]), axes=axes,
-             image=True, untold=("cancels",))
-for name, axes in (("linear1d", 1), ("bilinear2d", 2), ("trilinear3d", 3), ("bicubic2d", 2)):
-    for name in [f"upsample_{name}"] + [f"_upsample_{name}_aa"] * (axes == 2):
-        case(name, lambda a, b, name=name: getattr(aten, name)(a, [2 * n for n in a.shape[2:]], False),
-             axes=axes, image=True, untold=("cancels",))
+        case(name, call(name, twice), **told)
+    for name in {1: ["linear1d"], 2: ["bilinear2d", "bicubic2d"], 3: ["trilinear3d"]}[axes]:
+        case(f"upsample_{name}", call(f"upsample_{name}", twice, False), **told)
+        if axes == 2:
+            case(f"_upsample_{name}_aa", call(f"_upsample_{name}_aa", twice, False), **told)
 case("pixel_shuffle", lambda a, b: F.pixel_shuffle(a, 2), image=True)
 
 
