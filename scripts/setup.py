@@ -65,6 +65,7 @@ def prepare(job):
             entries["MEDCAM_PYTHON"] = environment.python
         if job == "test":
             entries["MEDCAM_NETWORKS"] = networks.make(environment, "networks")
+            entries["MEDCAM_OPERATORS"] = networks.make(environment, "operators")
             entries["MEDCAM_WILD"] = networks.make_wild(environment)
             entries["MEDCAM_ARCHITECTURES"] = networks.make(environment, "architectures")
             entries["MEDCAM_M3DCAM"] = m3dcam.make(environment)

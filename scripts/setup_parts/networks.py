@@ -9,7 +9,9 @@ GENERATORS = {
     "networks": "make_networks.py",
     "architectures": "make_architectures.py",
     "bench": "make_bench_networks.py",
+    "operators": "make_operators.py",
 }
+OPERATORS = ("make_operators.py", "operators.py")
 # The sources that a generator does not read.
 APART = ("make_architectures.py", "architectures.py", "covid_net.py", "inf_net.py")
 ALIASES = ("make_aliases.py", "aliases.py")
@@ -26,7 +28,11 @@ def make(environment, kind):
     `kind` is one of `GENERATORS`; returns the folder with the networks.
     """
     groups = [requirements(group) for group in ("torch", "test", "networks")]
-    sources = sorted(path for path in SOURCES.glob("*.py") if path.name not in OTHERS[kind])
+    if kind == "operators":
+        sources = [SOURCES / name for name in OPERATORS]
+    else:
+        others = (*OTHERS[kind], *OPERATORS)
+        sources = sorted(path for path in SOURCES.glob("*.py") if path.name not in others)
     final = environment.root / f"{kind}-{digest_of(sources + groups)}"
     if not final.exists():
         packages = install_apart(environment, "networks", groups[-1], "nnU-Net's architectures")

@@ -95,8 +95,7 @@ impl Tape {
     /// `rule(gradient, output)` gives the part of a gradient that passes: 0 where the gradient or the output of
     /// the ReLU, which is positive where its input is, is not positive. It is called in backward, by several
     /// threads at once where the network is on several devices. An error or a panic of the rule is an error of
-    /// backward. What is a ReLU by its numbers only, such as a clamp, keeps the shim's own rule, and so does a
-    /// ReLU whose output is overwritten later.
+    /// backward. Clamps keep the shim's own rule, and so does a ReLU whose output the network overwrites.
     #[cfg_attr(not(test), expect(dead_code, reason = "for a kernel that guides on a GPU"))]
     pub(crate) fn guide_relus_by<R>(&mut self, rule: R) -> Result<()>
     where

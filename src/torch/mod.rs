@@ -8,6 +8,8 @@ mod guide;
 mod layers;
 mod model;
 mod network;
+#[cfg(test)]
+mod operators;
 mod output;
 mod tape;
 mod task;

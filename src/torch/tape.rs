@@ -20,10 +20,11 @@ pub struct Tape {
     wishes: usize,
 }
 
-// SAFETY: a tape may be used from any one thread at a time. The shim keeps nothing of it in thread-local state; its
-// reference counts are atomic. What else may run while a tape is used is a backward through tensors of its
-// forward, in another thread: of a tape that sees a `Receiver` (behind a lock), a flag (atomic) and gates, which
-// share nothing with it that changes, and whose rule is `Send + Sync` (`guide_relus_by`).
+// SAFETY: a tape may be used from any one thread at a time: between calls the shim keeps nothing of it in
+// thread-local state, and the reference counts of libtorch are atomic. Tensors of its forward may be in use in
+// another thread at the same time. A backward there reaches three parts of the tape: the `Receiver`, which locks;
+// the flag of the guided rule, which is atomic; and the gates, which nobody changes once they are made, and whose
+// rule is `Send + Sync` (`guide_relus_by`).
 unsafe impl Send for Tape {}
 
 /// One run of a layer, as the tape saw it.

@@ -160,7 +160,7 @@ bool GraphAnalysis::is_pointwise(const Node* node) const {
 bool GraphAnalysis::mixes_alike(const Node* node) const {
   const Operator& op = operator_of(node);
   if (op.family == Family::kConvolution) return has_pointwise_kernel(node);
-  // squeeze and unsqueeze leave each voxel where it is; their row has no Voxels, for the output is no image.
+  // A squeeze moves no voxel; its row has no Voxels, as its output has other axes.
   return op.has(kMixesAlike) && (op.axes == Axes::kReshaped || is_pointwise(node));
 }
 

@@ -27,6 +27,11 @@ bool is_tensor_or_list(const Value* value) {
   return is_tensor(value) || value->type()->kind() == TypeKind::ListType;
 }
 
+// Whether a value is weights and no activation. Old tracing takes a linear layer apart: its transposed weights.
+bool is_weights(const Value* value) {
+  return value->node()->kind() == prim::GetAttr || toIValue(value) || base_name(value->node()) == "t";
+}
+
 // Whether einsum multiplies matrices: an axis of its result is of the first operand alone, and one of the
 // second alone, as in "bqc,bkc->bqk".
 bool is_matrix_product(const Node* einsum) {
@@ -35,7 +40,7 @@ bool is_matrix_product(const Node* einsum) {
   if (!equation || !equation->isString() || operands->kind() != prim::ListConstruct) return false;
   for (const Value* operand : operands->inputs()) {
     // With a parameter it is a linear layer of some kind.
-    if (operand->node()->kind() == prim::GetAttr || toIValue(operand)) return false;
+    if (is_weights(operand)) return false;
   }
   const std::string& text = equation->toStringRef();
   const size_t comma = text.find(',');
@@ -61,8 +66,7 @@ Channels of_step(const Node* node) {
     case Family::kLinear:
       return Channels::kLast;
     case Family::kProduct:
-      // Old tracing writes a linear layer as a product with its transposed weight.
-      return base_name(node->input(1)->node()) == "t" ? Channels::kLast : Channels::kNone;
+      return is_weights(node->input(1)) ? Channels::kLast : Channels::kNone;
     case Family::kLayerNorm:
       return is_one_axis(node->input(1)) ? Channels::kLast : Channels::kUnknown;
     case Family::kEinsum:

@@ -104,7 +104,7 @@ struct Guided {
     out_of_place(copied);
     put_gate(copied.back().toTensor());
     x.copy_(copied.back().toTensor());
-    // The same values to the last bit: on memory that lies otherwise, the loops may be others.
+    // Once more in place: with other strides ATen may pick another loop, whose rounding differs.
     const at::NoGradGuard no_grad;
     x.copy_(before);
     plain(stack);

@@ -6,182 +6,185 @@ namespace medcam {
 
 using torch::jit::Node;
 
-const std::vector<Operator>& operators() {
-  constexpr auto kKept = Axes::kKept;
-  constexpr auto kSame = Voxels::kSame;
-  constexpr auto kGated = Voxels::kGated;
-  constexpr auto kResized = Voxels::kResized;
-  constexpr auto kUnknown = Voxels::kUnknown;
-  constexpr unsigned kPasses = kPassesThrough | kMixesAlike;
-  constexpr unsigned kRelu = kLikeRelu | kFlatBelowZero;
-  static const std::vector<Operator> table = {
-      // What passes its input on.
-      {"medcam::tap", kKept, kSame, kPasses},
-      {"to", kKept, kSame, kPasses},
-      {"type_as", kKept, kSame, kPasses},
-      {"_autocast_to_reduced_precision", kKept, kSame, kPasses},
-      {"_autocast_to_full_precision", kKept, kSame, kPasses},
-      {"contiguous", kKept, kSame, kPasses},
-      {"clone", kKept, kSame, kPasses},
-      {"alias", kKept, kSame, kPasses},
-      {"detach", kKept, kSame, kPasses | kStopsGradient},
-      {"dropout", kKept, kSame, kPasses, Family::kDropout},
-      {"feature_dropout", kKept, kSame, kPasses, Family::kDropout},
-      {"alpha_dropout", kKept, kSame, kPasses, Family::kDropout},
-      {"feature_alpha_dropout", kKept, kSame, kPasses, Family::kDropout},
+namespace {
 
-      // Activations.
-      {"relu", kKept, kSame, kRelu},
-      {"relu6", kKept, kSame, kRelu},
-      {"hardtanh", kKept, kSame, kRelu, Family::kOther, /*zeros=*/1},
-      {"threshold", kKept, kSame, kRelu, Family::kOther, /*zeros=*/2},
-      // The derivative of these is 1 at 0.
-      {"clamp", kKept, kSame, kLikeRelu, Family::kOther, /*zeros=*/1},
-      {"clamp_min", kKept, kSame, kLikeRelu, Family::kOther, /*zeros=*/1},
-      {"clip", kKept, kSame, kLikeRelu, Family::kOther, /*zeros=*/1},
-      {"leaky_relu", kKept, kSame, kOtherActivation},
-      {"prelu", kKept, kSame, kOtherActivation},
-      {"rrelu", kKept, kSame, kOtherActivation},
-      {"elu", kKept, kSame, kOtherActivation},
-      {"selu", kKept, kSame, kOtherActivation},
-      {"celu", kKept, kSame, kOtherActivation},
-      {"gelu", kKept, kSame, kOtherActivation},
-      {"silu", kKept, kSame, kOtherActivation},
-      {"mish", kKept, kSame, kOtherActivation},
-      {"hardswish", kKept, kSame, kOtherActivation},
-      // These saturate at both ends, or not at 0: no rule of guided backpropagation is known for them.
-      {"hardsigmoid", kKept, kSame},
-      {"tanh", kKept, kSame},
-      {"softplus", kKept, kSame},
-      {"clamp_max", kKept, kSame},
-      {"sigmoid", kKept, kSame, kEndsInProbabilities},
-      {"softmax", kKept, kSame, kEndsInProbabilities, Family::kAlongAxis},
-      {"_softmax", kKept, kSame, kEndsInProbabilities, Family::kAlongAxis},
-      {"log_softmax", kKept, kSame, kEndsInProbabilities, Family::kAlongAxis},
+constexpr auto kKept = Axes::kKept;
+constexpr auto kSame = Voxels::kSame;
+constexpr auto kGated = Voxels::kGated;
+constexpr auto kResized = Voxels::kResized;
+constexpr auto kUnknown = Voxels::kUnknown;
+constexpr unsigned kPasses = kPassesThrough | kMixesAlike;
+constexpr unsigned kRelu = kLikeRelu | kFlatBelowZero;
 
-      // Arithmetic on each element.
-      {"add", kKept, kSame, kMixesAlike},
-      {"sub", kKept, kSame, kMixesAlike},
-      {"rsub", kKept, kSame, kMixesAlike},
-      {"neg", kKept, kSame, kMixesAlike},
-      {"mul", kKept, kGated, kMixesAlike},
-      {"div", kKept, kGated, kMixesAlike},
-      {"true_divide", kKept, kGated, kMixesAlike},
-      {"pow", kKept, kGated},
-      {"minimum", kKept, kGated},
-      {"maximum", kKept, kGated},
-      {"where", kKept, kGated},
-      {"masked_fill", kKept, kGated},
-      {"sqrt", kKept, kSame},
-      {"rsqrt", kKept, kSame},
-      {"square", kKept, kSame},
-      {"exp", kKept, kSame},
-      {"log", kKept, kSame},
-      {"log1p", kKept, kSame},
-      {"abs", kKept, kSame},
-      {"reciprocal", kKept, kSame},
-      {"nan_to_num", kKept, kSame},
+constexpr Operator kTable[] = {
+    // What passes its input on.
+    {"medcam::tap", kKept, kSame, kPasses},
+    {"to", kKept, kSame, kPasses},
+    {"type_as", kKept, kSame, kPasses},
+    {"_autocast_to_reduced_precision", kKept, kSame, kPasses},
+    {"_autocast_to_full_precision", kKept, kSame, kPasses},
+    {"contiguous", kKept, kSame, kPasses},
+    {"clone", kKept, kSame, kPasses},
+    {"alias", kKept, kSame, kPasses},
+    {"detach", kKept, kSame, kPasses | kStopsGradient},
+    // Those of evaluation are left out of a graph; the others draw another mask for each voxel.
+    {"dropout", kKept, kSame, kPassesThrough, Family::kDropout},
+    {"feature_dropout", kKept, kSame, kPassesThrough, Family::kDropout},
+    {"alpha_dropout", kKept, kSame, kPassesThrough, Family::kDropout},
+    {"feature_alpha_dropout", kKept, kSame, kPassesThrough, Family::kDropout},
 
-      // What has no derivative, or none but 0.
-      {"sign", kKept, kSame, kStopsGradient},
-      {"round", kKept, kSame, kStopsGradient},
-      {"floor", kKept, kSame, kStopsGradient},
-      {"ceil", kKept, kSame, kStopsGradient},
-      {"eq", kKept, kSame, kStopsGradient},
-      {"ne", kKept, kSame, kStopsGradient},
-      {"lt", kKept, kSame, kStopsGradient},
-      {"le", kKept, kSame, kStopsGradient},
-      {"gt", kKept, kSame, kStopsGradient},
-      {"ge", kKept, kSame, kStopsGradient},
-      {"isnan", kKept, kSame, kStopsGradient},
-      {"isfinite", kKept, kSame, kStopsGradient},
-      {"logical_not", kKept, kSame, kStopsGradient},
-      {"logical_and", kKept, kSame, kStopsGradient},
-      {"logical_or", kKept, kSame, kStopsGradient},
-      {"argmax", Axes::kUnknown, kUnknown, kStopsGradient},
-      {"argmin", Axes::kUnknown, kUnknown, kStopsGradient},
-      {"argsort", kKept, kUnknown, kStopsGradient},
+    // Activations.
+    {"relu", kKept, kSame, kRelu},
+    {"relu6", kKept, kSame, kRelu},
+    {"hardtanh", kKept, kSame, kRelu, Family::kOther, /*zeros=*/1},
+    {"threshold", kKept, kSame, kRelu, Family::kOther, /*zeros=*/2},
+    // The derivative of these is 1 at 0.
+    {"clamp", kKept, kSame, kLikeRelu, Family::kOther, /*zeros=*/1},
+    {"clamp_min", kKept, kSame, kLikeRelu, Family::kOther, /*zeros=*/1},
+    {"leaky_relu", kKept, kSame, kOtherActivation},
+    {"prelu", kKept, kSame, kOtherActivation},
+    {"rrelu", kKept, kSame, kOtherActivation},
+    {"elu", kKept, kSame, kOtherActivation},
+    {"selu", kKept, kSame, kOtherActivation},
+    {"celu", kKept, kSame, kOtherActivation},
+    {"gelu", kKept, kSame, kOtherActivation},
+    {"silu", kKept, kSame, kOtherActivation},
+    {"mish", kKept, kSame, kOtherActivation},
+    {"hardswish", kKept, kSame, kOtherActivation},
+    // These saturate at both ends, or not at 0: no rule of guided backpropagation is known for them.
+    {"hardsigmoid", kKept, kSame},
+    {"tanh", kKept, kSame},
+    {"softplus", kKept, kSame},
+    {"clamp_max", kKept, kSame},
+    {"sigmoid", kKept, kSame, kEndsInProbabilities},
+    {"softmax", kKept, kSame, kEndsInProbabilities, Family::kAlongAxis},
+    {"_softmax", kKept, kSame, kEndsInProbabilities, Family::kAlongAxis},
+    {"log_softmax", kKept, kSame, kEndsInProbabilities, Family::kAlongAxis},
 
-      // What arranges elements.
-      {"prim::ListConstruct", kKept, kSame, kMixesAlike},
-      {"cat", kKept, kSame, kMixesAlike, Family::kAlongAxis},
-      {"pad", kKept},
-      {"constant_pad_nd", kKept},
-      {"roll", kKept},
-      {"flip", kKept},
-      {"slice", kKept},
-      {"transpose", Axes::kReordered},
-      {"permute", Axes::kReordered},
-      {"squeeze", Axes::kReshaped, kUnknown, kMixesAlike},
-      {"unsqueeze", Axes::kReshaped, kUnknown, kMixesAlike},
-      {"view", Axes::kReshaped},
-      {"reshape", Axes::kReshaped},
-      {"flatten", Axes::kReshaped},
-      {"select", Axes::kUnknown, kUnknown, 0, Family::kSelect},
+    // Arithmetic on each element.
+    {"add", kKept, kSame, kMixesAlike},
+    {"sub", kKept, kSame, kMixesAlike},
+    {"rsub", kKept, kSame, kMixesAlike},
+    {"neg", kKept, kSame, kMixesAlike},
+    {"mul", kKept, kGated, kMixesAlike},
+    {"div", kKept, kGated, kMixesAlike},
+    {"pow", kKept, kGated},
+    {"minimum", kKept, kGated},
+    {"maximum", kKept, kGated},
+    {"where", kKept, kGated},
+    {"masked_fill", kKept, kGated},
+    {"sqrt", kKept, kSame},
+    {"rsqrt", kKept, kSame},
+    {"square", kKept, kSame},
+    {"exp", kKept, kSame},
+    {"log", kKept, kSame},
+    {"log1p", kKept, kSame},
+    {"abs", kKept, kSame},
+    {"reciprocal", kKept, kSame},
+    {"nan_to_num", kKept, kSame},
 
-      // Norms.
-      {"batch_norm", kKept, kSame, kChannelsFirst | kMixesAlike, Family::kBatchNorm},
-      {"native_batch_norm", kKept, kSame, kChannelsFirst | kMixesAlike, Family::kBatchNorm},
-      {"_native_batch_norm_legit", kKept, kSame, kChannelsFirst | kMixesAlike, Family::kBatchNorm},
-      {"_batch_norm_impl_index", kKept, kSame, kChannelsFirst | kMixesAlike, Family::kBatchNorm},
-      {"instance_norm", kKept, kUnknown, kChannelsFirst, Family::kInstanceNorm},
-      {"group_norm", kKept, kUnknown, kChannelsFirst},
-      {"layer_norm", kKept, kUnknown, 0, Family::kLayerNorm},
+    // What has no derivative, or none but 0.
+    {"sign", kKept, kSame, kStopsGradient},
+    {"round", kKept, kSame, kStopsGradient},
+    {"floor", kKept, kSame, kStopsGradient},
+    {"ceil", kKept, kSame, kStopsGradient},
+    {"eq", kKept, kSame, kStopsGradient},
+    {"ne", kKept, kSame, kStopsGradient},
+    {"lt", kKept, kSame, kStopsGradient},
+    {"le", kKept, kSame, kStopsGradient},
+    {"gt", kKept, kSame, kStopsGradient},
+    {"ge", kKept, kSame, kStopsGradient},
+    {"isnan", kKept, kSame, kStopsGradient},
+    {"isfinite", kKept, kSame, kStopsGradient},
+    {"logical_not", kKept, kSame, kStopsGradient},
+    {"logical_and", kKept, kSame, kStopsGradient},
+    {"logical_or", kKept, kSame, kStopsGradient},
+    {"argmax", Axes::kUnknown, kUnknown, kStopsGradient},
+    {"argmin", Axes::kUnknown, kUnknown, kStopsGradient},
+    {"argsort", kKept, kUnknown, kStopsGradient},
 
-      // Weighted sums.
-      {"conv1d", kKept, kUnknown, kChannelsFirst, Family::kConvolution},
-      {"conv2d", kKept, kUnknown, kChannelsFirst, Family::kConvolution},
-      {"conv3d", kKept, kUnknown, kChannelsFirst, Family::kConvolution},
-      {"conv_transpose1d", kKept, kUnknown, kChannelsFirst, Family::kConvolution},
-      {"conv_transpose2d", kKept, kUnknown, kChannelsFirst, Family::kConvolution},
-      {"conv_transpose3d", kKept, kUnknown, kChannelsFirst, Family::kConvolution},
-      {"_convolution", kKept, kUnknown, kChannelsFirst, Family::kConvolution},
-      {"convolution", kKept, kUnknown, kChannelsFirst, Family::kConvolution},
-      {"linear", kKept, kUnknown, 0, Family::kLinear},
-      {"matmul", Axes::kUnknown, kUnknown, 0, Family::kProduct},
-      {"bmm", Axes::kUnknown, kUnknown, 0, Family::kProduct},
-      {"baddbmm", Axes::kUnknown, kUnknown, 0, Family::kProduct},
-      {"mm", Axes::kUnknown, kUnknown, 0, Family::kFlatProduct},
-      {"addmm", Axes::kUnknown, kUnknown, 0, Family::kFlatProduct},
-      {"einsum", Axes::kUnknown, kUnknown, 0, Family::kEinsum},
+    // What arranges elements.
+    {"prim::ListConstruct", kKept, kSame, kMixesAlike},
+    {"cat", kKept, kSame, kMixesAlike, Family::kAlongAxis},
+    {"pad", kKept},
+    {"constant_pad_nd", kKept},
+    {"roll", kKept},
+    {"flip", kKept},
+    {"slice", kKept},
+    {"transpose", Axes::kReordered},
+    {"permute", Axes::kReordered},
+    {"squeeze", Axes::kReshaped, kUnknown, kMixesAlike},
+    {"unsqueeze", Axes::kReshaped, kUnknown, kMixesAlike},
+    {"view", Axes::kReshaped},
+    {"reshape", Axes::kReshaped},
+    {"flatten", Axes::kReshaped},
+    {"select", Axes::kUnknown, kUnknown, 0, Family::kSelect},
 
-      // What makes the grid coarser or finer.
-      {"max_pool1d", kKept, kUnknown, kChannelsFirst},
-      {"max_pool2d", kKept, kUnknown, kChannelsFirst},
-      {"max_pool3d", kKept, kUnknown, kChannelsFirst},
-      {"max_pool1d_with_indices", kKept, kUnknown, kChannelsFirst},
-      {"max_pool2d_with_indices", kKept, kUnknown, kChannelsFirst},
-      {"max_pool3d_with_indices", kKept, kUnknown, kChannelsFirst},
-      {"avg_pool1d", kKept, kUnknown, kChannelsFirst},
-      {"avg_pool2d", kKept, kUnknown, kChannelsFirst},
-      {"avg_pool3d", kKept, kUnknown, kChannelsFirst},
-      {"adaptive_max_pool1d", kKept, kUnknown, kChannelsFirst},
-      {"adaptive_max_pool2d", kKept, kUnknown, kChannelsFirst},
-      {"adaptive_max_pool3d", kKept, kUnknown, kChannelsFirst},
-      {"adaptive_avg_pool1d", kKept, kUnknown, kChannelsFirst},
-      {"adaptive_avg_pool2d", kKept, kUnknown, kChannelsFirst},
-      {"adaptive_avg_pool3d", kKept, kUnknown, kChannelsFirst},
-      {"_adaptive_avg_pool2d", kKept, kUnknown, kChannelsFirst},
-      {"_adaptive_avg_pool3d", kKept, kUnknown, kChannelsFirst},
-      {"fractional_max_pool2d", kKept, kUnknown, kChannelsFirst},
-      {"fractional_max_pool3d", kKept, kUnknown, kChannelsFirst},
-      {"pixel_shuffle", kKept, kUnknown, kChannelsFirst},
-      {"upsample_nearest1d", kKept, kResized, kChannelsFirst},
-      {"upsample_nearest2d", kKept, kResized, kChannelsFirst},
-      {"upsample_nearest3d", kKept, kResized, kChannelsFirst},
-      {"_upsample_nearest_exact1d", kKept, kResized, kChannelsFirst},
-      {"_upsample_nearest_exact2d", kKept, kResized, kChannelsFirst},
-      {"_upsample_nearest_exact3d", kKept, kResized, kChannelsFirst},
-      {"upsample_linear1d", kKept, kResized, kChannelsFirst},
-      {"upsample_bilinear2d", kKept, kResized, kChannelsFirst},
-      {"_upsample_bilinear2d_aa", kKept, kResized, kChannelsFirst},
-      {"upsample_trilinear3d", kKept, kResized, kChannelsFirst},
-      {"upsample_bicubic2d", kKept, kResized, kChannelsFirst},
-      {"_upsample_bicubic2d_aa", kKept, kResized, kChannelsFirst},
-      {"__interpolate", kKept, kResized, kChannelsFirst},
-  };
-  return table;
-}
+    // Norms.
+    {"batch_norm", kKept, kSame, kChannelsFirst | kMixesAlike, Family::kBatchNorm},
+    {"native_batch_norm", kKept, kSame, kChannelsFirst | kMixesAlike, Family::kBatchNorm},
+    {"_native_batch_norm_legit", kKept, kSame, kChannelsFirst | kMixesAlike, Family::kBatchNorm},
+    {"_batch_norm_impl_index", kKept, kSame, kChannelsFirst | kMixesAlike, Family::kBatchNorm},
+    {"instance_norm", kKept, kUnknown, kChannelsFirst, Family::kInstanceNorm},
+    {"group_norm", kKept, kUnknown, kChannelsFirst},
+    {"layer_norm", kKept, kUnknown, 0, Family::kLayerNorm},
+
+    // Weighted sums.
+    {"conv1d", kKept, kUnknown, kChannelsFirst, Family::kConvolution},
+    {"conv2d", kKept, kUnknown, kChannelsFirst, Family::kConvolution},
+    {"conv3d", kKept, kUnknown, kChannelsFirst, Family::kConvolution},
+    {"conv_transpose1d", kKept, kUnknown, kChannelsFirst, Family::kConvolution},
+    {"conv_transpose2d", kKept, kUnknown, kChannelsFirst, Family::kConvolution},
+    {"conv_transpose3d", kKept, kUnknown, kChannelsFirst, Family::kConvolution},
+    {"_convolution", kKept, kUnknown, kChannelsFirst, Family::kConvolution},
+    {"convolution", kKept, kUnknown, kChannelsFirst, Family::kConvolution},
+    {"linear", kKept, kUnknown, 0, Family::kLinear},
+    {"matmul", Axes::kUnknown, kUnknown, 0, Family::kProduct},
+    {"bmm", Axes::kUnknown, kUnknown, 0, Family::kProduct},
+    {"baddbmm", Axes::kUnknown, kUnknown, 0, Family::kProduct},
+    {"mm", Axes::kUnknown, kUnknown, 0, Family::kFlatProduct},
+    {"addmm", Axes::kUnknown, kUnknown, 0, Family::kFlatProduct},
+    {"einsum", Axes::kUnknown, kUnknown, 0, Family::kEinsum},
+
+    // What makes the grid coarser or finer.
+    {"max_pool1d", kKept, kUnknown, kChannelsFirst},
+    {"max_pool2d", kKept, kUnknown, kChannelsFirst},
+    {"max_pool3d", kKept, kUnknown, kChannelsFirst},
+    {"max_pool1d_with_indices", kKept, kUnknown, kChannelsFirst},
+    {"max_pool2d_with_indices", kKept, kUnknown, kChannelsFirst},
+    {"max_pool3d_with_indices", kKept, kUnknown, kChannelsFirst},
+    {"avg_pool1d", kKept, kUnknown, kChannelsFirst},
+    {"avg_pool2d", kKept, kUnknown, kChannelsFirst},
+    {"avg_pool3d", kKept, kUnknown, kChannelsFirst},
+    {"adaptive_max_pool1d", kKept, kUnknown, kChannelsFirst},
+    {"adaptive_max_pool2d", kKept, kUnknown, kChannelsFirst},
+    {"adaptive_max_pool3d", kKept, kUnknown, kChannelsFirst},
+    {"adaptive_avg_pool1d", kKept, kUnknown, kChannelsFirst},
+    {"adaptive_avg_pool2d", kKept, kUnknown, kChannelsFirst},
+    {"adaptive_avg_pool3d", kKept, kUnknown, kChannelsFirst},
+    {"_adaptive_avg_pool2d", kKept, kUnknown, kChannelsFirst},
+    {"_adaptive_avg_pool3d", kKept, kUnknown, kChannelsFirst},
+    {"fractional_max_pool2d", kKept, kUnknown, kChannelsFirst},
+    {"fractional_max_pool3d", kKept, kUnknown, kChannelsFirst},
+    {"pixel_shuffle", kKept, kUnknown, kChannelsFirst},
+    {"upsample_nearest1d", kKept, kResized, kChannelsFirst},
+    {"upsample_nearest2d", kKept, kResized, kChannelsFirst},
+    {"upsample_nearest3d", kKept, kResized, kChannelsFirst},
+    {"_upsample_nearest_exact1d", kKept, kResized, kChannelsFirst},
+    {"_upsample_nearest_exact2d", kKept, kResized, kChannelsFirst},
+    {"_upsample_nearest_exact3d", kKept, kResized, kChannelsFirst},
+    {"upsample_linear1d", kKept, kResized, kChannelsFirst},
+    {"upsample_bilinear2d", kKept, kResized, kChannelsFirst},
+    {"_upsample_bilinear2d_aa", kKept, kResized, kChannelsFirst},
+    {"upsample_trilinear3d", kKept, kResized, kChannelsFirst},
+    {"upsample_bicubic2d", kKept, kResized, kChannelsFirst},
+    {"_upsample_bicubic2d_aa", kKept, kResized, kChannelsFirst},
+    {"__interpolate", kKept, kResized, kChannelsFirst},
+};
+
+}  // namespace
+
+c10::ArrayRef<Operator> operators() { return kTable; }
 
 const Operator& find_operator(const std::string& name) {
   static const std::unordered_map<std::string, const Operator*> rows = [] {
@@ -214,7 +217,12 @@ size_t mc_operator_count(void) { return medcam::operators().size(); }
 const char* mc_operator_name(size_t index) { return medcam::operators()[index].name; }
 
 bool mc_operator_is_like_relu(const char* name) {
-  return medcam::find_operator(name).has(medcam::kLikeRelu);
+  try {
+    return medcam::find_operator(name).has(medcam::kLikeRelu);
+  } catch (...) {
+    // Memory is out.
+    return false;
+  }
 }
 
 }  // extern "C"

@@ -2,10 +2,10 @@
 // is one of which nothing is known.
 #pragma once
 
+#include <c10/util/ArrayRef.h>
 #include <torch/csrc/jit/ir/ir.h>
 
 #include <string>
-#include <vector>
 
 #include "shim.h"
 
@@ -51,10 +51,10 @@ enum class Voxels {
   kUnknown,
   // On the same voxel of each input alone, whatever its channels.
   kSame,
-  // As kSame, but the derivative for one tensor is given by the other tensor, which may see the whole image:
-  // counts as kSame only where a single tensor goes in.
+  // As kSame, but where a second activation goes in, it scales the first one's gradient, and may have seen the
+  // whole image: pointwise only where a single activation goes in.
   kGated,
-  // On its nearest voxels in a coarser or finer grid.
+  // On the nearest voxels of a coarser or finer grid.
   kResized,
 };
 
@@ -91,7 +91,8 @@ struct Operator {
   bool has(Property property) const { return (properties & property) != 0; }
 };
 
-const std::vector<Operator>& operators();
+// All rows.
+c10::ArrayRef<Operator> operators();
 // The row of a name, or a row of unknowns.
 const Operator& find_operator(const std::string& name);
 const Operator& operator_of(const torch::jit::Node* node);

@@ -201,7 +201,7 @@ Returned keep_only(const std::shared_ptr<Graph>& graph, const OutputChoice& choi
     LowerSimpleTuples(graph);
   }
   std::vector<Leaf<Value*>> leaves;
-  // What comes before a part that the graph does not tell of is certain all the same.
+  // Leaves listed before the first one that the graph cannot resolve are still exact.
   const bool all_told = flatten(graph->outputs().at(0), "", AliasDb(graph), leaves);
   const auto is_tensor = [](const Value* value) {
     return value->type()->kind() == TypeKind::TensorType;

@@ -167,8 +167,8 @@ bool mc_tape_relu(mc_tape* tape, const mc_tensor* x, mc_tensor** y, char** error
 typedef void (*mc_gradient)(void* context, size_t index, const mc_tensor* activation,
                             const mc_tensor* gradient);
 // Runs autograd from a score back to the activations, and hands each out with its gradient as soon as
-// that is there: once per tensor, by its first wish, one at a time, from any thread. `start` is the input where the tape starts there,
-// else NULL. Without `keep` the tape and each activation are let go on the way.
+// that is there: once per tensor, by its first wish; one at a time, but in any thread. `start` is the input
+// where the tape starts there, else NULL. Without `keep` the tape and each activation are let go on the way.
 bool mc_tape_backward(mc_tape* tape, const mc_tensor* score, const mc_tensor* start, bool keep,
                       mc_gradient gradient, void* context, char** error);
 

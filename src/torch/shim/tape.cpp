@@ -20,8 +20,8 @@ struct Start : torch::autograd::Node {
   torch::autograd::variable_list apply(torch::autograd::variable_list&&) override { return {}; }
 };
 
-// Hands a gradient on as it arrives. Of the node at which it arrives, not of the tensor: what writes to
-// the tensor later gives it another node, and this one goes on to get the gradient of what was there before.
+// Hands a gradient on as it arrives at a node. A hook of the tensor would follow it to another node when
+// something writes to it; this node keeps getting the gradient of the values from before the write.
 struct Hook : torch::autograd::FunctionPreHook {
   Hook(std::shared_ptr<Receiver> receiver, size_t wish, uint32_t number)
       : receiver_(std::move(receiver)), wish_(wish), number_(number) {}
@@ -94,7 +94,7 @@ at::Tensor Tape::tap(const at::Tensor& x, const std::string& name, bool shared, 
     if (wish.run != run || wish.name != name) continue;
     TORCH_CHECK(x.is_floating_point(), "layer '", name, "' has an output of type ", x.scalar_type(),
                 "; a map needs floating point");
-    // What is written to one is not in autograd's graph of the others.
+    // Autograd does not propagate a write through one view to the gradients of the other views.
     TORCH_CHECK(!shared || !x.is_view(), "layer '", name,
                 "': its output is a view of what the model writes over and reads again. Take the layer "
                 "before it or the one behind");
