@@ -1,14 +1,15 @@
 //! Where device memory comes from.
 
 use std::error::Error;
+use std::ffi::c_void;
 
 use cudarc::driver::result;
 
-use super::{Stream, driver_words};
+use super::driver_words;
 
-/// Where a [`Stream`] takes the memory of its buffers and its scratch from.
+/// Where a [`Stream`](super::Stream) takes the memory of its buffers and its scratch from.
 ///
-/// [`DriverAllocator`] is the default; [`Stream::with_allocator`] takes another. Implement it to share
+/// [`DriverAllocator`] is the default; [`Stream::with_allocator`](super::Stream::with_allocator) takes another. Implement it to share
 /// the pool of a library that runs in the same process: memory that such a pool has cached is not
 /// free to the driver.
 ///
@@ -25,9 +26,10 @@ use super::{Stream, driver_words};
 /// An allocator that counts the bytes that are in use:
 ///
 /// ```
+/// use std::ffi::c_void;
 /// use std::sync::atomic::{AtomicUsize, Ordering};
 ///
-/// use medcam::device::{Allocator, DriverAllocator, Stream};
+/// use medcam::device::{Allocator, DriverAllocator};
 ///
 /// #[derive(Default)]
 /// struct Counting {
@@ -39,7 +41,7 @@ use super::{Stream, driver_words};
 ///     fn allocate(
 ///         &self,
 ///         bytes: usize,
-///         stream: &Stream,
+///         stream: *mut c_void,
 ///     ) -> Result<u64, Box<dyn std::error::Error + Send + Sync>> {
 ///         self.bytes.fetch_add(bytes, Ordering::Relaxed);
 ///         DriverAllocator.allocate(bytes, stream)
@@ -54,13 +56,17 @@ use super::{Stream, driver_words};
 /// assert_eq!(Counting::default().bytes.into_inner(), 0);
 /// ```
 pub unsafe trait Allocator: Send + Sync {
-    /// The address of `bytes` bytes, at least 1, for work on `stream`, whose device's context is
-    /// current in the calling thread.
+    /// The address of `bytes` bytes, at least 1, for work on `stream` (a `CUstream`; null is the default
+    /// stream), whose device's context is current in the calling thread.
     ///
     /// # Errors
     ///
     /// If there is not enough memory; the message of the error becomes part of that of the call.
-    fn allocate(&self, bytes: usize, stream: &Stream) -> Result<u64, Box<dyn Error + Send + Sync>>;
+    fn allocate(
+        &self,
+        bytes: usize,
+        stream: *mut c_void,
+    ) -> Result<u64, Box<dyn Error + Send + Sync>>;
 
     /// Takes memory back. The device's context is current in the calling thread; the stream may be
     /// gone.
@@ -82,7 +88,7 @@ unsafe impl Allocator for DriverAllocator {
     fn allocate(
         &self,
         bytes: usize,
-        _stream: &Stream,
+        _stream: *mut c_void,
     ) -> Result<u64, Box<dyn Error + Send + Sync>> {
         // SAFETY: a context is current and the size is not 0.
         unsafe { result::malloc_sync(bytes) }.map_err(|error| driver_words(error).into())

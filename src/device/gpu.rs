@@ -1,22 +1,15 @@
-//! One device, and the kernels loaded on it.
+//! One device.
 
-use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cudarc::driver::{DriverError, result, sys};
 
-use super::cache::Cache;
 use super::probe::{attribute, compute_capability, device, device_count};
-use super::{Kernel, Program, Scalar, Unavailable, driver_error, nvrtc};
-use crate::error::{Error, Result};
+use super::{Unavailable, driver_error, nvrtc};
+use crate::error::Result;
 
-/// A build of a program: its address, as programs are statics, and the type.
-type Build = (usize, Scalar);
-/// The kernels of a build, in the order of [`Program::kernels`]; `None` until they are loaded.
-type Cell = Arc<Mutex<Option<Vec<Kernel>>>>;
-
-/// One CUDA device, with its kernels.
+/// One CUDA device.
 ///
 /// It uses the device's primary context, which is libtorch's own, so that both see the same memory
 /// and streams.
@@ -38,12 +31,11 @@ pub struct Gpu {
     multiprocessors: u32,
     limits: Limits,
     context: sys::CUcontext,
-    builds: Mutex<HashMap<Build, Cell>>,
 }
 
 // SAFETY: we only pass the context handle to the driver, which takes it from any thread.
 unsafe impl Send for Gpu {}
-// SAFETY: as above; what changes is behind a mutex.
+// SAFETY: as above; nothing in it changes.
 unsafe impl Sync for Gpu {}
 
 /// The limits of a launch.
@@ -64,7 +56,7 @@ impl Gpu {
     ///
     /// # Errors
     ///
-    /// If the driver, NVRTC or the device is missing: [`is_unavailable`](Error::is_unavailable), and
+    /// If the driver, NVRTC or the device is missing: [`is_unavailable`](crate::Error::is_unavailable), and
     /// the message says which and what to do.
     pub fn get(ordinal: usize) -> Result<&'static Self> {
         static GPUS: Mutex<Vec<&'static Gpu>> = Mutex::new(Vec::new());
@@ -108,7 +100,6 @@ impl Gpu {
             // SAFETY: `device` is one that the driver gave. The context is never released, as the
             // device lives as long as the process.
             context: unsafe { result::primary_ctx::retain(device) }?,
-            builds: Mutex::default(),
         })
     }
 
@@ -134,55 +125,6 @@ impl Gpu {
 
     pub(super) fn limits(&self) -> &Limits {
         &self.limits
-    }
-
-    /// The kernel `entry` of a program, built for `scalar`.
-    ///
-    /// The first call for a program and type compiles it, or takes it from disk where an earlier
-    /// process compiled the same; threads that ask meanwhile wait for that. A failure is not
-    /// remembered.
-    ///
-    /// # Errors
-    ///
-    /// If the program has no such entry or is not for that type; if it does not compile, with
-    /// everything that the compiler said; if the driver does not load it.
-    pub fn kernel(
-        &'static self,
-        program: &'static Program,
-        scalar: Scalar,
-        entry: &str,
-    ) -> Result<Kernel> {
-        let stem = program.stem;
-        let Some(position) = program.kernels.iter().position(|kernel| kernel.entry == entry) else {
-            let entries: Vec<_> = program.kernels.iter().map(|kernel| kernel.entry).collect();
-            return Err(Error::input(stem, format!("entry: {entry} is not one of {entries:?}")));
-        };
-        if !program.scalars.contains(&scalar) {
-            let (name, built) = (scalar.name(), program.scalars);
-            return Err(Error::input(stem, format!("scalar: {name} is not one of {built:?}")));
-        }
-        let build = (std::ptr::from_ref(program) as usize, scalar);
-        // Lock this build's cell alone, so that other programs can compile meanwhile.
-        let cell = Arc::clone(lock(&self.builds).entry(build).or_default());
-        let mut cell = lock(&cell);
-        let kernels = match &mut *cell {
-            Some(kernels) => kernels,
-            empty => empty.insert(self.load(program, scalar)?),
-        };
-        Ok(kernels[position])
-    }
-
-    fn load(&'static self, program: &Program, scalar: Scalar) -> Result<Vec<Kernel>> {
-        let arch = format!("sm_{}{}", self.arch.0, self.arch.1);
-        let cubin = Cache::new(|name| std::env::var_os(name)).cubin(program, scalar, &arch)?;
-        let _bound = self.bind()?;
-        // SAFETY: machine code that NVRTC made for this device, which tells its own length. The
-        // module is never unloaded.
-        let module = unsafe { result::module::load_data(cubin.as_ptr().cast()) }
-            .map_err(driver_error(format!("loading kernels/{}.cu for {arch}", program.stem)))?;
-        let names = program.kernels.iter().map(|k| format!("{}_{}", k.entry, scalar.name()));
-        // SAFETY: the module is one of the bound context.
-        names.map(|name| unsafe { Kernel::new(self, module, name) }).collect()
     }
 
     /// Makes the device's context current in this thread until the returned value is dropped.

@@ -1,11 +1,12 @@
 //! Device memory: owned, borrowed, and borrowed for writing.
 
+use std::ffi::c_void;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Allocator, Gpu, Stream};
+use super::{Allocator, Gpu};
 use crate::error::{Error, Result};
 
 /// A type whose values mean the same as bytes in host and device memory.
@@ -49,7 +50,7 @@ plain!(f32, f64, half::f16, half::bf16, u8, u32, u64, i32, i64);
 /// Owned device memory for `len` values, 256-byte aligned, which goes back to the
 /// [`Allocator`] when dropped.
 ///
-/// Drop it as early as you like: the allocator sees to it that kernels of the buffer's [`Stream`] that
+/// Drop it as early as you like: the allocator sees to it that kernels of the buffer's [`Stream`](super::Stream) that
 /// are under way keep their memory. Before you use a buffer on another stream, synchronise.
 ///
 /// # Example
@@ -73,9 +74,13 @@ pub struct Buffer<T: Plain> {
 }
 
 impl<T: Plain> Buffer<T> {
-    /// Memory of undefined contents, for work on `stream`.
-    pub(super) fn new(stream: &Stream, len: usize) -> Result<Self> {
-        let (gpu, allocator) = (stream.gpu(), Arc::clone(stream.allocator()));
+    /// Memory of undefined contents, for work on `stream`, one of `gpu`.
+    pub(super) fn new(
+        gpu: &'static Gpu,
+        allocator: Arc<dyn Allocator>,
+        stream: *mut c_void,
+        len: usize,
+    ) -> Result<Self> {
         let bytes = len.checked_mul(size_of::<T>()).ok_or_else(|| {
             Error::input("allocate", format!("len: {len} values are more than memory can be"))
         })?;

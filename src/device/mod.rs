@@ -57,6 +57,7 @@
 //! ```
 
 mod allocator;
+mod builds;
 mod cache;
 mod gpu;
 mod kernel;
@@ -66,6 +67,7 @@ mod probe;
 mod program;
 mod scratch;
 mod stream;
+mod unavailable;
 
 pub use allocator::{Allocator, DriverAllocator};
 pub use gpu::Gpu;
@@ -73,9 +75,10 @@ pub use kernel::{Argument, Kernel, Launch};
 pub(crate) use memory::plain_struct;
 pub use memory::{Buffer, Plain, Slice, SliceMut};
 pub use nvrtc::{Compiled, compile};
-pub use probe::{GpuInfo, Unavailable, probe};
+pub use probe::{GpuInfo, probe};
 pub use program::{KernelBudget, Program, Scalar};
 pub use stream::Stream;
+pub use unavailable::Unavailable;
 
 use cudarc::driver::DriverError;
 

@@ -1,53 +1,8 @@
 //! What is there: the driver, NVRTC, devices.
 
-use std::fmt;
-
 use cudarc::driver::{result, sys};
 
-use super::{driver_words, nvrtc};
-use crate::error::Error;
-
-/// Why no kernel can run here; what is missing is in the text.
-///
-/// # Example
-///
-/// ```
-/// use medcam::device::{Unavailable, probe};
-///
-/// match probe() {
-///     Ok(devices) => println!("{}", devices[0].name),
-///     Err(Unavailable::NoDriver(why)) => println!("CPU only: {why}"),
-///     Err(other) => println!("CPU only: {other}"),
-/// }
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Unavailable {
-    /// NVIDIA's driver (`libcuda.so.1`) is not installed, or does not start.
-    NoDriver(String),
-    /// NVRTC, which compiles the kernels, is not found.
-    NoNvrtc(String),
-    /// The driver is there and sees no device.
-    NoDevice(String),
-}
-
-impl fmt::Display for Unavailable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoDriver(why) => write!(f, "no CUDA driver: {why}"),
-            Self::NoNvrtc(why) => write!(f, "no NVRTC, which compiles the kernels: {why}"),
-            Self::NoDevice(why) => write!(f, "no CUDA device: {why}"),
-        }
-    }
-}
-
-impl std::error::Error for Unavailable {}
-
-impl From<Unavailable> for Error {
-    fn from(why: Unavailable) -> Self {
-        Self::unavailable(why.to_string())
-    }
-}
+use super::{Unavailable, driver_words, nvrtc};
 
 /// A CUDA device, as [`probe()`] finds it.
 #[derive(Debug, Clone, PartialEq, Eq)]

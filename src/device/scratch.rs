@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use super::{Buffer, Stream};
+use super::Buffer;
 use crate::error::{Error, Result};
 
 /// Every piece begins at a multiple of this, as every allocation does.
@@ -28,8 +28,12 @@ impl Block {
 }
 
 impl Scratch {
-    /// The address of `bytes` bytes that nobody else has until `release`.
-    pub(super) fn take(&self, stream: &Stream, bytes: usize) -> Result<u64> {
+    /// The address of `bytes` bytes that nobody else has until `release`; `allocate` gives new memory.
+    pub(super) fn take(
+        &self,
+        bytes: usize,
+        allocate: impl FnOnce(usize) -> Result<Buffer<u8>>,
+    ) -> Result<u64> {
         let bytes = bytes.checked_next_multiple_of(ALIGNMENT).ok_or_else(|| {
             Error::input("scratch", format!("len: {bytes} bytes are more than memory can be"))
         })?;
@@ -41,7 +45,7 @@ impl Scratch {
                 // Blocks that are not in use are too small for this call: free them. Only smaller blocks
                 // are ever replaced, so calls that repeat, in any order, end up allocating nothing.
                 blocks.retain(|block| block.used > 0);
-                let memory = Buffer::new(stream, bytes.max(BLOCK_BYTES))?;
+                let memory = allocate(bytes.max(BLOCK_BYTES))?;
                 blocks.push(Block { memory, used: 0 });
                 blocks.len() - 1
             }

@@ -95,10 +95,6 @@ impl Stream {
         self.gpu
     }
 
-    pub(super) fn allocator(&self) -> &Arc<dyn Allocator> {
-        &self.allocator
-    }
-
     /// The `CUstream`, which is also a `cudaStream_t`.
     pub fn handle(&self) -> *mut c_void {
         self.handle.cast()
@@ -143,7 +139,7 @@ impl Stream {
     ///
     /// If there is not enough memory.
     pub fn allocate<T: Plain>(&self, len: usize) -> Result<Buffer<T>> {
-        Buffer::new(self, len)
+        Buffer::new(self.gpu, Arc::clone(&self.allocator), self.handle(), len)
     }
 
     /// The values of device memory, after everything before. Waits for them.
@@ -190,7 +186,7 @@ impl Stream {
     /// If there is not enough memory.
     pub fn scratch<T: Plain>(&self, len: usize) -> Result<SliceMut<'_, T>> {
         let bytes = len.saturating_mul(size_of::<T>());
-        let pointer = self.scratch.take(self, bytes)?;
+        let pointer = self.scratch.take(bytes, |bytes| self.allocate(bytes))?;
         // SAFETY: that much memory that nobody else is given until `release_scratch`, which borrows
         // the stream for itself alone, so that the slice is gone by then. Kernels that still use it
         // come before any of the next call, as the stream keeps their order.

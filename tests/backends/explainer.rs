@@ -2,7 +2,8 @@
 
 use medcam::tch::Tensor;
 use medcam::{
-    AttentionMap, Explainer, LayerChoice, MapSize, Model, Options, Request, Settings, Target, inject,
+    AttentionMap, Explainer, LayerChoice, MapSize, Model, Options, Request, Settings, Target,
+    inject,
 };
 use ndarray::ArrayD;
 
@@ -34,10 +35,8 @@ fn a_call_does_not_know_of_those_before() {
     let mut kept = explainer();
     let settings = kept.settings().clone();
     for request in requests.iter().chain(requests.iter().rev()) {
-        let (again, fresh) = (
-            kept.explain(&input, request).unwrap(),
-            explainer().explain(&input, request).unwrap(),
-        );
+        let (again, fresh) =
+            (kept.explain(&input, request).unwrap(), explainer().explain(&input, request).unwrap());
         assert_eq!(arrays(&again.maps), arrays(&fresh.maps), "{request:?}");
         assert_eq!(again.warnings, fresh.warnings);
         assert_eq!(again.output, fresh.output);
@@ -49,7 +48,8 @@ fn a_call_does_not_know_of_those_before() {
 fn inject_gives_the_maps_and_the_output_of_the_core() {
     let input = input();
     let explanation = explainer().explain(&input, &Request::default()).unwrap();
-    let mut injected = inject(model(NETWORK), Options::default().layers(LayerChoice::Full)).unwrap();
+    let mut injected =
+        inject(model(NETWORK), Options::default().layers(LayerChoice::Full)).unwrap();
     let output = injected.forward(&input).unwrap();
     assert_eq!(output, explanation.output);
     assert_eq!(output, explainer().infer(&input).unwrap());

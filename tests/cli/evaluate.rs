@@ -39,7 +39,8 @@ fn scores_of_a_cohort(dtype: &str) {
     let metrics = "--metric iou,relevance_mass --threshold 0.4";
     let masks = bench.at("masks");
     let masks = masks.display();
-    let options = format!("--layer down1,down2 --label 1,2 --dtype {dtype} {metrics} --mask {masks}");
+    let options =
+        format!("--layer down1,down2 --label 1,2 --dtype {dtype} {metrics} --mask {masks}");
     let model = network("interpolating3d.traced.pt");
     let ran = bench.map(&model, &inputs, &options).succeeded();
 

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::ffi::c_void;
 use std::sync::{Arc, Mutex};
 
-use medcam::device::{Allocator, DriverAllocator, Slice, Stream};
+use medcam::device::{Allocator, DriverAllocator, Slice};
 
 use crate::common::gpu;
 
@@ -35,7 +36,11 @@ impl Listing {
 
 // SAFETY: the driver's memory.
 unsafe impl Allocator for Listing {
-    fn allocate(&self, bytes: usize, stream: &Stream) -> Result<u64, Box<dyn Error + Send + Sync>> {
+    fn allocate(
+        &self,
+        bytes: usize,
+        stream: *mut c_void,
+    ) -> Result<u64, Box<dyn Error + Send + Sync>> {
         if bytes > self.limit {
             return Err("the pool is empty".into());
         }

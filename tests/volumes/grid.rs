@@ -79,9 +79,10 @@ fn a_map_is_scored_as_it_will_be_read_again() {
     for (number, (grid, batch)) in inputs.iter().enumerate() {
         let own = grid.map_size();
         for size in [own, own.map(|n| if n == 1 { 1 } else { n - 1 })] {
-            let map = Array5::from_shape_fn((*batch, 1, size[0], size[1], size[2]), |(b, _, d, h, w)| {
-                ((b + 3 * d + 5 * h + 7 * w) % 11) as f32 / 10.3
-            });
+            let map =
+                Array5::from_shape_fn((*batch, 1, size[0], size[1], size[2]), |(b, _, d, h, w)| {
+                    ((b + 3 * d + 5 * h + 7 * w) % 11) as f32 / 10.3
+                });
             for dtype in [MapType::F32, MapType::U8] {
                 let stem = format!("map{number}");
                 let files = grid.save_map(folder.path(), &stem, map.view(), dtype).unwrap();
