@@ -37,24 +37,11 @@ fn stem(file: &str) -> &str {
     file.rsplit_once('.').map_or(file, |(stem, _)| stem)
 }
 
-/// What is wrong with includes, apart from those that are `known`; and the known ones that are part
-/// of no circle any more.
-pub fn judge(files: &Files, known: &[(&str, &str)]) -> Vec<String> {
+/// What is wrong with includes.
+pub fn judge(files: &Files) -> Vec<String> {
     let (pairs, mut wrong) = includes(files);
-    let is_known = |(from, to): &(String, String)| known.contains(&(from.as_str(), to.as_str()));
-    let rest = pairs.iter().filter(|pair| !is_known(pair)).cloned().collect();
-    for circle in circles(&rest).iter().chain(&circles(&of_stems(&rest))) {
+    for circle in circles(&pairs).iter().chain(&circles(&of_stems(&pairs))) {
         wrong.push(format!("a circle: {circle:?}"));
-    }
-    let all = circles(&of_stems(&pairs));
-    for (from, to) in known {
-        let there = pairs.contains(&((*from).to_owned(), (*to).to_owned()));
-        let closes = |circle: &BTreeSet<String>| {
-            [from, to].map(|file| stem(file)).iter().all(|stem| circle.contains(*stem))
-        };
-        if !there || !all.iter().any(closes) {
-            wrong.push(format!("{from} -> {to} is fine now: take it from KNOWN_INCLUDES"));
-        }
     }
     wrong
 }

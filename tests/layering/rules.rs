@@ -37,7 +37,8 @@ impl Tables<'_> {
         let is =
             |arrow: &Arrow, pair: &(&str, &str)| (arrow.from.as_str(), arrow.to.as_str()) == *pair;
         let gone = known.iter().filter(|pair| !all.iter().any(|(arrow, _)| is(arrow, pair)));
-        let gone = gone.map(|(from, to)| format!("{from} -> {to} is fine now: take it from KNOWN"));
+        let gone =
+            gone.map(|(from, to)| format!("{from} -> {to} is fine now: take it from GRANTED"));
         let is_new = |arrow: &&Arrow| !known.iter().any(|pair| is(arrow, pair));
         let new = self.findings(&arrows.iter().filter(is_new).cloned().collect());
         let new = new.into_iter().map(|(arrow, rule)| {
