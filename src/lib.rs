@@ -2,7 +2,7 @@
 //! segmentation, at about the price of the inference that you run anyway.
 //!
 //! ```no_run
-//! # #[cfg(feature = "torch")] {
+//! # #[cfg(all(feature = "torch", feature = "files"))] {
 //! use medcam::{Device, Options};
 //!
 //! # let batch = tch::Tensor::zeros([1, 1, 128, 128, 128], (tch::Kind::Float, tch::Device::Cpu));
@@ -14,18 +14,21 @@
 //! # Ok::<(), medcam::Error>(())
 //! ```
 //!
-//! | | |
-//! |---|---|
-//! | `load`, `inject`, `Options` | TorchScript models, and which layers and targets to explain |
-//! | `Network`, `Tape` | the same for networks written in Rust |
-//! | [`volumes`] | NIfTI, PNG and npy in; model cards; maps back onto the image's grid; pictures |
-//! | [`evaluation`] | maps scored against masks: overlap, pointing game, relevance mass and rank |
-//! | [`ops`] | the numerics alone, on slices, without libtorch |
-//! | `device` | CUDA devices, for the same numerics on device memory |
+//! | | feature | |
+//! |---|---|---|
+//! | `load`, `Explainer`, `Settings`, `Request` | `torch` | TorchScript models, and the core: a batch in, output and maps out |
+//! | `inject`, `Options`, `Call` | `torch` and `files` | the core in the manner of M3d-CAM: maps are saved, scored, archived |
+//! | `Network`, `Tape` | `torch` | both for networks written in Rust |
+//! | `volumes` | `files` | NIfTI, PNG and npy in; model cards; maps back onto the image's grid; pictures |
+//! | `outputs` | `files` | what a map becomes on disk |
+//! | `evaluation` | `files` | maps scored against masks: overlap, pointing game, relevance mass and rank |
+//! | `record` | `files` | `run.json` as types |
+//! | [`ops`] | | the numerics alone, on slices, without libtorch |
+//! | `device` | `cuda` | CUDA devices, for the same numerics on device memory |
 //!
 //! Features, all on by default: `torch` (everything that runs a network), `cuda` (kernels for NVIDIA
-//! devices; building takes no toolkit, and programs run where no driver is) and `cli` (the `medcam`
-//! program). Without them [`ops`], [`volumes`] and [`evaluation`] remain, and nothing links libtorch.
+//! devices; building takes no toolkit, and programs run where no driver is), `files` (images in, maps and
+//! tables out) and `cli` (the `medcam` program). Nothing but `torch` links libtorch.
 //!
 //! How it works, and why so: `docs/DESIGN.md` in the repository.
 
