@@ -12,10 +12,13 @@ mod backends {
     mod told;
 }
 
+use std::sync::Mutex;
+
 use common::{Manifest, difference, model, tensor};
 use medcam::ops::Maps;
+use medcam::tch::{Kind, Tensor};
 use medcam::{
-    Attention, AttentionMap, Backend, Evidence, Guide, Injected, LayerChoice, Model, Needs,
+    Attention, AttentionMap, Backend, Device, Evidence, Guide, Injected, LayerChoice, Model, Needs,
     Options, Result, Target, inject, to_array,
 };
 use ndarray::{ArrayD, Axis};
@@ -161,17 +164,26 @@ fn a_method_of_ones_own_is_injected() {
         }
         fn maps(&self, evidence: &mut Evidence) -> Result<Maps> {
             let channels: &[i64] = &[1];
-            evidence.finish(&evidence.activation()?.mean_dim(channels, true, None))
+            let mean = evidence.activation()?.mean_dim(channels, true, None);
+            *SEEN.lock().unwrap() = Some(to_array(&mean)?);
+            evidence.finish(&mean)
         }
     }
+    static SEEN: Mutex<Option<ArrayD<f32>>> = Mutex::new(None);
     static MEAN: Mean = Mean;
     let manifest = Manifest::read();
     let case = manifest.cases().find(|case| case.network.name == "plain3d").unwrap();
     let mut injected = injected(case.file, Options::default().backend(Backend::new(&MEAN)));
     let _output = injected.forward(&tensor(&case.network.input)).unwrap();
     let map = &injected.attention_maps()[0];
-    assert_eq!(map.to_array().shape(), [3, 1, 18, 20, 22]);
-    assert!(map.values().iter().any(|&v| v == 1.0));
+    let mean = SEEN.lock().unwrap().take().unwrap();
+    let mean = medcam::to_tensor(&mean, Device::Cpu, Kind::Double).unwrap();
+    let mean = mean.upsample_trilinear3d([18, 20, 22], false, None, None, None);
+    let of_samples: Vec<Tensor> =
+        (0..3).map(|b| mean.get(b)).map(|x| (&x - x.min()) / (x.max() - x.min())).collect();
+    let expected = to_array(&Tensor::stack(&of_samples, 0)).unwrap();
+    assert_eq!(map.to_array().shape(), expected.shape());
+    assert!(difference(&map.to_array(), &expected) <= 1e-6);
 }
 
 /// All runs of all layers that can carry a map share one backward: each map is its own run's.
