@@ -47,13 +47,13 @@ use crate::warning::Warning;
 /// ```
 pub fn inject<N: Network>(network: N, options: Options) -> Result<Injected<N>> {
     let explainer = Explainer::new(network, options.settings.clone())?;
-    if let Some(folder) = &options.save_maps {
-        outputs::prepare_folder(folder)?;
-    }
     if options.save_scores.is_some() && options.evaluate.is_none() {
         return Err(Error::usage(
             "save_scores: there are no scores without something to measure (evaluate)",
         ));
+    }
+    if let Some(folder) = &options.save_maps {
+        outputs::prepare_folder(folder)?;
     }
     let archive = options.save_archive.as_deref().map(Archive::new).transpose()?;
     let evaluator = options.evaluate.clone().map(Evaluator::new);

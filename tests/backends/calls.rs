@@ -206,7 +206,7 @@ fn options_that_contradict_each_other_are_refused_at_once() {
             assert!(error.contains(words), "{error}");
         };
         refused(Options::default().targets([]), "none was given");
-        refused(Options::default().save_scores("x"), "without an evaluator");
+        refused(Options::default().save_scores("x"), "without something to measure");
         let guided = Options::default().backend(Backend::GUIDED_BACKPROPAGATION);
         refused(guided.fuse(medcam::Fuse::Max), "not one of each layer");
         refused(Options::default().save_archive("/nowhere/to/be/found/x.npz"), "x.npz");

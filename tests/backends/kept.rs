@@ -143,3 +143,20 @@ fn no_map_is_returned_while_maps_are_off() {
     let error = injected.forward_with_attention(&input()).unwrap_err().to_string();
     assert!(error.contains("switched off"), "{error}");
 }
+
+#[test]
+fn the_image_of_a_call_is_that_of_its_batch() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut injected = injected(Options::default().save_maps(folder.path()));
+    let prepared = |shape: &[usize]| {
+        let image = medcam::volumes::Input::Array(ArrayD::zeros(shape));
+        medcam::volumes::Card::default().prepare(&image, Some(2)).unwrap()
+    };
+    let own = prepared(&[3, 1, 33, 47]);
+    let _output = injected.forward_with(&input(), &Call::default().image(&own)).unwrap();
+    assert_eq!(files(&folder.path().join("features")), ["000000.npy"]);
+    let other = prepared(&[1, 1, 33, 47]);
+    let error = injected.forward_with(&input(), &Call::default().image(&other)).unwrap_err();
+    assert!(error.is_input(), "{error}");
+    assert!(error.to_string().contains("[3, 1, 33, 47], but the image was prepared to"), "{error}");
+}
