@@ -62,10 +62,10 @@ pub(crate) fn named_targets(
         match target {
             Target::Each => {
                 let classes = logits.size().get(1).map_or(1, |&n| usize::try_from(n).unwrap_or(1));
-                all.extend((0..classes).map(|class| one(Target::Class(class))));
+                all.extend((0..classes).map(|class| single(Target::Class(class))));
             }
             Target::Components(class) => all.extend(each_component(*class, task, logits)?),
-            other => all.push(one(other.clone())),
+            other => all.push(single(other.clone())),
         }
     }
     for index in 1..all.len() {
@@ -76,7 +76,7 @@ pub(crate) fn named_targets(
     Ok(all)
 }
 
-fn one(target: Target) -> NamedTarget {
+fn single(target: Target) -> NamedTarget {
     let label = target.label();
     NamedTarget { label, kind: Kind::Target(target), left_out: None }
 }
