@@ -87,7 +87,7 @@ pub struct Facts {
     pub layer_types: HashMap<String, String>,
     /// Layers that the score cannot depend on.
     pub unreached: HashSet<String>,
-    /// Layers of [`unreached`](Self::unreached) that lie between the score before a final
+    /// Layers of [`unreached`](Facts::unreached) that lie between the score before a final
     /// activation and the output.
     pub after_score: HashSet<String>,
     /// Layers that only pointwise steps separate from the score: a map there redraws the output.
