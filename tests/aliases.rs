@@ -1,5 +1,6 @@
-//! Networks that write over what others still hold, whose layers return their very input, or which run
-//! otherwise for other inputs: the output is the network's own, and the maps are autograd's or refused.
+//! Networks that overwrite tensors which others still hold, whose layers return their input itself,
+//! or which run differently for other inputs: the output is the network's own, and the maps are
+//! autograd's or refused.
 #![cfg(all(feature = "torch", feature = "files"))]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -32,13 +33,13 @@ fn networks(run: impl Fn(&AliasNetwork, &str, &Tensor)) {
     assert!(aliases.networks.len() >= 15);
     for network in &aliases.networks {
         for file in &network.files {
-            // Fresh, as a network may write to it.
+            // A new tensor each time, as a network may write to it.
             run(network, file, &tensor(&aliases.input));
         }
     }
 }
 
-/// The layers that the file has: tracing leaves out `nn.Identity`.
+/// The layers in this file: tracing drops `nn.Identity`.
 fn layers_of(network: &AliasNetwork, file: &str, input: &Tensor) -> Vec<String> {
     let mut injected = inject(model(file), Options::default()).unwrap();
     let layers = injected.layers(&input.copy()).unwrap();
@@ -93,8 +94,11 @@ fn what_cannot_be_known_is_refused() {
         for layer in &network.refused {
             for choice in [named(layer), LayerChoice::Full] {
                 let error = injected(file, choice).forward(&input.copy()).unwrap_err().to_string();
-                let told = error.contains("reads again") || error.contains("does not show it");
-                assert!(told && error.contains(&format!("layer '{layer}'")), "{file}: {error}");
+                let explained = error.contains("reads again") || error.contains("does not show it");
+                assert!(
+                    explained && error.contains(&format!("layer '{layer}'")),
+                    "{file}: {error}"
+                );
             }
         }
     });
@@ -150,7 +154,7 @@ fn one_run_by_both_of_its_names() {
     assert_eq!(first.to_array(), second.to_array());
 }
 
-/// Two branches side by side, whose weights ask for gradients.
+/// Two parallel branches, whose weights require gradients.
 struct Branches {
     convolutions: [nn::Conv2D; 3],
 }
@@ -182,7 +186,7 @@ fn branches_side_by_side_though_weights_and_input_ask_for_gradients() {
     tch::manual_seed(2);
     let input = tensor(&Aliases::read().input);
     assert!(store.trainable_variables().iter().all(Tensor::requires_grad));
-    // `build` makes new weights for each network: of the same seed.
+    // `build` makes new weights for each network; the seed makes them equal.
     let seeded = |choice, input: &Tensor| {
         tch::manual_seed(3);
         of(choice, input)

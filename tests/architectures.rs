@@ -1,5 +1,6 @@
-//! The field's architectures, exported by `tests/networks/make_architectures.py`: each loads, `auto` takes
-//! the layer worked out by hand, and its maps are plain autograd's. docs/networks.md is for users of them.
+//! The field's architectures, exported by `tests/networks/make_architectures.py`: each loads,
+//! `auto` selects the layer that was determined by hand, and its maps are plain autograd's.
+//! docs/networks.md is for their users.
 #![cfg(all(feature = "torch", feature = "files"))]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -17,7 +18,7 @@ use medcam::{
 use ndarray::ArrayD;
 use serde::Deserialize;
 
-/// As in `tests/parity.rs`, as is the next.
+/// Both tolerances are those of `tests/parity.rs`.
 const TOLERANCE: f32 = 1e-5;
 const OF_SINGLE_PRECISION: f32 = 5.0;
 
@@ -31,7 +32,7 @@ struct Manifest {
 struct Architecture {
     task: String,
     label: serde_json::Value,
-    /// The number of the output to be explained, of several.
+    /// The number of the explained output, if there are several.
     explained: Option<usize>,
     auto: String,
     channels_last: Vec<String>,
@@ -83,7 +84,7 @@ fn listed(architecture: &Architecture) -> LayerChoice {
     LayerChoice::Names(architecture.maps.keys().cloned().collect())
 }
 
-/// Each architecture, and each of its exported files.
+/// Runs a test for each exported file of each architecture.
 fn for_each(run: impl Fn(&Architecture, &str)) {
     let architectures = Manifest::read().architectures;
     assert!(architectures.len() >= 9);
@@ -124,7 +125,7 @@ fn auto_takes_a_layer_that_makes_sense() {
     });
 }
 
-/// Compares the maps of all layers listed; `allowed` is by how much one may be off.
+/// Compares the maps of all listed layers; `allowed` is the tolerance of a layer's map.
 fn compare(architecture: &Architecture, file: &str, input: &Tensor, allowed: impl Fn(&str) -> f32) {
     let mut injected = injected(architecture, file, listed(architecture));
     let _output = injected.forward(input).unwrap();
@@ -133,11 +134,11 @@ fn compare(architecture: &Architecture, file: &str, input: &Tensor, allowed: imp
         let name = map.layer();
         let off = difference(&map.to_array(), &array(&architecture.maps[name]));
         assert!(off <= allowed(name), "{file} {name}: off by {off}");
-        let told = injected
+        let warned = injected
             .warnings()
             .iter()
             .any(|warning| warning.code == "CHANNELS_LAST" && warning.layer == name);
-        assert_eq!(told, architecture.channels_last.iter().any(|last| last == name), "{name}");
+        assert_eq!(warned, architecture.channels_last.iter().any(|last| last == name), "{name}");
     }
 }
 

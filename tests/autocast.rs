@@ -1,5 +1,5 @@
-//! Autocast that is on in the thread that runs a model: its casts are part of what libtorch runs, and so of the
-//! tapped graph. (Autocast within a scripted forward: `tests/wild/cases.py`.)
+//! Autocast that the calling thread has switched on: libtorch applies its casts to the tapped graph
+//! as to the model's own. (Autocast within a scripted forward: `tests/wild/cases.py`.)
 #![cfg(all(feature = "torch", feature = "files"))]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -9,8 +9,8 @@ use common::{Manifest, difference, model, tensor};
 use medcam::tch::Tensor;
 use medcam::{Options, inject, to_array};
 
-// SAFETY: libtorch's function of this mangled name takes a device type of one byte and a bool, and sets a
-// variable of the calling thread.
+// SAFETY: libtorch's function of this mangled name takes a device type of one byte and a bool, and
+// sets a variable of the calling thread.
 unsafe extern "C" {
     #[link_name = "_ZN2at8autocast20set_autocast_enabledEN3c1010DeviceTypeEb"]
     safe fn set_autocast_enabled(device_type: i8, enabled: bool);

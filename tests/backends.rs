@@ -1,5 +1,5 @@
-//! All attention methods and what `inject` takes, on real TorchScript networks: what must hold
-//! whatever the numbers are. The numbers are in `parity.rs`, `guided.rs` and `m3dcam.rs`.
+//! All attention methods and the options of `inject`, on real TorchScript networks: properties that
+//! hold whatever the numbers are. The numbers are in `parity.rs`, `guided.rs` and `m3dcam.rs`.
 #![cfg(all(feature = "torch", feature = "files"))]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
@@ -9,7 +9,7 @@ mod backends {
     mod explainer;
     mod kept;
     mod several;
-    mod told;
+    mod warnings;
 }
 
 use std::sync::Mutex;
@@ -23,12 +23,12 @@ use medcam::{
 };
 use ndarray::{ArrayD, Axis};
 
-/// Maps are in [0, 1]. Convolutions of other batch sizes sum in another order, and products of maps
-/// and differences with cancellation make more of it.
+/// Maps are in [0, 1]. Convolutions of another batch size sum in another order, and products of
+/// maps and differences with cancellation amplify the rounding.
 const TOLERANCE: f32 = 1e-4;
 
-/// Grad-CAM++'s denominator may pass through 0 where activations are below 0, and then a rounding of
-/// the network is a difference of the map: see `alpha_weights::bound`.
+/// Grad-CAM++'s denominator may pass through 0 where activations are negative, which amplifies the
+/// network's rounding: see `alpha_weights::bound`.
 fn tolerance(backend: Backend) -> f32 {
     if backend == Backend::GRAD_CAM_PLUS_PLUS { 5e-3 } else { TOLERANCE }
 }
@@ -42,7 +42,8 @@ fn maps_of(injected: &Injected<Model>) -> Vec<(String, ArrayD<f32>)> {
     injected.attention_maps().iter().map(named).collect()
 }
 
-/// How far maps of one forward differ, over the layers whose map single precision determines.
+/// The greatest difference between the maps of two forwards, over the layers whose map single
+/// precision determines.
 fn worst(a: &[(String, ArrayD<f32>)], b: &[(String, ArrayD<f32>)], unstable: &[String]) -> f32 {
     assert_eq!(a.len(), b.len());
     let stable = a.iter().zip(b).filter(|((name, _), _)| !unstable.contains(name));
@@ -121,7 +122,7 @@ fn the_output_is_the_models_own_bit_for_bit_for_every_backend() {
     }
 }
 
-/// Guided Grad-CAM is Grad-CAM's map times the guided gradient, from the same two runs alone.
+/// Guided Grad-CAM equals Grad-CAM's map times the guided gradient, each from a run of its own.
 #[test]
 fn guided_grad_cam_is_the_product_of_the_two() {
     let manifest = Manifest::read();
@@ -186,7 +187,7 @@ fn a_method_of_ones_own_is_injected() {
     assert!(difference(&map.to_array(), &expected) <= 1e-6);
 }
 
-/// All runs of all layers that can carry a map share one backward: each map is its own run's.
+/// Layers share one backward, yet each map is that of its own run.
 #[test]
 fn full_gives_the_maps_that_each_layer_gives_alone() {
     for name in ["plain3d", "unet2d", "shared2d"] {

@@ -1,4 +1,4 @@
-//! The program, run as a process: what it writes, what it says, and how it ends.
+//! The program, run as a process: its files, its messages and its exit codes.
 #![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 

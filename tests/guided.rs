@@ -1,5 +1,5 @@
-//! Guided backpropagation through the public interface, against plain PyTorch autograd whose guided
-//! activations have their backward written out (`tests/networks/guided.py`).
+//! Guided backpropagation through the public interface, against plain PyTorch autograd with
+//! explicit backward functions for guided activations (`tests/networks/guided.py`).
 #![cfg(all(feature = "torch", feature = "files"))]
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test")]
 
@@ -14,7 +14,7 @@ use medcam::{
 };
 use ndarray::{ArrayD, Axis};
 
-/// Maps are in [0, 1]; both are computed in double, and kept in single precision.
+/// Maps are in [0, 1]. Both sides compute in double and store in single precision.
 const TOLERANCE: f32 = 1e-5;
 
 fn options(case: &Guided, guide: Guide) -> Options {
@@ -33,7 +33,7 @@ fn input(case: &Guided) -> Tensor {
     to_tensor(&array(&case.input), Device::Cpu, Kind::Double).unwrap()
 }
 
-/// The mean over the channels of a gradient at the input, each sample from 0 to 1.
+/// The map of a gradient at the input: its mean over channels, each sample normalised.
 fn finished(gradient: &ArrayD<f32>) -> ArrayD<f32> {
     let mut map = gradient.mapv(f64::from).mean_axis(Axis(1)).unwrap();
     for mut sample in map.outer_iter_mut() {
@@ -89,7 +89,8 @@ fn a_batch_gives_what_its_samples_give() {
     }
 }
 
-/// A network written in Rust; its second activation is not the tape's, so it is not guided.
+/// A network written in Rust. Its second activation does not go through the tape, so it is not
+/// guided.
 struct Net {
     first: nn::Conv2D,
     second: nn::Conv2D,
@@ -121,7 +122,8 @@ fn a_network_in_rust_by_hand() {
     let net = Net::new(&store);
     let input = Tensor::rand([1, 2, 9, 8], (Kind::Float, tch::Device::Cpu)) - 0.5;
 
-    // Back to the first activation, gated by hand, and back through the first convolution.
+    // By hand: backward to the first activation, the guided gate, and backward through the first
+    // convolution.
     let leaf = input.detach().copy().set_requires_grad(true);
     let before = net.first.forward(&leaf);
     let after = before.relu().detach().set_requires_grad(true);

@@ -1,5 +1,6 @@
-//! `Compat::M3dCam` against M3d-CAM 0.1.22 itself, and, where that fails or is wrong, against plain
-//! autograd: networks and arrays come from `tests/m3dcam/make_expected.py`, which runs the package.
+//! `Compat::M3dCam` against M3d-CAM 0.1.22 itself and, where the package fails or is wrong, against
+//! plain autograd. Networks and arrays come from `tests/m3dcam/make_expected.py`, which runs the
+//! package.
 #![cfg(all(feature = "torch", feature = "files"))]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
@@ -20,8 +21,8 @@ use ndarray::{ArrayD, ArrayView3, Axis, IxDyn};
 use serde::Deserialize;
 use serde_json::Value;
 
-/// What the issue asks for. The package is within 2e-5 of autograd in double precision where it is
-/// right, and so are we.
+/// Tolerance of the maps. Where the package is right, it is within 2e-5 of autograd in double
+/// precision, and so are we.
 const TOLERANCE: f32 = 1e-4;
 
 #[derive(Deserialize)]
@@ -38,13 +39,13 @@ struct Network {
     task: String,
     /// The discriminator of the label `above`.
     above: f64,
-    /// The package's `get_layers`.
+    /// The result of the package's `get_layers`.
     layers: Vec<String>,
     input: Place,
     arrays: String,
 }
 
-/// Where an array lies in its file.
+/// Offset and shape of an array in its file.
 #[derive(Deserialize)]
 struct Place {
     at: usize,
@@ -61,9 +62,9 @@ struct Case {
     samples: i64,
     /// `right`, `wrong` or `fails`.
     status: String,
-    /// What is wrong with the package.
+    /// The fault of the package.
     why: Option<String>,
-    /// By layer; none where only an error is right.
+    /// The maps by layer; empty if the right result is an error.
     layer_maps: BTreeMap<String, Place>,
     map: Option<Place>,
 }
@@ -113,7 +114,7 @@ fn folder() -> PathBuf {
     common::folder("MEDCAM_M3DCAM")
 }
 
-/// The arrays of one file.
+/// All arrays of one file.
 struct Arrays(ArrayD<f32>);
 
 impl Arrays {
@@ -143,7 +144,7 @@ impl Manifest {
     }
 }
 
-/// A label as M3d-CAM takes it, and its discriminator.
+/// The target for a label of M3d-CAM; `above` is the threshold of its discriminator.
 fn target(label: &Value, above: f64) -> Target {
     match label {
         Value::Null => Target::All,
@@ -177,7 +178,7 @@ fn injected(
     inject(medcam::load(folder().join(&network.file), Device::Cpu).unwrap(), options).unwrap()
 }
 
-/// By layer the maps of one forward.
+/// The maps of one forward, by layer.
 fn maps(
     injected: &mut Injected<Model>,
     input: &Tensor,
@@ -192,7 +193,7 @@ fn maps(
         .collect())
 }
 
-/// Compares each map of a case; returns how many.
+/// Compares each map of a case; returns the number of maps.
 fn check(case: &Case, network: &Network, arrays: &Arrays) -> usize {
     let target = target(&case.label, network.above);
     let mut injected = injected(network, &case.backend, layers(&case.layer), target);
@@ -208,7 +209,7 @@ fn check(case: &Case, network: &Network, arrays: &Arrays) -> usize {
     let on_layer = maps(&mut injected, &input, MapSize::Layer).unwrap();
     let found: HashMap<_, _> = on_layer.iter().map(|(layer, map)| (layer.as_str(), map)).collect();
     for (layer, place) in &case.layer_maps {
-        // M3d-CAM has no name for the input.
+        // M3d-CAM names the input's map by an empty string.
         let ours = found.get(if layer.is_empty() { "input" } else { layer });
         close(layer, ours.unwrap_or_else(|| panic!("{}: no map of {layer}", case.name)), place);
     }
@@ -223,9 +224,9 @@ fn check(case: &Case, network: &Network, arrays: &Arrays) -> usize {
     case.layer_maps.len() + 1
 }
 
-/// Compares all cases of some statuses; returns how many cases and maps there were.
+/// Compares all cases that `chosen` selects; returns the number of cases and of maps.
 fn check_all(chosen: impl Fn(&Case) -> bool) -> (usize, usize) {
-    // The networks are small: several threads would only wait for one another.
+    // The networks are so small that several threads would only wait for one another.
     medcam::tch::set_num_threads(1);
     let manifest = Manifest::read();
     let (mut cases, mut compared) = (0, 0);
@@ -281,7 +282,8 @@ fn where_the_package_is_wrong_compat_is_right() {
 #[test]
 #[expect(clippy::print_stderr, reason = "says how much was compared")]
 fn auto_is_not_the_packages_without_compat() {
-    // There the map redraws the output: see tests/parity.rs for what auto takes otherwise.
+    // In segmentation, the map of the package's `auto` redraws the output. `tests/parity.rs` tests
+    // our own `auto`.
     let manifest = Manifest::read();
     let mut redrawn = 0;
     for network in manifest.networks.iter().filter(|network| network.task == "segmentation") {

@@ -29,7 +29,7 @@ impl Net {
         let first = nn::conv3d(&store.root() / "first", 1, 6, 3, strided);
         let second = nn::conv3d(&store.root() / "second", 6, 5, 3, config);
         let head = nn::conv3d(&store.root() / "head", 5, 3, 3, config);
-        // The seed of libtorch is shared by tests that run at once.
+        // The parameters are computed, as tests that run in parallel share libtorch's seed.
         let mut variables: Vec<_> = store.variables().into_iter().collect();
         variables.sort_by(|a, b| a.0.cmp(&b.0));
         for (index, (_, mut variable)) in variables.into_iter().enumerate() {
@@ -60,7 +60,7 @@ impl Network for Net {
     }
 }
 
-/// Values without order to speak of, in [-1, 1].
+/// Pseudo-random values in [-1, 1].
 fn waves(shape: &[i64], phase: f64) -> Tensor {
     let count: i64 = shape.iter().product();
     let ramp = Tensor::arange(count, (Kind::Float, tch::Device::Cpu));
@@ -71,7 +71,7 @@ fn input() -> Tensor {
     waves(&[2, 1, 12, 14, 10], 0.5) * 2.0
 }
 
-/// Grad-CAM of `first` by libtorch alone; `score` gets the logits.
+/// Grad-CAM of `first` from libtorch's autograd alone; `score` takes the logits.
 fn by_hand(net: &Net, score: impl Fn(&Tensor) -> Tensor) -> ndarray::ArrayD<f32> {
     let activation =
         tch::no_grad(|| net.first.forward(&input()).leaky_relu()).detach().set_requires_grad(true);

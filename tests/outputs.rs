@@ -1,5 +1,5 @@
-//! Models that return several tensors: each can be explained, whatever holds it, as plain autograd says
-//! (`tests/networks/several.py`).
+//! Models that return several tensors, in any container: each output can be explained, and its maps
+//! are plain autograd's (`tests/networks/several.py`).
 #![cfg(all(feature = "torch", feature = "files"))]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -27,13 +27,14 @@ fn names<'a>(names: impl IntoIterator<Item = &'a String>) -> LayerChoice {
     LayerChoice::Names(names.into_iter().cloned().collect())
 }
 
-/// The file, what an output is called, its head, and whether the graph tells of it.
+/// Runs a test for each file and output, with the output's name, its head, and whether the graph
+/// shows which value it is.
 fn for_each(run: impl Fn(&Several, &str, &str, &str, bool)) {
     let several = Several::read();
     assert!(several.models.len() >= 10);
     for model in &several.models {
         for (head, name) in HEADS.iter().zip(&model.names) {
-            run(&several, &model.file, name, head, model.told);
+            run(&several, &model.file, name, head, model.in_graph);
         }
     }
 }
@@ -55,9 +56,9 @@ fn the_output_is_the_chosen_one_bit_for_bit() {
 
 #[test]
 fn the_map_of_each_output_is_autograds() {
-    for_each(|several, file, name, head, told| {
-        // Where only a run tells which tensor it is, the score is taken from the tensor itself.
-        let score = if told { "logits" } else { "output" };
+    for_each(|several, file, name, head, in_graph| {
+        // If only a run shows which tensor the output is, the score is taken from that tensor.
+        let score = if in_graph { "logits" } else { "output" };
         let expected = &several.heads[&format!("{head}.{score}")].maps;
         let mut injected = maps(choose(file, name), names(expected.keys()));
         let _output = injected.forward(&tensor(&several.input)).unwrap();
@@ -66,7 +67,7 @@ fn the_map_of_each_output_is_autograds() {
             assert!(off <= TOLERANCE, "{file} {name} {}: {off}", map.layer());
         }
         let softmax = injected.network().facts().final_activation;
-        let expected = (told && head == "main").then_some("softmax");
+        let expected = (in_graph && head == "main").then_some("softmax");
         assert_eq!(softmax.as_deref(), expected, "{file} {name}");
     });
 }
@@ -88,13 +89,14 @@ fn the_first_tensor_is_the_default() {
 fn layers_are_judged_by_the_chosen_output() {
     let several = Several::read();
     let input = tensor(&several.input);
-    // Which can carry a map, which of them redraw the output, and which one auto takes.
+    // By head: layers that can carry a map, those of them that redraw the output, and the choice of
+    // auto.
     let expected = BTreeMap::from([
         ("main", (vec!["deep", "main", "stem", "up"], vec!["main"], "up")),
         ("coarse", (vec!["coarse", "deep", "stem"], vec!["coarse", "deep"], "stem")),
         ("image", (vec!["deep", "stem"], vec![], "deep")),
     ]);
-    for of in several.models.iter().filter(|of| of.told) {
+    for of in several.models.iter().filter(|of| of.in_graph) {
         for (head, name) in HEADS.iter().zip(&of.names) {
             let mut injected = maps(choose(&of.file, name), LayerChoice::Auto);
             let layers = injected.layers(&input).unwrap();

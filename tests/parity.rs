@@ -1,5 +1,5 @@
 //! Maps and outputs against plain PyTorch autograd: the networks, their weights, inputs and
-//! expected maps come from `tests/networks/make_networks.py`, which knows nothing of medcam.
+//! expected maps come from `tests/networks/make_networks.py`, which does not use medcam.
 #![cfg(all(feature = "torch", feature = "files"))]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
@@ -15,14 +15,14 @@ use medcam::{
     Result, ScoreAt, Shape, Target, inject, to_array,
 };
 
-/// Maps are in [0, 1], so this is of their range. We compute in single precision, the expected maps
+/// Tolerance in units of the maps' range, [0, 1]. We compute in single precision; the expected maps
 /// are in double.
 const TOLERANCE: f32 = 1e-5;
 
 /// Where channel weights nearly cancel (gradients in front of a norm), plain autograd in single
-/// precision itself misses the map in double by about as much as `TOLERANCE`. There, and only where
-/// all layers are compared, we may miss it by this many times as much; and the network in double,
-/// through the same code, must be within `TOLERANCE`.
+/// precision misses the map in double by about `TOLERANCE` itself. When all layers are compared, we
+/// may miss it by this multiple of autograd's error. The network in double, through the same code,
+/// must still be within `TOLERANCE`.
 const OF_SINGLE_PRECISION: f32 = 5.0;
 
 fn target(case: &Case) -> Target {
@@ -40,8 +40,8 @@ fn names(names: &[&String]) -> LayerChoice {
     LayerChoice::Names(names.iter().map(|name| (*name).clone()).collect())
 }
 
-/// Runs the batch and compares each map with the expected one; returns how many maps are within
-/// `TOLERANCE`, and how many are not.
+/// Compares each map of the batch with the expected one. Returns the number of maps within
+/// `TOLERANCE`, and of those beyond.
 fn check(case: &Case, choice: LayerChoice, expected: &[&String]) -> (usize, usize) {
     let what = format!("{} {} {choice:?}", case.network.name, case.kind);
     let mut injected = injected(case, case.file, choice);
@@ -80,7 +80,7 @@ fn the_output_is_the_models_own_bit_for_bit() {
                 .unwrap();
         let bits = |array: &ndarray::ArrayD<f32>| array.mapv(f32::to_bits);
         assert_eq!(bits(&own), bits(&tapped), "{} {}", case.network.name, case.kind);
-        // What Python computed with the same file; on another processor the last bits may differ.
+        // Python's output for the same file; another processor may round the last bits differently.
         let difference = difference(&tapped, &array(case.output));
         assert!(difference <= 1e-4, "{} {}: {difference}", case.network.name, case.kind);
     });
@@ -213,7 +213,7 @@ fn in_place_and_out_of_place_twins_agree() {
     assert!(twins >= 8, "{twins}");
 }
 
-/// Says of Grad-CAM's weights what their numbers say, whatever the graph says.
+/// A backend whose `weights_cancel` comes from the numbers alone, whatever the graph says.
 #[derive(Debug)]
 struct Numbers;
 
@@ -242,7 +242,7 @@ impl Attention for Numbers {
 #[test]
 fn where_the_graph_says_that_weights_cancel_they_do() {
     static NUMBERS: Numbers = Numbers;
-    let mut told = 0;
+    let mut flagged = 0;
     for case in Manifest::read().cases() {
         let input = tensor(&case.network.input);
         let options = Options::default().target(target(&case)).layers(LayerChoice::Full);
@@ -258,15 +258,18 @@ fn where_the_graph_says_that_weights_cancel_they_do() {
         for layer in injected.layers(&input).unwrap().iter().filter(|layer| layer.can_carry_map) {
             let what = format!("{} {} {}", case.network.name, case.kind, layer.name);
             if layer.weights_cancel {
-                assert!(noisy.contains(&layer.name), "{what}: told, not seen");
+                assert!(
+                    noisy.contains(&layer.name),
+                    "{what}: flagged by the graph, not by the numbers"
+                );
                 assert!(!case.layers.maps.contains_key(&layer.name), "{what}: has a stable map");
-                told += 1;
+                flagged += 1;
             } else if noisy.contains(&layer.name) {
-                panic!("{what}: seen, not told");
+                panic!("{what}: flagged by the numbers, not by the graph");
             }
         }
     }
-    assert!(told >= 20, "{told}");
+    assert!(flagged >= 20, "{flagged}");
 }
 
 #[test]

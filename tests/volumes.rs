@@ -1,9 +1,9 @@
-//! Images in and maps out, through real files.
+//! Reads images and writes maps, through real files.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod volumes {
     pub mod card;
-    pub mod files;
+    pub mod fixtures;
     pub mod grid;
     pub mod headers;
     pub mod hostile;

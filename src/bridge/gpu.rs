@@ -1,27 +1,28 @@
-//! Maps of tensors on a GPU: our kernels, on libtorch's own stream and memory.
+//! Computes maps of tensors on a GPU: our kernels, on libtorch's own stream and memory.
 
 use half::{bf16, f16};
 use tch::{Kind, Tensor};
 
-use super::layout::form;
+use super::layout::shape_and_layout;
 use crate::device::{Buffer, Gpu, Slice, Stream};
 use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::ops::{DeviceView, Maps, Recipe, fused};
 use crate::torch::current_cuda_stream;
 
-/// What is kept between calls: the stream with its scratch memory, and room for the finished map.
+/// State that is kept between calls: the stream with its scratch memory, and a buffer for the
+/// finished map.
 #[derive(Debug, Default)]
 pub(super) struct GpuMaps {
     stream: Option<Stream>,
     map: Option<Buffer<f32>>,
-    /// A driver or NVRTC that is missing was told of.
-    told: bool,
+    /// Whether a missing driver or NVRTC was reported.
+    warned: bool,
 }
 
 impl GpuMaps {
-    /// The maps of one layer, made on device `ordinal`; `None` where kernels cannot be compiled or
-    /// launched, so that the maps must be made on the CPU.
+    /// The maps of one layer, computed on device `ordinal`; `None` if kernels cannot be compiled or
+    /// launched, so that the CPU must compute the maps.
     ///
     /// Both tensors are gapless, of one floating type of the ops, and on that device.
     pub(super) fn maps(
@@ -39,11 +40,11 @@ impl GpuMaps {
         match made {
             Ok(maps) => Ok(Some(maps)),
             Err(error) if error.is_unavailable() => {
-                if !self.told {
+                if !self.warned {
                     tracing::warn!(
                         "maps are made on the CPU, though the model is on a GPU: {error}"
                     );
-                    self.told = true;
+                    self.warned = true;
                 }
                 Ok(None)
             }
@@ -59,7 +60,7 @@ impl GpuMaps {
         gradient: &Tensor,
     ) -> Result<Maps> {
         self.follow_libtorch(ordinal)?;
-        let (shape, _) = form(activation)?;
+        let (shape, _) = shape_and_layout(activation)?;
         let spatial = recipe.to.unwrap_or(shape.spatial);
         let length = shape.batch * spatial.iter().product::<usize>();
         let Self { stream: Some(stream), map, .. } = self else {
@@ -70,8 +71,9 @@ impl GpuMaps {
             *map = Some(stream.allocate(length)?);
         }
         let Some(map) = map else { return Err(Error::device("no memory for the map")) };
-        // SAFETY: the caller vouches for device and type; the tensors stay, and nothing writes to them,
-        // until `finish` has waited for the kernels, on the stream on which libtorch wrote them.
+        // SAFETY: the caller vouches for device and type; the tensors stay, and nothing writes to
+        // them, until `finish` has waited for the kernels, on the stream on which libtorch wrote
+        // them.
         let (activation, gradient) =
             unsafe { (view::<T>(ordinal, activation)?, view::<T>(ordinal, gradient)?) };
         let room = map.slice_mut().split_at(length)?.0;
@@ -81,13 +83,14 @@ impl GpuMaps {
         Ok(Maps { values, batch: shape.batch, spatial, ranges, weights_cancel })
     }
 
-    /// Sees to it that `stream` is libtorch's current one.
+    /// Replaces `stream` by libtorch's current stream, unless it is that one already.
     fn follow_libtorch(&mut self, ordinal: usize) -> Result<()> {
         let handle = current_cuda_stream(ordinal)?;
         let current =
             |stream: &Stream| stream.gpu().ordinal() == ordinal && stream.handle() == handle;
         if !self.stream.as_ref().is_some_and(current) {
-            // Memory goes with its device; dropping it waits for what still runs.
+            // The buffer belongs to the old stream's device; dropping it waits for kernels that
+            // still run.
             self.map = None;
             // SAFETY: libtorch's streams are of the primary context, and it never destroys them.
             self.stream = Some(unsafe { Stream::from_raw(Gpu::get(ordinal)?, handle) });
@@ -100,12 +103,12 @@ impl GpuMaps {
 ///
 /// # Safety
 ///
-/// The tensor is on device `ordinal`, its elements are of type `T`, and it stays, with nothing writing
-/// to it, until the launches that read the view are done.
+/// The tensor is on device `ordinal`, its elements are of type `T`, and it stays, with nothing
+/// writing to it, until the launches that read the view are done.
 unsafe fn view<T: Element>(ordinal: usize, tensor: &Tensor) -> Result<DeviceView<'_, T>> {
-    let (shape, layout) = form(tensor)?;
-    // SAFETY: a gapless tensor has exactly `elements` values of type T behind its data pointer, which
-    // libtorch aligns; the rest is the caller's word.
+    let (shape, layout) = shape_and_layout(tensor)?;
+    // SAFETY: a gapless tensor has exactly `elements` values of type T behind its data pointer,
+    // which libtorch aligns; the caller vouches for the rest.
     let data = unsafe { Slice::from_raw(ordinal, tensor.data_ptr() as u64, shape.elements()) };
     DeviceView::new(data, shape, layout)
 }

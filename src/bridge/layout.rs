@@ -1,4 +1,4 @@
-//! How a tensor lies in memory, in the terms of the ops.
+//! Describes the memory layout of a tensor in the terms of the ops.
 
 use tch::{Kind, Tensor};
 
@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::shape::{Layout, Shape};
 use crate::torch::in_libtorch;
 
-/// The tensor as f32, f16 or bf16, with its elements laid out without gaps.
+/// The tensor as f32, f16 or bf16, copied if its strides leave gaps.
 pub(super) fn gapless(tensor: &Tensor) -> Result<Tensor> {
     in_libtorch("maps", || {
         let tensor = tensor.f_detach()?;
@@ -19,7 +19,7 @@ pub(super) fn gapless(tensor: &Tensor) -> Result<Tensor> {
     })
 }
 
-/// How a tensor lies in memory, if it is gapless in one of the two ways that the ops know.
+/// The layout of a tensor that is contiguous or channels-last without gaps; else `None`.
 pub(super) fn layout(tensor: &Tensor) -> Option<Layout> {
     let (shape, strides) = (tensor.size(), tensor.stride());
     let matches = |order: &mut dyn Iterator<Item = usize>| {
@@ -43,8 +43,8 @@ pub(super) fn layout(tensor: &Tensor) -> Option<Layout> {
     }
 }
 
-/// The shape of a gapless tensor as the ops count it, and how it lies in memory.
-pub(super) fn form(tensor: &Tensor) -> Result<(Shape, Layout)> {
+/// The shape of a gapless tensor `(B, C, [D,] H, W)` for the ops, and its memory layout.
+pub(super) fn shape_and_layout(tensor: &Tensor) -> Result<(Shape, Layout)> {
     let extents = extents(tensor);
     let shape = match extents[..] {
         [b, c, h, w] => Shape::new(b, c, [1, h, w])?,

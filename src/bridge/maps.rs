@@ -1,20 +1,20 @@
-//! Maps of tensors, read straight from libtorch's memory where their layout allows.
+//! Computes maps of tensors, which are read in libtorch's memory if their layout allows.
 
 use half::{bf16, f16};
 use tch::{Kind, Tensor};
 
 #[cfg(feature = "cuda")]
 use super::gpu::GpuMaps;
-use super::layout::{form, gapless, layout};
+use super::layout::{gapless, layout, shape_and_layout};
 use crate::element::Element;
 use crate::error::Result;
 use crate::ops::{self, Maps, Method, Recipe, View};
 use crate::shape::Shape;
 use crate::torch::in_libtorch;
 
-/// Makes the maps of layers where their tensors are, on the CPU or on a GPU.
+/// Computes the maps of layers on the device of their tensors, the CPU or a GPU.
 ///
-/// Kept from forward to forward, as the stream and the memory of the GPU are in it.
+/// Reused from forward to forward, as it holds the GPU's stream and memory.
 #[derive(Debug, Default)]
 pub(crate) struct MapMaker {
     #[cfg(feature = "cuda")]
@@ -35,7 +35,8 @@ impl MapMaker {
         let activation = gapless(activation)?;
         let gradient = in_libtorch("maps", || gradient.f_to_kind(activation.kind()))?;
         let gradient = gapless(&gradient)?;
-        // Grad-CAM alone never needs values of both at one place.
+        // Grad-CAM alone never combines activation and gradient voxel by voxel; all other methods
+        // need both in one layout.
         let (activation, gradient) =
             if recipe.method == Method::GradCam || layout(&activation) == layout(&gradient) {
                 (activation, gradient)
@@ -72,7 +73,7 @@ pub(crate) struct ChannelMean {
 pub(crate) fn channel_mean(tensor: &Tensor) -> Result<ChannelMean> {
     let tensor = in_libtorch("channel_mean", || tensor.f_to_device(tch::Device::Cpu))?;
     let tensor = gapless(&tensor)?;
-    let (Shape { batch, spatial, .. }, _) = form(&tensor)?;
+    let (Shape { batch, spatial, .. }, _) = shape_and_layout(&tensor)?;
     // SAFETY: the tensor is on the CPU, `gapless` made it of one of these types, and it is borrowed
     // while the view lives.
     let values = unsafe {
@@ -86,8 +87,8 @@ pub(crate) fn channel_mean(tensor: &Tensor) -> Result<ChannelMean> {
 }
 
 fn typed<T: Element>(recipe: &Recipe, activation: &Tensor, gradient: &Tensor) -> Result<Maps> {
-    // SAFETY: both are on the CPU by now, `gapless` made them of type T (the caller matched the kind),
-    // and both are borrowed for as long as the views live.
+    // SAFETY: both are on the CPU by now, `gapless` made them of type T (the caller matched the
+    // kind), and both are borrowed for as long as the views live.
     let (activation, gradient) = unsafe { (view::<T>(activation)?, view::<T>(gradient)?) };
     ops::cam(&activation, &gradient, recipe)
 }
@@ -99,7 +100,7 @@ fn typed<T: Element>(recipe: &Recipe, activation: &Tensor, gradient: &Tensor) ->
 /// The tensor is on the CPU, its elements are of type `T`, and nothing writes to it while the view
 /// lives.
 unsafe fn view<T: Element>(tensor: &Tensor) -> Result<View<'_, T>> {
-    let (shape, layout) = form(tensor)?;
+    let (shape, layout) = shape_and_layout(tensor)?;
     // SAFETY: a gapless tensor on the CPU has exactly `elements` values of type T behind its data
     // pointer, which libtorch aligns; `Shape::new` keeps their number above 0 and below isize::MAX
     // bytes, since libtorch allocated them; the tensor is borrowed while the slice lives.

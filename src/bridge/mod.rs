@@ -1,4 +1,4 @@
-//! A tensor of libtorch as a view of the ops, on the CPU or a GPU: the only room that knows both.
+//! Gives the ops views of libtorch's tensors, on the CPU or a GPU. The only module that knows both.
 
 mod arrays;
 #[cfg(feature = "cuda")]

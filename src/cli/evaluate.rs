@@ -10,14 +10,14 @@ use crate::record::MapScores;
 use crate::volumes::{self, Grid, MapType};
 use crate::warning::Warning;
 
-/// What evaluates the maps of all inputs.
+/// The evaluator of all inputs' maps, with the mask of each input.
 pub struct Evaluation {
     evaluator: Evaluator,
     inputs_and_masks: Vec<(PathBuf, PathBuf)>,
 }
 
 impl Evaluation {
-    /// `None` where no mask is given. Finds the mask of each input.
+    /// Finds the mask of each input; `None` without `--mask`.
     pub fn new(arguments: &MapArguments) -> Result<Option<Self>> {
         let Some(mask) = &arguments.mask else { return Ok(None) };
         let mask_values = arguments.mask_values.parse()?;
@@ -46,7 +46,8 @@ impl Evaluation {
         self.inputs_and_masks.iter().map(|(_, mask)| mask)
     }
 
-    /// Scores the maps of input number `index` as they are written: all of them, or none is kept.
+    /// Scores the maps of input number `index` with the values that are written. If one fails, none
+    /// of the input's scores is kept.
     pub fn add(
         &mut self,
         index: usize,
@@ -58,7 +59,7 @@ impl Evaluation {
         let (input, path) = &self.inputs_and_masks[index];
         let mask = volumes::read(path)?;
         for warning in outputs::repairs(&mask, Some(path)) {
-            // The mask may be --target-mask too.
+            // If the mask is `--target-mask` too, its repairs are among the warnings already.
             if !warnings.contains(&warning) {
                 warnings.push(warning);
             }
@@ -91,7 +92,7 @@ impl Evaluation {
     }
 }
 
-/// The mask in `folder` that has the name of `input`.
+/// The mask in `folder` that has the stem of `input`.
 fn mask_of(input: &Path, folder: &Path) -> Result<PathBuf> {
     let stem = volumes::stem_of(input);
     let refuse = |error: std::io::Error| Error::file(folder, &error).because(error);

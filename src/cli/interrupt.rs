@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM: no half-written file stays behind, and the caller says what was done.
+//! Handles SIGINT and SIGTERM: removes half-written files and lets the caller record what was done.
 
 use std::thread;
 
@@ -9,8 +9,8 @@ use signal_hook::low_level;
 use crate::error::{Error, Result};
 use crate::volumes::{Stopped, stop_writing};
 
-/// From now on these signals remove what is half written, call `last` with the signal's name, and then end
-/// the program as they do by themselves.
+/// Makes these signals remove half-written files, call `last` with the signal's name, and then end
+/// the program as they do by default.
 pub fn on_interrupt(last: impl Fn(&Stopped, &str) + Send + 'static) -> Result<()> {
     let refuse = |error: std::io::Error| {
         Error::usage(format!("signals cannot be handled: {error}")).because(error)
@@ -20,7 +20,7 @@ pub fn on_interrupt(last: impl Fn(&Stopped, &str) + Send + 'static) -> Result<()
         for signal in signals.forever() {
             let stopped = stop_writing();
             last(&stopped, low_level::signal_name(signal).unwrap_or("a signal"));
-            // Whoever waits for this program sees that the signal ended it.
+            // The default action ends the process, so that its parent sees which signal ended it.
             let _ = low_level::emulate_default_handler(signal);
         }
     });

@@ -1,4 +1,4 @@
-//! What `medcam map` does with one input.
+//! Processes one input of `medcam map`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::volumes::{self, Input, MapType, Prepared};
 
 const ARCHIVE: &str = "attention_maps.npz";
 
-/// One run's settings, checked before anything is loaded.
+/// The settings of a run, checked before anything is loaded.
 pub struct Job<'a> {
     arguments: &'a MapArguments,
     pub settings: Settings,
@@ -32,7 +32,7 @@ pub struct Job<'a> {
     mask: Option<Input>,
 }
 
-/// What goes on from input to input.
+/// State that is carried from input to input.
 pub struct Collected {
     pub explainer: Explainer<Model>,
     pub evaluation: Option<Evaluation>,
@@ -76,7 +76,8 @@ impl<'a> Job<'a> {
         }
         let score = arguments.score.parse()?;
         let compat = arguments.compat.parse()?;
-        // The default is what compat takes: see `MapArguments`.
+        // With `--compat m3dcam`, `--score` is `output` by default (see `MapArguments`), so
+        // `logits` was given explicitly.
         if (score, compat) == (ScoreAt::Logits, Compat::M3dCam) {
             return Err(Error::usage(
                 "--score logits: M3d-CAM takes the score after a final softmax; leave --score out, or \
@@ -102,7 +103,7 @@ impl<'a> Job<'a> {
         Ok(Self { mask, ..job })
     }
 
-    /// The outputs whose names the arguments tell.
+    /// The outputs whose paths follow from the arguments.
     pub fn known_files(&self) -> Vec<PathBuf> {
         let MapArguments { output, inputs, .. } = self.arguments;
         let mut names = vec![record::FILE];
@@ -152,10 +153,11 @@ impl<'a> Job<'a> {
         self.arguments.save_output.then(|| self.names(&stem).output())
     }
 
-    /// Makes and writes what input number `index` gives; `wrote` is told of each file as soon as it is there.
+    /// Computes and writes the outputs of input number `index`; `wrote` is called with each file
+    /// once it is written.
     ///
     /// Also returns the layers whose maps were made.
-    pub fn one(
+    pub fn process(
         &self,
         index: usize,
         model_input: &ModelInput,
@@ -192,7 +194,7 @@ impl<'a> Job<'a> {
             maps.iter().map(|map| self.map_files(path, map.layer, map.target)).collect();
         read_files.check(files.iter().flatten().cloned().chain(self.output_file(path)))?;
         outputs::save_maps(&maps, &names, &prepared.grid, self.dtype, &mut |file| wrote(file))?;
-        // Where only the archive failed, the maps are whole.
+        // Checked only now: a failed archive must not keep the maps from being written.
         archived?;
         if let Some(file) = self.output_file(path) {
             volumes::write_npy(&file, &to_array(&explanation.output)?, MapType::F32)?;
@@ -210,7 +212,8 @@ impl<'a> Job<'a> {
             }
             None => Vec::new(),
         };
-        // Last: not every input has a picture, and a batch that has none keeps its maps.
+        // Pictures come last: an array of several samples has none, and this error must not cost
+        // its other files.
         if self.arguments.picture {
             let method = self.settings.backend.to_string();
             let class_name = |class| model_input.card.class_name(class).map(str::to_owned);
@@ -230,7 +233,7 @@ impl<'a> Job<'a> {
         let explained = explained_targets(&maps, model_input);
         let mut layers: Vec<String> = Vec::new();
         for map in &maps {
-            // Each target has a map of each.
+            // Every target has maps of the same layers.
             if !layers.iter().any(|layer| layer == map.layer) {
                 layers.push(map.layer.to_owned());
             }
@@ -238,7 +241,7 @@ impl<'a> Job<'a> {
         Ok((Done { explained, scores, warnings, seconds }, layers))
     }
 
-    /// The mask, given on the image's grid, as a region of the model's output.
+    /// The target region: the mask on the image's grid, resampled to the model's output grid.
     fn region(
         &self,
         mask: &Input,
@@ -277,7 +280,7 @@ fn check_utf8(arguments: &MapArguments) -> Result<()> {
     Ok(())
 }
 
-/// What the maps explain, target by target.
+/// The explained targets, in the order of the maps.
 fn explained_targets(maps: &[MapView<'_>], model_input: &ModelInput) -> Vec<ExplainedTarget> {
     let mut explained: Vec<ExplainedTarget> = Vec::new();
     for map in maps {

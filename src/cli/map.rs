@@ -43,7 +43,7 @@ pub fn run(arguments: &MapArguments) -> Result<ExitCode> {
         bar.set_message(volumes::stem_of(path));
         progress.begin(path);
         let wrote = |file| progress.wrote(file);
-        let outcome = match job.one(index, &model_input, &read_files, &mut collected, &wrote) {
+        let outcome = match job.process(index, &model_input, &read_files, &mut collected, &wrote) {
             Ok((done, layers)) => {
                 for warning in &done.warnings {
                     bar.suspend(|| {
@@ -98,7 +98,7 @@ pub fn run(arguments: &MapArguments) -> Result<ExitCode> {
     Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The message of an error, with the input's path in front unless it is in there.
+/// An error's message, with the input's path in front unless it contains the path.
 fn named(error: &Error, path: &Path) -> String {
     let (message, path) = (error.to_string(), path.display().to_string());
     if message.contains(&path) { message } else { format!("{path}: {message}") }

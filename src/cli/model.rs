@@ -1,4 +1,4 @@
-//! The model, its card and its device, as both commands take them.
+//! Loads the model, its card and its device for `medcam map` and `medcam layers`.
 
 use std::path::{Path, PathBuf};
 
@@ -12,14 +12,14 @@ use crate::error::{Error, Result};
 use crate::torch::{Device, Model, Network, keep_freed_memory, load};
 use crate::volumes::{self, Card, Input, Prepared};
 
-/// How an image from disk becomes the input of a model.
+/// Converts images from disk to the input of a model.
 #[derive(Debug)]
 pub struct ModelInput {
     pub card: Card,
     pub card_path: Option<PathBuf>,
     pub device: Device,
     pub kind: Kind,
-    /// 2 or 3, where the model tells.
+    /// Number of the model's spatial axes, 2 or 3, if it is known from the graph.
     pub spatial_rank: Option<usize>,
     pub input_channels: Option<usize>,
 }
@@ -58,12 +58,12 @@ pub fn load_model(arguments: &ModelArguments) -> Result<(ModelInput, Model)> {
 }
 
 impl ModelInput {
-    /// Brings an image into the form that the model takes.
+    /// Prepares an image for the model by the card.
     pub fn prepare(&self, path: &Path, input: &Input) -> Result<Prepared> {
         self.card.prepare(input, self.spatial_rank).map_err(|error| error.within(path.display()))
     }
 
-    /// An error of `tensor`, with a hint where the model itself fails on it.
+    /// Adds a hint to the error if the model itself fails on `tensor`.
     pub fn with_hint(&self, error: Error, model: &Model, tensor: &Tensor) -> Error {
         let fails = || tch::no_grad(|| model.forward(tensor)).is_err();
         let is_slice = tensor.dim() == 5 && tensor.size()[2..].contains(&1);
@@ -84,7 +84,7 @@ impl ModelInput {
         to_tensor(&prepared.tensor, self.device, self.kind)
     }
 
-    /// An image from disk as the model's input.
+    /// Reads an image and prepares it for the model.
     pub fn read(&self, path: &Path) -> Result<(Input, Prepared)> {
         let input = volumes::read(path)?;
         let prepared = self.prepare(path, &input)?;

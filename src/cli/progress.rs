@@ -1,4 +1,5 @@
-//! How far a run of `medcam map` is, for `run.json` at its end or when a signal ends it.
+//! Tracks a run of `medcam map` for `run.json`, which is written at its end or when a signal ends
+//! it.
 
 use std::fs::File;
 use std::io::Read;
@@ -18,7 +19,7 @@ use crate::torch::{Model, Network};
 use crate::version::VERSION;
 use crate::volumes::Stopped;
 
-/// What was run, and what was done so far.
+/// The configuration of a run, and the records of its inputs so far.
 pub struct Progress {
     start: Instant,
     arguments: MapArguments,
@@ -34,9 +35,9 @@ struct State {
     task: Option<Task>,
     layers: Vec<String>,
     inputs: Vec<InputRecord>,
-    /// The input that is being worked on, and what was written of it.
+    /// The current input, and the files written for it.
     current: Option<(PathBuf, Vec<PathBuf>)>,
-    /// Whether `run.json` is there.
+    /// Whether `run.json` is written.
     recorded: bool,
 }
 
@@ -58,24 +59,24 @@ impl Progress {
         })
     }
 
-    /// The next input is worked on.
+    /// Begins the next input.
     pub fn begin(&self, input: &Path) {
         self.state().current = Some((input.to_owned(), Vec::new()));
     }
 
-    /// A file of this input is there.
+    /// Adds a file of the current input.
     pub fn wrote(&self, file: PathBuf) {
         if let Some((_, outputs)) = &mut self.state().current {
             outputs.push(file);
         }
     }
 
-    /// This input has maps of these layers.
+    /// Sets the layers that have maps.
     pub fn mapped(&self, layers: Vec<String>) {
         self.state().layers = layers;
     }
 
-    /// The input is done with.
+    /// Ends the current input.
     pub fn end(&self, outcome: Outcome, task: Option<Task>) {
         let mut state = self.state();
         state.task = state.task.or(task);
@@ -84,7 +85,7 @@ impl Progress {
         }
     }
 
-    /// What was done so far.
+    /// The record of the run so far.
     pub fn record(&self) -> Run<&MapArguments> {
         let State { task, layers, inputs, .. } = self.state().clone();
         let failed = inputs.iter().filter(|i| matches!(i.outcome, Outcome::Failed { .. })).count();
@@ -110,7 +111,7 @@ impl Progress {
         }
     }
 
-    /// `run.json` is there.
+    /// Notes that `run.json` is written.
     pub fn recorded(&self) {
         self.state().recorded = true;
     }
@@ -156,7 +157,7 @@ fn sha256(path: &Path) -> Result<String> {
     Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// The most memory that this process has held (VmHWM); `None` where the system does not tell.
+/// Peak memory of this process in bytes (VmHWM); `None` if the system does not report it.
 fn peak_memory_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;

@@ -18,7 +18,7 @@ use crate::volumes;
 struct ScoreReport<'a> {
     #[serde(flatten)]
     arguments: &'a ScoreArguments,
-    /// By metric; null where a score is not defined.
+    /// The scores by metric; null if undefined.
     scores: Map<String, Value>,
     outputs: Vec<PathBuf>,
 }
@@ -73,7 +73,7 @@ pub fn run(arguments: &ScoreArguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// `medcam map` writes `DIR/LAYER/STEM`.
+/// The layer of a map: the name of its folder, as `medcam map` writes `DIR/LAYER/STEM`.
 fn layer_of(map: &Path) -> String {
     let folder = map.parent().and_then(Path::file_name).unwrap_or_default();
     folder.to_string_lossy().into_owned()

@@ -1,4 +1,4 @@
-//! What the program says. A reader that has gone away (`| head`) is no error and no panic.
+//! Writes to stdout and stderr. A closed pipe (`| head`) is neither an error nor a panic.
 
 use std::fmt::Display;
 use std::io::{ErrorKind, Write};
@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 
-/// A line on stdout: results.
+/// Writes a line of results to stdout.
 pub fn print(text: impl Display) -> Result<()> {
     match writeln!(std::io::stdout(), "{text}") {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
@@ -17,14 +17,14 @@ pub fn print(text: impl Display) -> Result<()> {
     }
 }
 
-/// A value as JSON on stdout.
+/// Writes a value as JSON to stdout.
 pub fn print_json(value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value);
     print(text.map_err(|error| Error::usage(format!("json: {error}")).because(error))?)
 }
 
-/// A line on stderr: errors and warnings.
+/// Writes an error or a warning to stderr.
 pub fn complain(text: impl Display) {
-    // There is nowhere left to say that stderr is closed.
+    // Ignore failure: there is nowhere left to report that stderr is closed.
     let _ = writeln!(std::io::stderr(), "{text}");
 }

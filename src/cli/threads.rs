@@ -1,15 +1,17 @@
-//! How many threads the program works with.
+//! The number of threads of the program.
 
 use crate::error::{Error, Result};
 
-/// Gives libtorch and our own loops (rayon) as many threads as were asked for, or as this process may use.
+/// Sets the number of threads of libtorch and of our own loops (rayon): as requested, else
+/// `SLURM_CPUS_PER_TASK`, else as many as this process may use.
 ///
-/// They take turns: a forward, the maps, a file. So each has all threads, and together no more than these run at once.
-/// gzip has one.
+/// Forward, maps and files follow one another, so each may use all threads, and no more than this
+/// number run at once. gzip uses one.
 pub fn use_threads(asked: Option<u16>) -> Result<()> {
     let slurm = || std::env::var("SLURM_CPUS_PER_TASK").ok()?.parse::<u16>().ok();
     let Some(threads) = asked.or_else(|| slurm().filter(|&threads| threads > 0)) else {
-        // rayon does so by itself. libtorch may count cores beyond the limit of a container.
+        // rayon counts the usable cores itself; libtorch may count cores beyond a container's
+        // limit.
         let usable = std::thread::available_parallelism().map_or(1, usize::from);
         if let Ok(usable) = i32::try_from(usable)
             && usable < tch::get_num_threads()

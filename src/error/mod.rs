@@ -1,9 +1,9 @@
 //! The one error type of the crate.
 //!
-//! [`Error`] is opaque: what it says is for people (`Display` names the operation, layer, file or
-//! shape, and what to do), what a program needs is behind predicates such as [`Error::is_input`].
-//! The errors of the libraries beneath (libtorch, nifti, image) are never part of the public API;
-//! they stay reachable through [`std::error::Error::source`].
+//! [`Error`] is opaque. Its `Display` text is for people: it names the operation, layer, file or
+//! shape, and what to do. Programs use predicates such as [`Error::is_input`]. The errors of the
+//! libraries beneath (libtorch, nifti, image) are never part of the public API; they stay reachable
+//! through [`std::error::Error::source`].
 
 use std::fmt;
 use std::path::Path;
@@ -11,11 +11,11 @@ use std::path::Path;
 /// The result of every fallible call in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, in words for a person, with its causes.
+/// An error message for people, with its causes.
 ///
 /// # Introspection is limited
 ///
-/// The predicates (`is_*`) tell apart what a caller might handle differently. They are not
+/// The predicates (`is_*`) distinguish errors that a caller might handle differently. They are not
 /// exhaustive, and the wording of a message is not part of the API.
 ///
 /// # Example
@@ -56,12 +56,12 @@ impl Error {
         Self(Box::new(Inner { kind, message: message.into(), source: None }))
     }
 
-    /// An option, flag or combination of them that makes no sense.
+    /// An invalid option, flag or combination of them.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self::new(Kind::Usage, message)
     }
 
-    /// Data (an array, image or target) that cannot be used; `operation` is who refuses it.
+    /// Unusable data (an array, image or target); `operation` names the function that refuses it.
     pub(crate) fn input(operation: &str, message: impl fmt::Display) -> Self {
         Self::new(Kind::Input, format!("{operation}: {message}"))
     }
@@ -104,14 +104,14 @@ impl Error {
         self
     }
 
-    /// The same error with more about where it happened, in front of the message.
+    /// The same error, with the place where it happened in front of the message.
     #[must_use]
     pub(crate) fn within(mut self, place: impl fmt::Display) -> Self {
         self.0.message = format!("{place}: {}", self.0.message);
         self
     }
 
-    /// The same error with what may help, behind the message.
+    /// The same error, with a hint after the message.
     #[cfg(feature = "cli")]
     #[must_use]
     pub(crate) fn with_hint(mut self, hint: &str) -> Self {
@@ -119,7 +119,7 @@ impl Error {
         self
     }
 
-    /// Whether an option, or a combination of options, makes no sense.
+    /// Whether an option, or a combination of options, is invalid.
     pub fn is_usage(&self) -> bool {
         self.0.kind == Kind::Usage
     }

@@ -1,12 +1,12 @@
-//! What a network's score does as the voxels of an image are taken away, or put in, in the order of
-//! a map: curves that judge a map by the network, without a mask.
+//! Deletion and insertion curves: a network's score as the voxels of an image are removed or
+//! inserted in the order of a map's values. They judge a map by the network, without a mask.
 
 use ndarray::{ArrayD, ArrayView, ArrayView3, Axis, Dimension};
 
 use crate::error::{Error, Result};
 use crate::ops::{Interpolation, Resize, resample};
 
-/// What stands where a voxel is taken away.
+/// The value that replaces a removed voxel.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum Baseline {
     /// 0, in all channels.
@@ -18,11 +18,11 @@ pub enum Baseline {
     Value(f32),
 }
 
-/// Scores along the way from one image to the other.
+/// The scores of a deletion or insertion curve.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Curve {
-    /// The part of the voxels taken away or put in, from 0 to 1.
+    /// The fraction of voxels removed or inserted, from 0 to 1.
     pub fractions: Vec<f64>,
     /// The score at each fraction.
     pub scores: Vec<f64>,
@@ -30,8 +30,8 @@ pub struct Curve {
     pub area: f64,
 }
 
-/// The deletion curve: the scores as the voxels are replaced by the baseline, those of greatest value
-/// in the map first. The smaller its area, the better the map.
+/// The deletion curve: the scores as the voxels are replaced by the baseline, those of greatest
+/// value in the map first. The smaller its area, the better the map.
 ///
 /// Petsiuk et al. 2018, "RISE", arXiv 1806.07421.
 ///
@@ -39,18 +39,18 @@ pub struct Curve {
 /// |---|---|---|
 /// | `image` | `(1, C, H, W)` or `(1, C, D, H, W)` | the network's input; all channels of a voxel go at once |
 /// | `map` | `(D', H', W')` | 2D has `D' = 1`; resampled linearly to the image's grid |
-/// | `steps` | | at least 1: as many groups of voxels, of one size but for rounding |
+/// | `steps` | | at least 1: the number of groups of voxels, equal in size up to rounding |
 /// | `score` | | called `steps + 1` times, first with the image as it is |
 ///
-/// Voxels of equal value go in the order in which they lie in memory. Of a classification network the
-/// score is the probability of the class; of a segmentation the [`dice()`] of what it segments in
-/// `score`'s image and in the whole one, or in the truth.
+/// Voxels of equal value are removed in memory order. For a classification network, `score` is the
+/// probability of the class. For a segmentation network, it is the [`dice()`] coefficient of the
+/// segmentation of `score`'s image with that of the original image or with the ground truth.
 ///
 /// # Errors
 ///
-/// If the image is not one of these shapes, map or image has values that are not finite, one is 2D
-/// and the other 3D, `steps` is 0 or there are fewer voxels, or a score is not finite; and what
-/// `score` returns.
+/// If the image has another shape, map or image has values that are not finite, the map of a 2D
+/// image has `D' > 1`, `steps` is 0 or above the number of voxels, or a score is not finite. An
+/// error of `score` is returned.
 ///
 /// # Example
 ///
@@ -81,8 +81,8 @@ pub fn deletion<E: From<Error>>(
 /// The insertion curve: the scores as the image's voxels take the place of the baseline, those of
 /// greatest value in the map first. The larger its area, the better the map.
 ///
-/// Arguments and errors are those of [`deletion()`]; the first call of `score` has the baseline alone.
-/// Petsiuk et al. begin with a blurred image; this begins with a uniform one.
+/// Arguments and errors are those of [`deletion()`]; the first call of `score` has the baseline
+/// alone. Petsiuk et al. begin with a blurred image; this begins with a uniform one.
 pub fn insertion<E: From<Error>>(
     image: &ArrayD<f32>,
     map: ArrayView3<'_, f32>,
@@ -94,7 +94,7 @@ pub fn insertion<E: From<Error>>(
     follow(blank(image, baseline), image, &order, steps, score)
 }
 
-/// The image with nothing but the baseline.
+/// An image of the same shape that holds only the baseline.
 fn blank(image: &ArrayD<f32>, baseline: Baseline) -> ArrayD<f32> {
     let mut blank = image.clone();
     match baseline {
@@ -112,7 +112,7 @@ fn blank(image: &ArrayD<f32>, baseline: Baseline) -> ArrayD<f32> {
     blank
 }
 
-/// The voxels of the image, the greatest value in the map first.
+/// The voxels of the image, by descending value in the resampled map.
 fn order(image: &ArrayD<f32>, map: ArrayView3<'_, f32>, steps: usize) -> Result<Vec<usize>> {
     let refuse = |what: String| Err(Error::input("curve", what));
     let shape = image.shape();
@@ -143,12 +143,13 @@ fn order(image: &ArrayD<f32>, map: ArrayView3<'_, f32>, steps: usize) -> Result<
     let resize = Resize { batch: 1, from: map.dim().into(), to: grid };
     let values = resample(&values, resize, Interpolation::Linear)?;
     let mut order: Vec<usize> = (0..voxels).collect();
-    // Stable: voxels of equal value stay in order. -0 is 0.
+    // The sort is stable, so voxels of equal value stay in memory order. `partial_cmp` takes -0 and
+    // 0 as equal.
     order.sort_by(|&i, &j| values[j].partial_cmp(&values[i]).unwrap_or(std::cmp::Ordering::Equal));
     Ok(order)
 }
 
-/// Scores `from` as its voxels become those of `to` in this order.
+/// Scores `from` while its voxels are replaced by those of `to` in this order.
 fn follow<E: From<Error>>(
     from: ArrayD<f32>,
     to: &ArrayD<f32>,

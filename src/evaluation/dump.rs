@@ -1,4 +1,4 @@
-//! A study's scores as files: a spreadsheet, a table and a plot.
+//! Writes a study's scores as files: a spreadsheet, a table and a plot.
 
 use std::path::{Path, PathBuf};
 
@@ -9,12 +9,12 @@ use super::plot;
 use crate::error::{Error, Result};
 use crate::volumes::{atomically, make_folder, write_png};
 
-/// What a dump writes.
+/// Names of the files that [`Evaluator::dump`] writes.
 pub(crate) const FILES: [&str; 3] = ["scores.xlsx", "scores.csv", "mean_scores.png"];
 
 impl Evaluator {
-    /// Writes all scores and their means into `folder`, which is made if it is not there, and says
-    /// which files. Older files of these names are replaced.
+    /// Writes all scores and their means into `folder`, which is created if needed, and returns the
+    /// paths. Existing files of these names are replaced.
     ///
     /// | file | |
     /// |---|---|
@@ -22,10 +22,10 @@ impl Evaluator {
     /// | `scores.csv` | the columns of sheet `Scores` |
     /// | `mean_scores.png` | the mean scores over the layers, a line for each metric and class |
     ///
-    /// The first columns are those of M3d-CAM. A score that is not defined is `NaN`, and a class
-    /// that is not known is empty. More than 40 layers are too many to tell apart: the plot then
-    /// leaves out those within another one (`down1.conv` within `down1`), as M3d-CAM's does, but
-    /// for the first and the last.
+    /// The first columns are those of M3d-CAM. An undefined score is `NaN`, and an unknown class is
+    /// empty. With more than 40 layers, which no reader could tell apart, the plot leaves out
+    /// layers within another one (`down1.conv` within `down1`), as M3d-CAM's does, except the first
+    /// and the last.
     ///
     /// # Errors
     ///
@@ -76,7 +76,7 @@ fn table(scores: &[Score], file: impl std::io::Write) -> std::io::Result<()> {
 
 fn workbook(scores: &[Score], means: &[MeanScore]) -> Result<Vec<u8>, XlsxError> {
     let mut workbook = Workbook::new();
-    // The same bytes on each run: not the time of writing.
+    // A fixed date instead of the time of writing keeps the file's bytes the same on each run.
     let time = ExcelDateTime::from_ymd(2000, 1, 1)?;
     workbook.set_properties(&DocProperties::new().set_creation_datetime(&time));
 
@@ -125,7 +125,7 @@ impl<'a> Sheet<'a> {
         for (column, cell) in (0..).zip(cells) {
             match cell {
                 Cell::Empty => continue,
-                // A spreadsheet has no such number.
+                // A spreadsheet cannot store NaN or infinity as a number.
                 Cell::Number(number) if !number.is_finite() => {
                     self.sheet.write_string(self.row, column, number.to_string())?
                 }

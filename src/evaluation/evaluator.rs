@@ -11,7 +11,7 @@ use super::metric::{Metric, Threshold};
 use super::prepared::Prepared;
 use crate::error::Result;
 
-/// What is measured, and how masks are read.
+/// The metrics to compute, the threshold of attention, and how masks are read.
 ///
 /// # Example
 ///
@@ -24,21 +24,21 @@ use crate::error::Result;
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Scoring {
-    /// What is measured.
+    /// The metrics to compute.
     pub metrics: Vec<Metric>,
-    /// From where on a voxel counts as attention.
+    /// From which value on a voxel counts as attention.
     pub threshold: Threshold,
     /// How the values of masks are read.
     pub masks: Masks,
 }
 
 impl Scoring {
-    /// These metrics, at this threshold, of masks that are read by their values.
+    /// Scoring by these metrics at this threshold, with masks read as [`Masks::Detect`].
     pub fn new(metrics: Vec<Metric>, threshold: Threshold) -> Self {
         Self { metrics, threshold, masks: Masks::default() }
     }
 
-    /// Overrides how mask values are read; by default their values tell.
+    /// Overrides how mask values are interpreted; by default this is inferred from the values.
     #[must_use]
     pub fn masks(mut self, masks: Masks) -> Self {
         self.masks = masks;
@@ -83,7 +83,7 @@ pub struct Score {
     pub layer: String,
     /// The class that was explained.
     pub class: Option<usize>,
-    /// What was evaluated, such as the stem of a file.
+    /// Name of the evaluated image, such as the stem of its file.
     pub name: String,
 }
 
@@ -99,20 +99,20 @@ pub struct MeanScore {
     pub layer: String,
     /// The class.
     pub class: Option<usize>,
-    /// How many scores the mean is of.
+    /// Number of defined scores in the mean.
     pub count: usize,
-    /// How many more were NaN, and so no part of it.
+    /// Number of NaN scores, which the mean leaves out.
     pub undefined: usize,
 }
 
 impl Evaluator {
-    /// Without scores yet.
+    /// An evaluator without scores.
     pub fn new(scoring: Scoring) -> Self {
         Self { scoring, layer_order: Vec::new(), scores: Vec::new() }
     }
 
-    /// The order of layers in the means and their plot, such as that of the model. Layers that are not
-    /// among `names` come last, in the order in which they were added, as all do without this.
+    /// The order of layers in the means and their plot, such as that of the model. Layers that are
+    /// not among `names` come last, in the order in which they were added, as all do without this.
     #[must_use]
     pub fn layer_order(mut self, names: Vec<String>) -> Self {
         self.layer_order = names;
@@ -124,24 +124,24 @@ impl Evaluator {
     /// | argument | shape | |
     /// |---|---|---|
     /// | `map` | `(D, H, W)` | any finite values; 2D has `D = 1` |
-    /// | `mask` | `(D', H', W')` | the map is resampled to it, as one of the same field of view |
+    /// | `mask` | `(D', H', W')` | the map is resampled to this grid, as both cover the same field of view |
     ///
     /// # Errors
     ///
-    /// If map or mask has no voxels or a value that is not finite, the mask a value other than 0 and
-    /// 1, one is 2D and the other 3D, or the threshold is not in `[0, 1]`.
+    /// If map or mask has no voxels or a value that is not finite, the mask a value other than 0
+    /// and 1, one is 2D and the other 3D, or the threshold is not in `[0, 1]`.
     pub fn compute(&self, map: ArrayView3<'_, f32>, mask: ArrayView3<'_, f32>) -> Result<Vec<f64>> {
         self.of_class(map, mask, None)
     }
 
-    /// The scores of one map, one per metric; they are kept too.
+    /// Computes the scores of one map, one per metric, and keeps them.
     ///
-    /// `class` is the one that the map explains; where the mask has a label for each class, its
-    /// voxels are chosen: see [`Masks`]. `name` tells which image this is.
+    /// `class` is the class that the map explains; in a mask of labels it selects the voxels: see
+    /// [`Masks`]. `name` identifies the image.
     ///
     /// # Errors
     ///
-    /// As [`Evaluator::compute`]; also if the mask does not fit the class. Nothing is kept then.
+    /// As [`Evaluator::compute`]; also if the mask does not fit the class. Then no score is kept.
     pub fn add(
         &mut self,
         map: ArrayView3<'_, f32>,
@@ -179,7 +179,7 @@ impl Evaluator {
         self.scoring.metrics.iter().map(|metric| prepared.score(metric)).collect()
     }
 
-    /// What is measured.
+    /// The metrics, the threshold and the reading of masks.
     pub fn scoring(&self) -> &Scoring {
         &self.scoring
     }
@@ -214,7 +214,7 @@ impl Evaluator {
             if score.score.is_nan() {
                 mean.undefined += 1;
             } else {
-                // A sum, until all are there.
+                // The sum of the scores, divided by their number below.
                 mean.mean += score.score;
                 mean.count += 1;
             }
@@ -226,7 +226,7 @@ impl Evaluator {
             let known = self.layer_order.iter().position(|layer| layer == name);
             (known.unwrap_or(usize::MAX), layers.get(name).copied())
         };
-        // Stable: classes and metrics stay as they came.
+        // The sort is stable, so classes and metrics keep their order.
         means.sort_by_cached_key(|mean| place(&mean.layer));
         means
     }

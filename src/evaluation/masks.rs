@@ -1,4 +1,4 @@
-//! Masks as they come, 0/1 or one label per class, made 0/1.
+//! Converts masks, 0/1 or with one label per class, to 0/1.
 
 use std::str::FromStr;
 
@@ -11,13 +11,13 @@ use crate::error::{Error, Result};
 ///
 /// | | no class | class `k` |
 /// |---|---|---|
-/// | [`Binary`](Self::Binary) | 0/1 | 0/1; the class is only written down, as in M3d-CAM |
+/// | [`Binary`](Self::Binary) | 0/1 | 0/1; the class is only recorded, as in M3d-CAM |
 /// | [`Labels`](Self::Labels) | an error | the voxels whose label is `k` |
-/// | [`Detect`](Self::Detect) | 0/1 | the voxels whose label is `k`; an error where a 0/1 mask and a class other than 1 leave open which is meant |
+/// | [`Detect`](Self::Detect) | 0/1 | the voxels whose label is `k`; an error if the mask is 0/1 and the class is not 1, which leaves the reading ambiguous |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Masks {
-    /// By their values, where those tell.
+    /// Inferred from the values.
     #[default]
     Detect,
     /// 0 outside, 1 inside.
@@ -42,11 +42,11 @@ impl FromStr for Masks {
     }
 }
 
-/// Above it, f32 does not hold every whole number.
+/// The greatest label: above it, f32 does not represent every whole number.
 const MOST_LABELS: f32 = (1 << 24) as f32;
 
 impl Masks {
-    /// What to say of a mask that has no voxel of the class, or none at all.
+    /// The warning for a mask without voxels of the class, or without any; `None` if it has some.
     pub(crate) fn emptiness(
         self,
         mask: ArrayView3<'_, f32>,
@@ -58,7 +58,8 @@ impl Masks {
             .then(|| class.map_or_else(|| "is empty".to_owned(), |k| format!("has no class {k}")))
     }
 
-    /// 1 in the mask and 0 outside of it, in the order of the voxels.
+    /// The voxels of `class`, or of a binary mask: 1 inside and 0 outside, in the order of the
+    /// voxels.
     pub(super) fn select(self, mask: ArrayView3<'_, f32>, class: Option<usize>) -> Result<Vec<u8>> {
         let refuse = |what: String| Err(Error::input("evaluate", format!("mask: {what}")));
         let all = mask.len();

@@ -1,4 +1,4 @@
-//! What is measured, and what counts as attention.
+//! Metrics, and the threshold from which on a voxel counts as attention.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,7 +9,8 @@ use serde::{Serialize, Serializer};
 
 use crate::error::{Error, Result};
 
-/// What is measured; the table of [`evaluation`](crate::evaluation) has the formulas.
+/// A metric of a map against a mask; the table of [`evaluation`](crate::evaluation) has the
+/// formulas.
 ///
 /// # Example
 ///
@@ -27,31 +28,34 @@ use crate::error::{Error, Result};
 #[derive(Clone)]
 #[non_exhaustive]
 pub enum Metric {
-    /// `ioa`, intersection over attention: how much of the attention lies in the mask.
+    /// `ioa`, intersection over attention: the fraction of the attention inside the mask.
     Ioa,
-    /// `wioa`, the same, each voxel weighted by its value. M3d-CAM's default.
+    /// `wioa`, intersection over attention with each voxel weighted by its value. M3d-CAM's
+    /// default.
     WeightedIoa,
     /// `iou`, intersection over union.
     Iou,
-    /// `wiou`, the same of fuzzy sets, each voxel of attention a member by its value.
+    /// `wiou`, intersection over union of fuzzy sets: a voxel of attention is a member to the
+    /// degree of its value.
     WeightedIou,
-    /// `pointing_game`: whether the greatest value lies in the mask. Of several greatest voxels, the
-    /// part in the mask. No margin round the mask is given, as in the paper.
+    /// `pointing_game`: 1 if the voxel of greatest value lies in the mask, else 0. With several
+    /// such voxels, the fraction of them in the mask. A hit in a margin around the mask does not
+    /// count.
     PointingGame,
-    /// `relevance_mass`: how much of the map's total lies in the mask; no threshold.
+    /// `relevance_mass`: the fraction of the map's sum inside the mask; no threshold.
     ///
-    /// Of the map as it was, before min-max normalisation, which would take its least value off
-    /// everywhere; negative values count by their size.
+    /// Sums absolute values before min-max normalisation, which would subtract the least value from
+    /// every voxel.
     RelevanceMass,
-    /// `relevance_rank`: of the `K` greatest voxels, where `K` is the size of the mask, how many lie
-    /// in the mask; no threshold. Where the `K`-th value is that of several voxels, those that would
-    /// still have a place share it: the mean over all ways to choose.
+    /// `relevance_rank`: of the `K` greatest voxels, where `K` is the size of the mask, the
+    /// fraction inside the mask; no threshold. If several voxels have the `K`-th value, the score
+    /// is the mean over all ways to choose among them.
     RelevanceRank,
-    /// A user's own, by [`Metric::function`].
+    /// A metric of your own, made by [`Metric::function`].
     Function(Function),
 }
 
-/// A user's metric with its name.
+/// A metric of your own, with its name.
 #[derive(Clone)]
 pub struct Function {
     name: String,
@@ -73,7 +77,7 @@ impl fmt::Debug for Function {
 }
 
 impl Metric {
-    /// Those with a name of their own, in the order of the table.
+    /// The metrics of this crate, in the order of the table.
     pub const NAMED: [Self; 7] = [
         Self::Ioa,
         Self::WeightedIoa,
@@ -84,8 +88,8 @@ impl Metric {
         Self::RelevanceRank,
     ];
 
-    /// A metric of your own: from the map, on the mask's grid and within `[0, 1]`, and the mask, 0 or
-    /// 1, to a score. NaN says that there is none.
+    /// A metric of your own. `score` takes the map, on the mask's grid and within `[0, 1]`, and the
+    /// mask, 0 or 1, both `(D, H, W)`. It returns NaN if the score is undefined.
     pub fn function(
         name: impl Into<String>,
         score: impl Fn(ArrayView3<'_, f32>, ArrayView3<'_, u8>) -> f64 + Send + Sync + 'static,
@@ -93,7 +97,7 @@ impl Metric {
         Self::Function(Function { name: name.into(), score: Arc::new(score) })
     }
 
-    /// The name, as it is parsed and as it stands in tables.
+    /// The name that is parsed and that tables show.
     pub fn name(&self) -> &str {
         match self {
             Self::Ioa => "ioa",
@@ -108,7 +112,7 @@ impl Metric {
     }
 }
 
-/// Of the same name, and a user's own of the same function.
+/// Metrics are equal by name; those of your own must also share the function.
 impl PartialEq for Metric {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
@@ -150,7 +154,7 @@ impl FromStr for Metric {
     }
 }
 
-/// From which value on a voxel of a normalised map counts as attention.
+/// The value from which on a voxel of a normalised map counts as attention.
 ///
 /// A constant map has no attention, whatever the threshold.
 ///
@@ -166,8 +170,9 @@ impl FromStr for Metric {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum Threshold {
-    /// The value that parts the map into two classes with the greatest variance between them, of 256
-    /// bins, as in scikit-image: see [`EvaluationSums::otsu`](crate::ops::EvaluationSums::otsu).
+    /// Otsu's threshold: of 256 bins, the one that splits the map into two classes with the
+    /// greatest variance between them, as in scikit-image; see
+    /// [`EvaluationSums::otsu`](crate::ops::EvaluationSums::otsu).
     #[default]
     Otsu,
     /// A value within `[0, 1]`.
@@ -183,7 +188,7 @@ impl fmt::Display for Threshold {
     }
 }
 
-/// As it is parsed.
+/// Serialises as the text that is parsed.
 impl Serialize for Threshold {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         serializer.collect_str(self)

@@ -1,9 +1,9 @@
-//! How well an attention map agrees with a mask: M3d-CAM's metrics and those of the literature,
-//! collected over a study, without libtorch.
+//! Scores attention maps against masks, by the metrics of M3d-CAM and of the literature, and
+//! collects the scores of a study. Needs no libtorch.
 //!
-//! A map `a` is made ready as M3d-CAM does it: `|a|`, resampled linearly to the mask's grid,
-//! normalised to `[0, 1]`. Below, `a` is that map, `m` the mask, 0 or 1, and `b = (a >= t)` the
-//! attention: what lies at or above the [`Threshold`]. All sums run over the voxels.
+//! As in M3d-CAM, a map is first prepared: its absolute value is resampled linearly to the mask's
+//! grid and normalised to `[0, 1]`. Below, `a` is the prepared map, `m` the mask, 0 or 1, and
+//! `b = (a >= t)` the attention at the [`Threshold`] `t`. All sums run over the voxels.
 //!
 //! | metric | score | source |
 //! |---|---|---|
@@ -15,14 +15,14 @@
 //! | [`RelevanceMass`](Metric::RelevanceMass) | `Σ r·m / Σ r`, `r` before normalisation | Arras et al. 2022, CLEVR-XAI, arXiv 2003.07258 |
 //! | [`RelevanceRank`](Metric::RelevanceRank) | of the `Σ m` voxels of greatest `a`, the part in the mask | Arras et al. 2022 |
 //!
-//! The numbers of the first four are those of M3d-CAM 0.1.22, to 1e-7, so there is no mode for
-//! compatibility. (They differ in maps of a few voxels where two of Otsu's thresholds are equally good
-//! and rounding decides, and in maps of a single one, whose resampling leaves it rounding noise.)
-//! Its source calls its `wiou` "bad and wrong". It is neither: as `0 <= a·b <= 1`, its
-//! `Σ a·b·m / Σ (a·b·(1 - m) + m)` is the weighted Jaccard (Ruzicka) similarity above, which is 1 only
-//! where the attention is the mask.
+//! The first four agree with M3d-CAM 0.1.22 to 1e-7, so they need no compatibility mode. They
+//! differ in two cases: in maps of a few voxels where two Otsu thresholds are equally good and
+//! rounding decides, and in maps of a single voxel, whose resampling in M3d-CAM leaves rounding
+//! noise. M3d-CAM's source calls its `wiou` "bad and wrong". It is neither: as `0 <= a·b <= 1`, its
+//! `Σ a·b·m / Σ (a·b·(1 - m) + m)` is the weighted Jaccard (Ruzicka) similarity above, which is 1
+//! only where the attention is the mask.
 //!
-//! What is not a number is said so, not made up: a score of 0/0 is NaN, and no part of a mean.
+//! An undefined score, 0/0, is NaN, and means leave it out.
 //!
 //! | | `ioa`, `wioa` | `iou`, `wiou` | pointing game | relevance mass | relevance rank |
 //! |---|---|---|---|---|---|

@@ -1,26 +1,26 @@
-//! A map and a mask from disk, brought to the same axes.
+//! Brings a map and a mask read from disk to the same axes.
 
 use ndarray::{Array3, ArrayD, Axis, Ix3};
 
 use crate::error::{Error, Result};
 use crate::volumes::{Input, to_axes_of};
 
-/// A map and its mask as [`Evaluator::add`](super::Evaluator::add) takes them: `(D, H, W)` each, along
-/// the same axes, on grids of their own that cover the same field of view.
+/// A map and its mask in the form that [`Evaluator::add`](super::Evaluator::add) takes: `(D, H, W)`
+/// each, with the same axes, on two grids that cover the same field of view.
 ///
 /// | map | mask | |
 /// |---|---|---|
-/// | NIfTI | NIfTI | by their affines: the map's axes are turned to the mask's, and the fields of view must agree |
-/// | NIfTI | array | of one shape, in the order of the voxels, whichever is which |
-/// | array or picture | array or picture | taken to cover the same field of view |
+/// | NIfTI | NIfTI | matched by affine: the map is reoriented to the mask's axes; the fields of view must agree |
+/// | NIfTI or array | the other kind | of the same shape and voxel order |
+/// | array or picture | array or picture | assumed to cover the same field of view |
 ///
-/// Arrays are `(H, W)`, `(D, H, W)`, or as `medcam map` writes them, of one sample. Pictures are gray;
-/// a mask may also have a palette. A mask's picture of black and white is 0/1; of any other the labels
-/// are the integers in the file: gray values of 1 to 16 bits, or palette indices.
+/// Arrays are `(H, W)`, `(D, H, W)`, or one sample as `medcam map` writes it. Pictures are gray; a
+/// mask may also have a palette. A mask of only black and white is 0/1; in any other picture, the
+/// labels are the integers in the file: gray values of 1 to 16 bits, or palette indices.
 ///
 /// # Errors
 ///
-/// If an array or a picture is none of these, or the two do not belong together.
+/// If an array or a picture has another form, or map and mask differ in shape or field of view.
 pub fn pair(map: &Input, mask: &Input) -> Result<(Array3<f32>, Array3<f32>)> {
     let refuse =
         |what: &str, message: String| Error::input("evaluate", format!("{what}: {message}"));

@@ -7,26 +7,27 @@ use plotters::style::{FontTransform, register_font};
 use super::evaluator::MeanScore;
 use crate::error::{Error, Result};
 
-/// More layers than that are not told apart.
+/// Above this number, layers within other layers are left out: a reader could not tell more apart.
 const MOST_LAYERS: usize = 40;
-/// Pixels from one layer to the next, where there are many.
+/// Pixels from one layer to the next in plots wider than `LEAST_WIDTH`.
 const STEP: u32 = 40;
-/// Pixels of the plot without the names of the layers beneath it.
+/// Height of the plot in pixels, without the layer names beneath it.
 const HEIGHT: u32 = 680;
 const LEAST_WIDTH: u32 = 700;
-/// Pixels to the left of the plot, for the scale, and round it.
+/// Width of the y axis' labels, in pixels.
 const SCALE: u32 = 60;
+/// Margin around the plot, in pixels.
 const MARGIN: u32 = 20;
-/// Pixels of the legend beside its text.
+/// Width of the legend in pixels, without its text.
 const LEGEND_FRAME: u32 = 70;
-/// Names of layers that are longer lose their beginning.
+/// Longer names of layers are cut at their beginning, as their ends tell them apart.
 const MOST_LETTERS: usize = 48;
 const FONT: &str = "medcam";
 const LETTER: u32 = 22;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// A line for each metric and class, in the order of the means.
+/// Draws a line for each metric and class, in the order of the means.
 pub(super) fn mean_scores(means: &[MeanScore]) -> Result<RgbImage> {
     let failed = |error: Failure| Error::unavailable("the plot cannot be drawn").because(error);
     register_font(FONT, FontStyle::Normal, epaint_default_fonts::UBUNTU_LIGHT)
@@ -45,7 +46,8 @@ fn draw(means: &[MeanScore]) -> Result<RgbImage, Failure> {
             class.map_or((*metric).to_owned(), |k| format!("{metric}, class {k}"))
         })
         .collect();
-    // Room beneath for the longest name, upright, and on the right for the legend.
+    // Room for the longest layer name, which is written upwards beneath the plot, and for the
+    // legend on its right.
     let longest = length_of_longest(&text, &names)?;
     let legend = length_of_longest(&small, &labels)? + LEGEND_FRAME;
     let count = u32::try_from(layers.len())?;
@@ -58,7 +60,7 @@ fn draw(means: &[MeanScore]) -> Result<RgbImage, Failure> {
         let root = BitMapBackend::with_buffer(&mut pixels, (width, height)).into_drawing_area();
         root.fill(&WHITE)?;
         let finite = || means.iter().map(|mean| mean.mean).filter(|mean| mean.is_finite());
-        // A metric of the user's own may go beyond.
+        // A metric of the user's own may exceed 0 to 1.
         let range = finite().fold(0.0, f64::min)..finite().fold(1.0, f64::max);
         let mut chart = ChartBuilder::on(&root)
             .caption("Mean scores over layers", (FONT, LETTER + 6).into_font())
@@ -93,7 +95,7 @@ fn draw(means: &[MeanScore]) -> Result<RgbImage, Failure> {
             };
             let points: Vec<(f64, f64)> =
                 layers.iter().enumerate().map(|(x, layer)| (x as f64, value(layer))).collect();
-            // A score that is not defined leaves a gap.
+            // An undefined mean leaves a gap in the line.
             for run in points.split(|(_, value)| !value.is_finite()) {
                 chart.draw_series(LineSeries::new(run.iter().copied(), colour.stroke_width(2)))?;
             }
@@ -171,7 +173,7 @@ mod tests {
     fn many_layers_lose_those_within_others_but_for_the_first_and_the_last() {
         let names: Vec<String> = (0..20)
             .flat_map(|i| {
-                // `conv1` is no part of `conv10`.
+                // `conv10` begins with `conv1` but is not within it.
                 [format!("conv{i}.a"), format!("conv{i}.b"), format!("conv{i}")]
             })
             .chain(["conv3.c".to_owned()])

@@ -1,4 +1,4 @@
-//! One map made ready for its mask, and the metrics of the two.
+//! A map prepared for its mask, and the metrics of the two.
 
 use ndarray::ArrayView3;
 
@@ -8,14 +8,14 @@ use crate::ops::{
     EvaluationSums, Interpolation, Range, Resize, evaluation_sums, normalize, resample,
 };
 
-/// A map on the grid of its mask, and what one pass over both tells.
+/// A map on the grid of its mask, with the sums over both that the metrics need.
 pub(super) struct Prepared {
     shape: [usize; 3],
-    /// Within `[0, 1]`.
+    /// The normalised map, within `[0, 1]`.
     map: Vec<f32>,
-    /// Of the map before it was normalised.
+    /// Minimum and maximum of the map before normalisation.
     range: Range,
-    /// 0 or 1.
+    /// The mask, 0 or 1.
     mask: Vec<u8>,
     sums: EvaluationSums,
     threshold: f32,
@@ -40,7 +40,7 @@ impl Prepared {
             Threshold::Value(value) => Some(value),
         };
         let sums = evaluation_sums(&map, Some(&mask), 1, given)?.swap_remove(0);
-        // A constant map is 0 now, and has no attention.
+        // A constant map is 0 after normalisation, so a threshold of 1 leaves no attention.
         let constant = range.minimum == range.maximum;
         let threshold = if constant { 1.0 } else { given.unwrap_or_else(|| sums.otsu()) };
         Ok(Self { shape, map, range, mask, sums, threshold })
@@ -81,19 +81,20 @@ impl Prepared {
         })
     }
 
-    /// Of the `count` greatest voxels, the part in the mask, which has `count` voxels, not 0.
+    /// The fraction of the `count` greatest voxels that lie in the mask; `count`, above 0, is the
+    /// mask's size.
     fn rank(&self, count: u64) -> f64 {
         let mut values = self.map.clone();
         let place = self.mask.iter().map(|&inside| usize::from(inside)).sum::<usize>() - 1;
         let (_, &mut last, _) = values.select_nth_unstable_by(place, |a, b| b.total_cmp(a));
-        let tally = |chosen: &dyn Fn(f32) -> bool| {
+        let count_where = |chosen: &dyn Fn(f32) -> bool| {
             let chosen = self.map.iter().zip(&self.mask).filter(|&(&value, _)| chosen(value));
             chosen.fold((0_u64, 0_u64), |(all, inside), (_, &mask)| {
                 (all + 1, inside + u64::from(mask))
             })
         };
-        let (above, above_in_mask) = tally(&|value| value > last);
-        let (equal, equal_in_mask) = tally(&|value| value == last);
+        let (above, above_in_mask) = count_where(&|value| value > last);
+        let (equal, equal_in_mask) = count_where(&|value| value == last);
         let chance = (count - above) as f64 / equal as f64;
         (above_in_mask as f64 + equal_in_mask as f64 * chance) / count as f64
     }

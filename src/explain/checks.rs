@@ -1,4 +1,4 @@
-//! What a forward is given and what it gives, held against what maps need.
+//! Checks the input and the output of a forward before maps are computed.
 
 use tch::{Kind, Tensor};
 
@@ -59,7 +59,8 @@ pub(super) fn differentiable(scored: &Tensor) -> Result<()> {
 pub(super) fn finite(what: &str, tensor: &Tensor) -> Result<()> {
     let bad = in_libtorch(what, || {
         let tensor = tensor.f_detach()?;
-        // One pass without a temporary; only a sum that is not finite calls for a closer look.
+        // The sum is one pass without a temporary. Only if it is not finite (it may have
+        // overflowed) are the values counted.
         if tensor.f_sum(Kind::Float)?.f_double_value(&[])?.is_finite() {
             return Ok(0);
         }

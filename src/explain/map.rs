@@ -17,7 +17,7 @@ pub struct AttentionMap {
     pub(super) values: Arc<Array5<f32>>,
     pub(super) ranges: Vec<Range>,
     pub(super) weights_cancel: Vec<bool>,
-    /// Whether the gradient behind each sample's map is 0 everywhere; empty if nobody looked.
+    /// Whether the gradient behind each sample's map is 0 everywhere; empty if unchecked.
     pub(super) zero_gradient: Vec<bool>,
     pub(super) classes: Vec<Option<usize>>,
     pub(super) spatial_rank: usize,
@@ -49,8 +49,8 @@ impl AttentionMap {
         })
     }
 
-    /// The layer, as it was asked for; `input` for a method that takes no layer, `fused` for the
-    /// map of several.
+    /// The layer's name as it was requested; `input` for a method that takes no layer, `fused` for
+    /// the map of several layers.
     pub fn layer(&self) -> &str {
         &self.layer
     }
@@ -85,7 +85,8 @@ impl AttentionMap {
 
     /// The range of each sample's map before normalisation, in units of the score per voxel.
     ///
-    /// The guided methods' maps have a sign: what was 0 is `-minimum / (maximum - minimum)` in them.
+    /// Maps of guided methods are signed: in them, the former 0 is
+    /// `-minimum / (maximum - minimum)`.
     pub fn ranges(&self) -> &[Range] {
         &self.ranges
     }
@@ -95,8 +96,8 @@ impl AttentionMap {
         &self.classes
     }
 
-    /// The map of several layers, all of one target and one size. In each sample the layers whose
-    /// weights cancel are left out, as long as there is another.
+    /// Fuses the maps of several layers, which must have one target and one size. In each sample,
+    /// layers whose weights cancel are left out unless all are such.
     pub(super) fn fused(maps: &[Self], fuse: Fuse) -> Result<Self> {
         let Some((first, rest)) = maps.split_first() else {
             return Err(Error::layer("fuse: no layer has a map"));

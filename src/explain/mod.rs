@@ -1,4 +1,5 @@
-//! The core: a network, a batch and a request give output, maps, warnings and timings. No files, no scores.
+//! The core of the crate: computes output, maps, warnings and timings from a network, a batch and a
+//! request. It writes no files and computes no scores.
 
 mod checks;
 mod map;
@@ -26,11 +27,11 @@ use crate::torch::{
 };
 use crate::warning::Warning;
 
-/// Explains a network batch by batch: the network's own output, and the attention maps of how it came about.
+/// Explains a network batch by batch: returns the network's own output and attention maps that
+/// explain it.
 ///
-/// It keeps what it learned of the network (its layers, found out by the first batch) and what is
-/// worth keeping (streams, scratch memory); nothing else goes from one call to the next. Files and scores are
-/// [`inject`](crate::inject())'s.
+/// Between calls it keeps the network's layers, found with the first batch, and the GPU's stream
+/// and scratch memory, but no other state. Files and scores belong to [`inject`](crate::inject()).
 ///
 /// # Example
 ///
@@ -56,34 +57,35 @@ pub struct Explainer<N: Network> {
     maker: MapMaker,
 }
 
-/// What one call of [`Explainer::explain`] gives.
+/// The result of one call of [`Explainer::explain`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Explanation {
-    /// The network's own output, bit for bit what it gives without maps.
+    /// The network's own output, bit for bit the same as without maps.
     pub output: Tensor,
-    /// Target by target as they were asked for, and for each the layers in the order of the choice.
+    /// The maps, in the order of the targets, and for each target in the order of the layers.
     pub maps: Vec<AttentionMap>,
-    /// What to know about these maps.
+    /// Warnings about these maps.
     pub warnings: Vec<Warning>,
-    /// Where the time went.
+    /// Time spent, by phase.
     pub timings: Timings,
 }
 
-/// Where the time of a forward went; on a GPU, where work is queued, only the sum counts.
+/// Time spent in a forward, by phase. A GPU may finish queued work in a later phase, so only the
+/// sum is reliable there.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Timings {
-    /// Finding out the layers; zero after the first forward.
+    /// Finding the layers; zero after the first forward.
     pub discovery: Duration,
     /// The network's own forward.
     pub inference: Duration,
-    /// All that the maps took on top: backward, and from the gradients to the finished maps.
+    /// All work beyond the forward: backward, and computing the maps from the gradients.
     pub maps: Duration,
 }
 
 impl<N: Network> Explainer<N> {
-    /// An explainer of this network. Nothing is run here: the first batch finds out which layers there are.
+    /// An explainer of this network. Runs nothing: the first batch shows the layers.
     ///
     /// # Errors
     ///
@@ -113,8 +115,9 @@ impl<N: Network> Explainer<N> {
 
     /// Runs the network on a batch `(B, C, [D,] H, W)` and makes its attention maps.
     ///
-    /// The first call runs one sample of its batch once more, without autograd, to find out which
-    /// layers there are and what one sample gives.
+    /// The first call runs one sample of its batch once more, without autograd, to find the layers
+    /// and the output shape of a single sample. A method that takes no layer skips this for a batch
+    /// of one.
     ///
     /// # Errors
     ///
@@ -134,7 +137,7 @@ impl<N: Network> Explainer<N> {
         let inferred = Instant::now();
         let asked = request.targets.as_ref().unwrap_or(&self.settings.targets);
         let targets = named_targets(asked, recorded.task, &recorded.logits)?;
-        let mut warnings = self.of_all_maps(&targets);
+        let mut warnings = self.run_warnings(&targets);
         let output = recorded.output.detach();
         let mut pass = Pass {
             settings: &self.settings,
@@ -168,8 +171,8 @@ impl<N: Network> Explainer<N> {
         self.network.forward_tapped(input, &mut Tape::new()?)
     }
 
-    /// The layers of the network, found out with one forward of the first sample of `input` if
-    /// that has not happened yet.
+    /// The layers of the network, found with one forward of the first sample of `input` unless they
+    /// are known already.
     ///
     /// # Errors
     ///
@@ -187,14 +190,14 @@ impl<N: Network> Explainer<N> {
         self.layers.as_ref()
     }
 
-    /// The names of the layers in the order of [`layers`](Self::layers), parents before their children;
-    /// empty before a forward has shown them.
+    /// The names of the layers in the order of [`layers`](Self::layers), parents before their
+    /// children; empty before a forward has shown them.
     pub fn layer_names(&self) -> Vec<String> {
         let layers = self.layers.iter().flat_map(Layers::iter);
         layers.map(|layer| layer.name.clone()).collect()
     }
 
-    /// The settings; with [`Compat::M3dCam`] the score is at the output, whatever was asked for.
+    /// The settings; with [`Compat::M3dCam`], `score` is always [`ScoreAt::Output`].
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
@@ -209,12 +212,13 @@ impl<N: Network> Explainer<N> {
         checks::finite("input", input)
     }
 
-    /// Finds out, once, which layers there are and which of them are wanted. Where a method takes no layer,
-    /// a batch is still held against what a single sample gives.
+    /// Finds the layers, once, and selects the requested ones. Without a layer to select, only a
+    /// batch of several samples needs this: a single sample's output tells whether the batch axis
+    /// is real.
     fn discover(&mut self, input: &Tensor) -> Result<()> {
         let needs_layer = self.settings.backend.needs().layer;
         if needs_layer && self.selected.is_empty() {
-            // Not kept if nothing can be selected: of another input there may be.
+            // Layers without a selectable one are not kept: another input may show one.
             let layers = match self.layers.take() {
                 Some(layers) => layers,
                 None => find_layers(&self.network, &self.facts, input)?,
@@ -237,8 +241,9 @@ impl<N: Network> Explainer<N> {
         }
     }
 
-    /// Whether the layers that this forward showed call for others than were recorded: what runs, and
-    /// how often, may depend on the input, and what `auto` takes on its size.
+    /// Selects again, from the layers of this forward, and returns whether the selection changed:
+    /// which layers run, and how often, may depend on the input, and the choice of `auto` on its
+    /// size.
     fn select_anew(&mut self, input: &Tensor, recorded: &Recorded) -> Result<bool> {
         let seen = recorded.tape.seen();
         let layers = Layers::new(&input.size(), &recorded.shape, &seen, &self.facts)?;
@@ -268,8 +273,8 @@ impl<N: Network> Explainer<N> {
         recorded::record(network, settings, facts, selected, of_one, input)
     }
 
-    /// Warnings that are of the run, not of one map.
-    fn of_all_maps(&self, targets: &[NamedTarget]) -> Vec<Warning> {
+    /// Warnings about the run as a whole, not about one map.
+    fn run_warnings(&self, targets: &[NamedTarget]) -> Vec<Warning> {
         let left_out = targets.iter().filter_map(|target| target.left_out.as_ref());
         let left_out = left_out.map(|what| Warning::of_run("COMPONENTS_LEFT_OUT", what));
         left_out
@@ -292,7 +297,7 @@ fn find_layers(network: &impl Network, facts: &Facts, input: &Tensor) -> Result<
     Layers::new(&sample.size(), &output, &tape.seen(), facts)
 }
 
-// An explainer may move to a worker thread, and what it gives back to the thread that writes it.
+// An explainer may move to a worker thread, and its results to a thread that writes them.
 const _: () = {
     const fn is_send<T: Send>() {}
     is_send::<Explainer<crate::torch::Model>>();

@@ -1,4 +1,4 @@
-//! From one recorded forward to the maps of each target.
+//! Computes the maps of each target from one recorded forward.
 
 use tch::Tensor;
 
@@ -28,8 +28,8 @@ pub(super) struct Pass<'a> {
     pub warnings: &'a mut Vec<Warning>,
 }
 
-/// The maps of one layer, and in which samples its gradient is 0 everywhere (looked at only where a
-/// map is).
+/// The maps of one layer, and for each sample whether its gradient is 0 everywhere. This is empty
+/// unless a map is 0, as the check is another pass over the gradient.
 struct LayerMaps {
     maps: Maps,
     zero_gradient: Vec<bool>,
@@ -49,7 +49,7 @@ impl LayerMaps {
 }
 
 impl Pass<'_> {
-    /// The maps of one target; `keep`: others of the same forward follow.
+    /// The maps of one target. `keep` retains the autograd graph for the targets to come.
     pub(super) fn maps(&mut self, target: &NamedTarget, keep: bool) -> Result<Vec<AttentionMap>> {
         let Recorded { task, scored, logits, start, .. } = &self.recorded;
         let (needs, compat) = (self.settings.backend.needs(), self.settings.compat);
@@ -122,7 +122,7 @@ impl Pass<'_> {
         AttentionMap::new(layer, target, maps, &score.classes, rank, signed)
     }
 
-    /// The maps of all selected layers, each made as its gradient arrives.
+    /// The maps of all selected layers, each computed when its gradient arrives in the backward.
     fn of_layers(
         &mut self,
         target: &NamedTarget,
@@ -136,7 +136,8 @@ impl Pass<'_> {
         let same: Vec<usize> = (0..selected.len()).map(|wish| tape.same(wish)).collect();
         let mut made: Vec<Option<Result<LayerMaps>>> = selected.iter().map(|_| None).collect();
         let (slots, maker) = (&mut made, &mut *self.maker);
-        // It owns `finish`, whose tensor two threads may not share.
+        // The closure owns `finish`: its tensor may move to another thread, but two threads may not
+        // share it.
         let reduce = move |wish: usize, activation: &Tensor, gradient: &Tensor| {
             let layer: &Selected = &selected[wish];
             slots[wish] = Some(layer.channels_first(activation).and_then(|activation| {
@@ -170,7 +171,7 @@ impl Pass<'_> {
                     let of_layer =
                         channels_last(layer).into_iter().chain(redraws(self.layers, layer));
                     for warning in of_layer {
-                        // Once, for however many targets.
+                        // Once per layer, not once per target.
                         if !self.warnings.contains(&warning) {
                             self.warnings.push(warning);
                         }

@@ -1,4 +1,4 @@
-//! One forward with the tape running, and what it leaves for the maps.
+//! Runs one forward with the tape recording, and collects the tensors that the maps need.
 
 use tch::Tensor;
 
@@ -10,27 +10,27 @@ use crate::methods::ScoreAt;
 use crate::task::Task;
 use crate::torch::{Facts, Guide, Network, Selected, Tape, batched, batched_shape};
 
-/// What a forward leaves for the maps.
+/// The tensors of one forward that the maps need.
 pub(super) struct Recorded {
     pub tape: Tape,
-    /// The network's own.
+    /// The network's own output.
     pub output: Tensor,
-    /// Its shape as `(B, K, ...)`.
+    /// Shape of the output as `(B, K, ...)`.
     pub shape: Vec<i64>,
-    /// Where the score is taken, as `(B, K, ...)`.
+    /// The tensor from which the score is taken, `(B, K, ...)`.
     pub scored: Tensor,
-    /// The score before a final activation, as `(B, K, ...)`.
+    /// The scores before a final activation, `(B, K, ...)`.
     pub logits: Tensor,
     pub task: Task,
     /// The input as the tape's first leaf, for the guided methods.
     pub start: Option<Tensor>,
-    /// 2 or 3.
+    /// Number of spatial axes, 2 or 3.
     pub spatial_rank: usize,
 }
 
 /// Runs the network on `input` and records the selected layers.
 ///
-/// `of_one` is the shape of a single sample's output, `(1, K, ...)`, where that is known.
+/// `of_one` is the shape of a single sample's output, `(1, K, ...)`, if it is known.
 pub(super) fn record(
     network: &impl Network,
     settings: &Settings,
@@ -48,10 +48,11 @@ pub(super) fn record(
     let output = match &start {
         Some(start) => {
             tape.guide(settings.guide);
-            // A leaf may not be written to; its copy may.
+            // Autograd forbids writing to a leaf in place, and the network may write to its input,
+            // so it gets a copy.
             tch::with_grad(|| network.forward_tapped(&start.copy(), &mut tape))
         }
-        // What went before the input is not of this tape.
+        // Detached: the tape does not reach beyond the input.
         None => tch::no_grad(|| network.forward_tapped(&input.detach(), &mut tape)),
     }?;
     if needs.guided && tape.guided_activations() == 0 {
@@ -65,8 +66,8 @@ pub(super) fn record(
     finite("the model's output", &output)?;
     let shape = batched_shape(&input.size(), &output.size(), of_one)?;
     let task = Task::of(&input.size(), &shape)?;
-    // The output may have lost its batch axis behind the softmax, and a network written in Rust may note
-    // scores of any shape.
+    // The logits may differ in shape from the output: a squeeze behind the softmax may drop the
+    // output's batch axis, and a network written in Rust may note scores of any shape.
     let logits = if logits.size() == output.size() {
         batched(&logits, &shape)?
     } else {

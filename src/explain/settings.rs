@@ -1,4 +1,4 @@
-//! What is asked of an explainer: once for all calls, and in one call.
+//! Options of an explainer, for all calls and for one call.
 
 use serde::Serialize;
 
@@ -9,10 +9,11 @@ use crate::torch::{Guide, LayerChoice};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MapSize {
-    /// That of the network's input.
+    /// The size of the network's input.
     #[default]
     Input,
-    /// That of the layer; of the input, for the guided methods, whose maps live there.
+    /// The size of the layer; for the guided methods that of the input, on whose grid their maps
+    /// are computed.
     Layer,
     /// `D, H, W`; 2D has `D = 1`.
     Exact([usize; 3]),
@@ -20,9 +21,9 @@ pub enum MapSize {
 
 /// How the maps of several layers become one.
 ///
-/// Each layer's map is normalised first, so that all count alike, and the result again. In each
-/// sample the maps that are rounding noise (warning `WEIGHTS_CANCEL`) are left out, as long as there is
-/// another.
+/// Each layer's map is normalised first, so that all layers count equally, and the fused map again.
+/// In each sample, maps that are rounding noise (warning `WEIGHTS_CANCEL`) are left out unless all
+/// are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Fuse {
@@ -45,8 +46,8 @@ impl std::str::FromStr for Fuse {
     }
 }
 
-/// How an [`Explainer`](crate::Explainer) makes maps, whatever the batch: plain values, which can be
-/// cloned, compared and written down (`serde`).
+/// Options of an [`Explainer`](crate::Explainer) that hold for all batches: plain values that can
+/// be cloned, compared and serialised (`serde`).
 ///
 /// # Example
 ///
@@ -62,22 +63,22 @@ impl std::str::FromStr for Fuse {
 pub struct Settings {
     /// The attention method; Grad-CAM by default.
     pub backend: Backend,
-    /// The layers; [`LayerChoice::Auto`] by default. Several share one forward and one backward, and
-    /// each is reduced to its map as its gradient arrives. Guided Backpropagation takes none.
+    /// The layers; [`LayerChoice::Auto`] by default. Several share one forward and one backward,
+    /// and each is reduced to its map as its gradient arrives. Guided Backpropagation takes no
+    /// layer.
     pub layers: LayerChoice,
-    /// What the maps explain, each target with maps of its own: one forward for all, one backward for
+    /// The targets to explain, each with maps of its own: one forward for all, one backward for
     /// each. [`Target::Best`] by default.
     pub targets: Vec<Target>,
     /// Whether the score is taken before a final softmax or sigmoid (the default) or after it.
     pub score: ScoreAt,
-    /// Whose numbers the maps have: [`Compat::M3dCam`] gives those of M3d-CAM 0.1.22, whatever `score`
-    /// says.
+    /// Whether maps reproduce the numbers of M3d-CAM 0.1.22; [`Compat::M3dCam`] overrides `score`.
     pub compat: Compat,
     /// Which activations the guided methods guide; [`Guide::Relu`] by default.
     pub guide: Guide,
     /// The size of the maps; that of the input by default.
     pub size: MapSize,
-    /// Makes one map, of the layer `fused`, of those of all layers.
+    /// Fuses the maps of all layers to one map, of the layer `fused`.
     pub fuse: Option<Fuse>,
 }
 
@@ -96,7 +97,7 @@ impl Default for Settings {
     }
 }
 
-/// What one call asks for in place of the explainer's [`Settings`]; nothing by default.
+/// Options that replace the explainer's [`Settings`] for one call; none by default.
 ///
 /// # Example
 ///
@@ -108,8 +109,8 @@ impl Default for Settings {
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Request {
-    /// What the maps explain.
+    /// Replaces [`Settings::targets`].
     pub targets: Option<Vec<Target>>,
-    /// The size of the maps.
+    /// Replaces [`Settings::size`].
     pub size: Option<MapSize>,
 }

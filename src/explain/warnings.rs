@@ -46,7 +46,7 @@ pub(crate) fn training_mode(facts: &Facts) -> Option<Warning> {
     })
 }
 
-/// Warns of activations that a guided method does not guide, beside those that it does.
+/// Warns of activations that a guided method leaves unguided while it guides others.
 pub(super) fn partly_guided(settings: &Settings, facts: &Facts) -> Option<Warning> {
     if !settings.backend.needs().guided || settings.guide != Guide::Relu {
         return None;
@@ -65,7 +65,7 @@ pub(super) fn partly_guided(settings: &Settings, facts: &Facts) -> Option<Warnin
     })
 }
 
-/// Warns of samples in which there is nothing of the target, which is called `label`.
+/// Warns of samples that have no voxel of the target named `label`.
 pub(super) fn empty_target<'a>(
     asked: &'a Target,
     label: &'a str,
@@ -89,7 +89,7 @@ pub(super) fn empty_target<'a>(
     })
 }
 
-/// Warns of a layer that `full` took and that the score does not depend on.
+/// Warns of a layer that `full` selected although the score does not depend on it.
 pub(super) fn no_gradient_warning(layer: &Selected, error: &Error) -> Warning {
     Warning {
         layer: layer.label.clone(),
@@ -166,7 +166,7 @@ pub(super) fn judge(map: &AttentionMap) -> Vec<Warning> {
     map.ranges.iter().zip(&map.weights_cancel).enumerate().filter_map(of_sample).collect()
 }
 
-/// Warnings about the values of one of the maps that `fused` was made of.
+/// Warnings about the values of one of the maps that `fused` combines.
 pub(super) fn judge_fused(map: &AttentionMap, fused: &AttentionMap) -> Vec<Warning> {
     let mut warnings = judge(map);
     for Warning { code, sample, message, .. } in &mut warnings {

@@ -1,4 +1,4 @@
-//! What a call brings, held against the batch and the options.
+//! Checks the arguments of a call against the batch and the options.
 
 use ndarray::ArrayD;
 use tch::Tensor;
@@ -44,7 +44,8 @@ impl<N: Network> Injected<N> {
     }
 }
 
-/// The batch has the shape of what was prepared: another image's grid would misplace the maps without a word.
+/// Checks that the batch has the shape of the prepared image: on another image's grid, maps would
+/// be misplaced without any error.
 fn check_image(image: &Prepared, input: &Tensor) -> Result<()> {
     let prepared: Vec<_> =
         image.tensor.shape().iter().filter_map(|&n| i64::try_from(n).ok()).collect();
@@ -61,7 +62,7 @@ fn check_image(image: &Prepared, input: &Tensor) -> Result<()> {
     ))
 }
 
-/// A mask is `(B, 1, [D,] H, W)`, on any grid.
+/// Checks that a mask is `(B, 1, [D,] H, W)`, on any grid.
 fn check_mask(mask: &ArrayD<f32>, input: &Tensor) -> Result<()> {
     let (shape, of_input) = (mask.shape(), input.size());
     let batch = of_input.first().and_then(|&n| usize::try_from(n).ok()).unwrap_or(0);

@@ -1,4 +1,5 @@
-//! `inject()`: the front in the manner of M3d-CAM, over the core (`explain`) and what is written (`outputs`).
+//! `inject()`: an interface in the manner of M3d-CAM, on top of the core (`explain`) and the files
+//! (`outputs`).
 
 mod checks;
 mod options;
@@ -21,10 +22,10 @@ use crate::volumes;
 use crate::warning::Warning;
 
 /// Injects attention maps into a network: each [`Injected::forward`] gives the network's own
-/// output, bit for bit, and makes the maps on the way.
+/// output, bit for bit, and computes the maps along with it.
 ///
-/// Nothing is run here. The first forward runs one sample of its batch once more, without autograd,
-/// to find out which layers there are, and what one sample gives.
+/// Runs nothing yet. The first forward runs one sample of its batch once more, without autograd, to
+/// find the layers and the output shape of a single sample.
 ///
 /// # Errors
 ///
@@ -78,36 +79,36 @@ pub struct Injected<N: Network> {
     maps: Vec<AttentionMap>,
     warnings: Vec<Warning>,
     timings: Timings,
-    /// How often a forward was asked for.
+    /// Number of forwards so far, failed ones included.
     calls: usize,
     archive: Option<Archive>,
     evaluator: Option<Evaluator>,
-    /// How many of the evaluator's scores are of earlier forwards.
+    /// Number of the evaluator's scores that earlier forwards added.
     scored_before: usize,
 }
 
 impl<N: Network> Injected<N> {
     /// Runs the network on a batch `(B, C, [D,] H, W)` and makes its attention maps.
     ///
-    /// Returns the network's own output, bit for bit what it gives without injection; the map in
-    /// its place with [`Options::replace`].
+    /// Returns the network's own output, bit for bit the same as without injection; with
+    /// [`Options::replace`], the map instead.
     ///
     /// # Errors
     ///
     /// If the input does not fit the network or is not finite, a layer is unknown or no gradient
     /// reaches it, a class is out of range, the maps are not finite, or they cannot be evaluated or
-    /// saved. The maps of the forward before are gone then, and no score of this one is kept; its maps
-    /// are there where only keeping them failed. What cannot be added to the archive of
-    /// [`Options::save_archive`] ends the archive, not the forwards to come.
+    /// saved. The maps of the previous forward are then gone, and no score of this one is kept. Its
+    /// maps are available if only scoring or saving them failed. If the archive of
+    /// [`Options::save_archive`] cannot be written, it is given up, but later forwards run.
     pub fn forward(&mut self, input: &Tensor) -> Result<Tensor> {
         self.forward_with(input, &Call::default())
     }
 
-    /// [`forward`](Self::forward), with what this one call has of its own.
+    /// [`forward`](Self::forward), with options for this call alone.
     ///
     /// # Errors
     ///
-    /// As `forward`, and if what the call brings does not fit the batch.
+    /// As `forward`, and if a part of `call` does not fit the batch.
     pub fn forward_with(&mut self, input: &Tensor, call: &Call) -> Result<Tensor> {
         let output = self.run(input, call)?;
         if self.options.enabled && self.options.replace {
@@ -117,19 +118,19 @@ impl<N: Network> Injected<N> {
         }
     }
 
-    /// [`forward`](Self::forward), and beside the output the attention map `(B, 1, [D,] H, W)` on
-    /// the input's device.
+    /// As [`forward`](Self::forward), but returns the output together with the attention map,
+    /// `(B, 1, [D,] H, W)` f32 on the input's device.
     ///
     /// # Errors
     ///
-    /// As `forward`; if the choice of layers and targets gives more than one map, or maps are
+    /// As `forward`; also if the choice of layers and targets gives more than one map, or maps are
     /// switched off.
     pub fn forward_with_attention(&mut self, input: &Tensor) -> Result<(Tensor, Tensor)> {
         let output = self.run(input, &Call::default())?;
         Ok((output, self.map_tensor(input)?))
     }
 
-    /// The network's own output, and `self.maps`.
+    /// Runs the network, fills `self.maps` and returns the network's own output.
     fn run(&mut self, input: &Tensor, call: &Call) -> Result<Tensor> {
         self.maps.clear();
         self.warnings.clear();
@@ -175,13 +176,14 @@ impl<N: Network> Injected<N> {
         in_libtorch("map", || tensor.f_to_device(input.device()))
     }
 
-    /// The maps of the last forward: target by target as they were asked for, and for each the
-    /// layers in the order of the choice.
+    /// The maps of the last forward, in the order of the targets, and for each target in the order
+    /// of the layers.
     pub fn attention_maps(&self) -> &[AttentionMap] {
         &self.maps
     }
 
-    /// The scores of the maps of the last forward, map by map, sample by sample and metric by metric.
+    /// The scores of the maps of the last forward, map by map, sample by sample and metric by
+    /// metric.
     pub fn scores(&self) -> &[Score] {
         self.evaluator().map_or(&[], |evaluator| &evaluator.scores()[self.scored_before..])
     }
@@ -191,7 +193,7 @@ impl<N: Network> Injected<N> {
         self.evaluator.as_ref()
     }
 
-    /// What to know about the maps of the last forward.
+    /// Warnings about the maps of the last forward.
     pub fn warnings(&self) -> &[Warning] {
         &self.warnings
     }
@@ -210,8 +212,8 @@ impl<N: Network> Injected<N> {
         self.explainer.known_layers()
     }
 
-    /// The names of the layers in the order of `layers`, parents before their children, or the other
-    /// way round; empty before a forward or [`layers`](Self::layers) has shown them.
+    /// The names of the layers in the order of `layers`, parents before their children, or the
+    /// other way round; empty before a forward or [`layers`](Self::layers) has shown them.
     pub fn layer_names(&self, reverse: bool) -> Vec<String> {
         let mut names = self.explainer.layer_names();
         if reverse {
@@ -220,9 +222,9 @@ impl<N: Network> Injected<N> {
         names
     }
 
-    /// Writes the names of the layers that can carry a map to `folder/registered_layers.txt`, one a
-    /// line, and returns them; found out with one forward of the first sample of `input` if that has
-    /// not happened yet.
+    /// Returns the names of the layers that can carry a map, and writes them to
+    /// `folder/registered_layers.txt`, one per line. Runs one forward of the first sample of
+    /// `input` unless the layers are known already.
     ///
     /// # Errors
     ///
@@ -239,12 +241,12 @@ impl<N: Network> Injected<N> {
         Ok(names)
     }
 
-    /// Changes what the maps of the forwards to come explain.
+    /// Sets the target of later forwards.
     pub fn set_target(&mut self, target: Target) {
         self.options.settings.targets = vec![target];
     }
 
-    /// Changes the size of the maps of the forwards to come.
+    /// Sets the size of the maps of later forwards.
     pub fn set_size(&mut self, size: MapSize) {
         self.options.settings.size = size;
     }
@@ -259,13 +261,12 @@ impl<N: Network> Injected<N> {
         self.options.enabled = false;
     }
 
-    /// Whether the forwards to come return the map in place of the output; see
-    /// [`Options::replace`].
+    /// Whether later forwards return the map instead of the output; see [`Options::replace`].
     pub fn replace_output(&mut self, replace: bool) {
         self.options.replace = replace;
     }
 
-    /// Where the time of the last forward went; on a GPU, where work is queued, only the sum counts.
+    /// Time spent in the last forward, by phase; on a GPU, only the sum is reliable.
     pub fn timings(&self) -> Timings {
         self.timings
     }

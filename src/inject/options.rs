@@ -1,4 +1,4 @@
-//! What an injected network is to do with each forward.
+//! Options of an injected network, and of one forward.
 
 use std::path::PathBuf;
 
@@ -11,8 +11,8 @@ use crate::methods::{Backend, Compat, ScoreAt, Target};
 use crate::torch::{Guide, LayerChoice};
 use crate::volumes::{Input, Prepared};
 
-/// Options of [`inject`](crate::inject()): how maps are made, and what becomes of them. Plain values, which can be
-/// cloned, compared and written down (`serde`).
+/// Options of [`inject`](crate::inject()): how maps are computed, scored and saved. Plain values
+/// that can be cloned, compared and serialised (`serde`).
 ///
 /// # Example
 ///
@@ -67,7 +67,7 @@ impl Options {
         self
     }
 
-    /// What the maps explain; [`Target::Best`] by default.
+    /// The target to explain; [`Target::Best`] by default.
     #[must_use]
     pub fn target(self, target: Target) -> Self {
         self.targets([target])
@@ -80,14 +80,14 @@ impl Options {
         self
     }
 
-    /// Before or after a final softmax or sigmoid: [`Settings::score`].
+    /// Whether the score is taken before or after a final softmax or sigmoid: [`Settings::score`].
     #[must_use]
     pub fn score(mut self, score: ScoreAt) -> Self {
         self.settings.score = score;
         self
     }
 
-    /// Whose numbers the maps have: [`Settings::compat`].
+    /// Whether maps reproduce the numbers of M3d-CAM: [`Settings::compat`].
     #[must_use]
     pub fn compat(mut self, compat: Compat) -> Self {
         self.settings.compat = compat;
@@ -108,17 +108,19 @@ impl Options {
         self
     }
 
-    /// Makes one map, of the layer `fused`, of those of all layers.
+    /// Fuses the maps of all layers to one map, of the layer `fused`.
     #[must_use]
     pub fn fuse(mut self, fuse: Fuse) -> Self {
         self.settings.fuse = Some(fuse);
         self
     }
 
-    /// Writes the maps of each forward into `folder/LAYER`: a NIfTI file with the affine of the image, `NAME.nii.gz`, where
-    /// [`Call::image`] says which that is (`NAME.png` and `NAME.npy` for a picture), else `NAME.npy`,
-    /// `(B, 1, [D,] H, W)` f32. `NAME` is that of [`Call::name`], or six digits that count the calls
-    /// of forward from 0, those too that failed; `NAME_TARGET` where a forward has several targets.
+    /// Writes the maps of each forward into `folder/LAYER`. If [`Call::image`] is given, a volume's
+    /// maps become `NAME.nii.gz` with its affine, and a picture's `NAME.png` and `NAME.npy`.
+    /// Otherwise they become `NAME.npy`, `(B, 1, [D,] H, W)` f32.
+    ///
+    /// `NAME` is that of [`Call::name`], or six digits that count the calls of forward from 0,
+    /// failed ones included. With several targets, it is `NAME_TARGET`.
     #[must_use]
     pub fn save_maps(mut self, folder: impl Into<PathBuf>) -> Self {
         self.save_maps = Some(folder.into());
@@ -127,15 +129,15 @@ impl Options {
 
     /// Collects the maps of all forwards in one `.npz` file, which
     /// [`Injected::dump`](crate::Injected::dump) completes: `NAME/LAYER/TARGET` is an array
-    /// `(B, 1, [D,] H, W)` f32, with `NAME` as in [`save_maps`](Self::save_maps). Until then an older
-    /// file of that name stays as it is, and without `dump` for good.
+    /// `(B, 1, [D,] H, W)` f32, with `NAME` as in [`save_maps`](Self::save_maps). An existing file
+    /// of that name stays until `dump` replaces it.
     #[must_use]
     pub fn save_archive(mut self, file: impl Into<PathBuf>) -> Self {
         self.save_archive = Some(file.into());
         self
     }
 
-    /// Evaluates each map with the mask that [`Call::mask`] brings; see
+    /// Scores each map against the mask of [`Call::mask`]; see
     /// [`Injected::scores`](crate::Injected::scores).
     #[must_use]
     pub fn evaluate(mut self, scoring: Scoring) -> Self {
@@ -143,23 +145,24 @@ impl Options {
         self
     }
 
-    /// [`Injected::dump`](crate::Injected::dump) writes the scores of all forwards into this folder:
-    /// see [`Evaluator::dump`](crate::evaluation::Evaluator::dump).
+    /// [`Injected::dump`](crate::Injected::dump) writes the scores of all forwards into this
+    /// folder: see [`Evaluator::dump`](crate::evaluation::Evaluator::dump).
     #[must_use]
     pub fn save_scores(mut self, folder: impl Into<PathBuf>) -> Self {
         self.save_scores = Some(folder.into());
         self
     }
 
-    /// Whether [`forward`](crate::Injected::forward) returns the attention map, `(B, 1, [D,] H, W)`,
-    /// in place of the network's output; it must be a single one then. Off by default.
+    /// Whether [`forward`](crate::Injected::forward) returns the attention map,
+    /// `(B, 1, [D,] H, W)`, in place of the network's output; there must be a single map then. Off
+    /// by default.
     #[must_use]
     pub fn replace(mut self, replace: bool) -> Self {
         self.replace = replace;
         self
     }
 
-    /// Whether maps are made at all; see [`Injected::enable`](crate::Injected::enable). On by
+    /// Whether maps are computed at all; see [`Injected::enable`](crate::Injected::enable). On by
     /// default.
     #[must_use]
     pub fn enabled(mut self, enabled: bool) -> Self {
@@ -168,7 +171,7 @@ impl Options {
     }
 }
 
-/// What one forward has of its own; see [`Injected::forward_with`](crate::Injected::forward_with).
+/// Options of one forward; see [`Injected::forward_with`](crate::Injected::forward_with).
 #[derive(Debug, Clone, Default)]
 pub struct Call<'a> {
     pub(super) request: Request,
@@ -179,31 +182,32 @@ pub struct Call<'a> {
 }
 
 impl<'a> Call<'a> {
-    /// What the maps of this forward explain.
+    /// The target of this forward.
     #[must_use]
     pub fn target(mut self, target: Target) -> Self {
         self.request.targets = Some(vec![target]);
         self
     }
 
-    /// The image that the batch was [prepared](crate::volumes::Card::prepare) from: maps are then of its own size
-    /// ([`MapSize::Input`] being that of the image), and [`Options::save_maps`] writes them on its grid, a volume's
-    /// as NIfTI with its affine.
+    /// The image from which the batch was [prepared](crate::volumes::Card::prepare).
+    /// [`MapSize::Input`] then means the image's own size, and [`Options::save_maps`] writes the
+    /// maps on the image's grid, those of a volume as NIfTI with its affine.
     #[must_use]
     pub fn image(mut self, image: &'a Prepared) -> Self {
         self.image = Some(image);
         self
     }
 
-    /// The ground truth, `(B, 1, [D,] H, W)` along the axes of the batch, that the maps are evaluated with
-    /// ([`Options::evaluate`]): 0/1, or a label at each voxel. The maps are resampled to its grid.
+    /// The ground truth that the maps are scored against ([`Options::evaluate`]):
+    /// `(B, 1, [D,] H, W)` in the axes of the batch, on any grid, with 0/1 or a label at each
+    /// voxel. The maps are resampled to its grid.
     #[must_use]
     pub fn mask(mut self, mask: &'a ArrayD<f32>) -> Self {
         self.mask = Some(mask);
         self
     }
 
-    /// The images behind the batch, one per sample: [`Options::save_maps`] then also draws each
+    /// The images that the batch shows, one per sample: [`Options::save_maps`] then also draws each
     /// map over its image, to `NAME_B_overlay.png` with `B` counting samples from 0.
     #[must_use]
     pub fn raw_input(mut self, images: &'a [Input]) -> Self {
@@ -211,9 +215,9 @@ impl<'a> Call<'a> {
         self
     }
 
-    /// The name under which the maps of this call are saved, archived and scored, in place of its
-    /// running number: such as the stem of a file. It must be one part of a path, and archived maps
-    /// cannot be replaced.
+    /// The name under which the maps of this call are saved, archived and scored, instead of its
+    /// running number: such as the stem of a file. It must be a single path component, and not in
+    /// the archive already.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());

@@ -1,4 +1,4 @@
-//! What becomes of the maps of a forward: scores, files, pictures, an archive of all.
+//! Scores, saves and archives the maps of a forward.
 
 use std::path::PathBuf;
 
@@ -12,7 +12,7 @@ use crate::torch::Network;
 use crate::volumes::{Grid, Input, MapType};
 
 impl AttentionMap {
-    /// This map for [`outputs`](crate::outputs).
+    /// This map as a view for [`outputs`](crate::outputs).
     pub fn to_view(&self) -> MapView<'_> {
         MapView {
             layer: self.layer(),
@@ -25,15 +25,15 @@ impl AttentionMap {
 }
 
 impl<N: Network> Injected<N> {
-    /// Writes what was collected over all forwards, and returns the files: the archive of
-    /// [`Options::save_archive`](crate::Options::save_archive), to which nothing is added afterwards,
-    /// and the scores of [`Options::save_scores`](crate::Options::save_scores). Without any map, no
-    /// archive is written, and an older one stays.
+    /// Writes the results of all forwards, and returns the files: the archive of
+    /// [`Options::save_archive`](crate::Options::save_archive), which is closed by this, and the
+    /// scores of [`Options::save_scores`](crate::Options::save_scores). Without any map, no archive
+    /// is written, and an existing one stays.
     ///
     /// # Errors
     ///
     /// If a file cannot be written, or the archive was given up in a forward; the other files are
-    /// written all the same. If there are no scores to be saved.
+    /// written nevertheless. Also if there are no scores to save.
     pub fn dump(&mut self) -> Result<Vec<PathBuf>> {
         let archive = self.archive.take().map_or(Ok(None), Archive::finish);
         let scores = match (&self.options.save_scores, &self.evaluator) {
@@ -47,8 +47,8 @@ impl<N: Network> Injected<N> {
         Ok(files)
     }
 
-    /// Scores, saves and archives the maps of the last forward; its scores are gone where one of
-    /// these fails.
+    /// Scores, saves and archives the maps of the last forward; if one of these fails, its scores
+    /// are removed.
     pub(super) fn keep(
         &mut self,
         name: &str,
@@ -65,7 +65,8 @@ impl<N: Network> Injected<N> {
         let of_batch = Grid::of_array_shape(&shape);
         let mut kept = Ok(());
         if let (Some(evaluator), Some(mask)) = (&mut *evaluator, call.mask) {
-            // Along the axes of the batch, as the mask is.
+            // The mask has the axes of the batch, so the maps are scored in them too, not in the
+            // image's.
             let (place, mask) = ((&of_batch, MapType::F32), (&Input::Array(mask.clone()), "mask"));
             kept = maps.iter().try_for_each(|map| {
                 outputs::score(evaluator, map, place, mask, name, warnings).map(|_| ())
@@ -77,7 +78,7 @@ impl<N: Network> Injected<N> {
             let grid = call.image.map_or(&of_batch, |image| &image.grid);
             kept = save(&maps, &names, &method, grid, call.raw_input);
         }
-        // Last: an archive that fails takes no map's own file with it.
+        // The archive comes last, so that the maps' own files are written even if it fails.
         if let (Ok(()), Some(archive)) = (&kept, archive) {
             kept = archive.add(name, &maps);
         }
@@ -88,7 +89,7 @@ impl<N: Network> Injected<N> {
     }
 }
 
-/// Writes the maps of a forward to files of their own, and pictures of them over their images.
+/// Writes each map of a forward to its own file, and draws it over its image.
 fn save(
     maps: &[MapView<'_>],
     names: &Names<'_>,

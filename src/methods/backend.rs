@@ -9,7 +9,7 @@ use super::evidence::Evidence;
 use crate::error::{Error, Result};
 use crate::ops::{Denominator, Maps, Method};
 
-/// What an attention method needs of a network's run.
+/// The gradients and activations that an attention method needs from a network's run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Needs {
     /// The activation of each layer, and the gradient of the score with respect to it.
@@ -18,10 +18,10 @@ pub struct Needs {
     pub guided: bool,
 }
 
-/// An attention method: what it needs of a network's run, and how that becomes maps.
+/// An attention method: the tensors that it needs from a network's run, and how it computes maps
+/// from them.
 ///
-/// The methods of this crate are in [`Backend::ALL`]. One of your own is injected by
-/// [`Backend::new`]:
+/// The methods of this crate are in [`Backend::ALL`]. [`Backend::new`] makes one of your own:
 ///
 /// ```
 /// use medcam::ops::Maps;
@@ -52,26 +52,27 @@ pub struct Needs {
 /// let options = Options::default().backend(Backend::new(&MEAN));
 /// ```
 pub trait Attention: fmt::Debug + Send + Sync {
-    /// By what name programs ask for it: `gcam`.
+    /// The name in options, files and records: `gcam`.
     fn name(&self) -> &'static str;
 
-    /// By what name people know it: Grad-CAM.
+    /// The name for people: Grad-CAM.
     fn title(&self) -> &'static str;
 
-    /// What it needs. Without `layer` there is one map per sample, that of the input.
+    /// The tensors that it needs. Without `layer`, there is one map per sample, at the input.
     fn needs(&self) -> Needs;
 
     /// The maps of one layer, one per sample.
     ///
     /// # Errors
     ///
-    /// If the evidence is not finite, or memory does not hold the maps.
+    /// If the evidence is not finite, or the maps do not fit into memory.
     fn maps(&self, evidence: &mut Evidence) -> Result<Maps>;
 }
 
 /// An attention method, one of this crate's or [your own](Attention).
 ///
-/// `A[b,c,n]` is the activation of a layer, `G[b,c,n]` the gradient of the score with respect to it.
+/// `A[b,c,n]` is the activation of a layer, `G[b,c,n]` the gradient of the score with respect to
+/// it.
 ///
 /// | name | | the map, before it is resampled to its size and normalised per sample |
 /// |---|---|---|
@@ -130,12 +131,12 @@ impl Backend {
         Self(method)
     }
 
-    /// By what name programs ask for it.
+    /// The name in options, files and records.
     pub fn name(self) -> &'static str {
         self.0.name()
     }
 
-    /// What it needs of a network's run.
+    /// The tensors that it needs from a network's run.
     pub fn needs(self) -> Needs {
         self.0.needs()
     }
@@ -151,7 +152,7 @@ impl Default for Backend {
     }
 }
 
-/// Of the same name.
+/// Backends are equal by name.
 impl PartialEq for Backend {
     fn eq(&self, other: &Self) -> bool {
         self.name() == other.name()

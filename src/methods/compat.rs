@@ -1,4 +1,4 @@
-//! The numbers of M3d-CAM 0.1.22 itself, so that a study begun with it can be continued.
+//! Reproduces the numbers of M3d-CAM 0.1.22, so that a study begun with it can be continued.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::task::Task;
 use crate::torch::{Layers, in_libtorch};
 
-/// Whose numbers the maps have.
+/// Whether maps reproduce the numbers of M3d-CAM.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Compat {
@@ -20,7 +20,7 @@ pub enum Compat {
     None,
     /// Those of M3d-CAM 0.1.22 (arXiv 2007.00453), within 1e-4, wherever it is right.
     ///
-    /// | | M3d-CAM's, and here | without |
+    /// | | M3d-CAM and [`Compat::M3dCam`] | [`Compat::None`] |
     /// |---|---|---|
     /// | order | a map is normalised on the layer's grid, then resampled: its maximum is below 1 | resampled, then normalised |
     /// | Grad-CAM++ | `alpha = G² / (2·G² + sum_n(A·G³) + 1e-7)`; in segmentation `G` is multiplied by `exp` of the score at the voxel | [`Denominator::Paper`](crate::ops::Denominator), and no `exp` |
@@ -30,9 +30,12 @@ pub enum Compat {
     /// | [`Target::Best`] in segmentation | the class with the greatest sum of the output over all voxels | the class predicted for the most voxels |
     /// | [`Target::All`] in classification | the best class: both stand for M3d-CAM's label `None` | all outputs |
     ///
-    /// Where M3d-CAM fails or is wrong, the maps are what its formulas give without the fault: each
-    /// sample of a batch as if it were alone, activations as the layer gave them although an in-place
-    /// ReLU follows, every ReLU guided and not modules alone, and no `exp` that overflows.
+    /// Where M3d-CAM fails or is wrong, the maps follow its formulas without the fault:
+    ///
+    /// - each sample of a batch is computed as if it were alone;
+    /// - activations are those that the layer returned, even if an in-place ReLU follows;
+    /// - every ReLU is guided, not only ReLU modules;
+    /// - `exp` does not overflow.
     M3dCam,
 }
 
@@ -57,8 +60,8 @@ impl fmt::Display for Compat {
     }
 }
 
-/// The layer that M3d-CAM's `auto` takes. `registered` are all modules in the order in which they
-/// were registered; without them the order of the layers counts.
+/// The layer that M3d-CAM's `auto` selects. `registered` lists all modules in the order of their
+/// registration; if it is empty, the order of `layers` counts.
 pub(crate) fn auto_layer(registered: &[String], layers: &Layers) -> Option<String> {
     let names = if registered.is_empty() {
         layers.iter().map(|layer| layer.name.clone()).collect()
@@ -71,8 +74,8 @@ pub(crate) fn auto_layer(registered: &[String], layers: &Layers) -> Option<Strin
     parents_last(names).into_iter().rev().find(carries)
 }
 
-/// The order of M3d-CAM's `get_layers`: a module after those whose names begin with its own, which
-/// it takes for its children.
+/// The order of M3d-CAM's `get_layers`: each module is moved behind those directly after it whose
+/// names begin with its own. M3d-CAM takes them for its children.
 fn parents_last(mut names: Vec<String>) -> Vec<String> {
     let mut at = 0;
     while at + 1 < names.len() {
@@ -87,7 +90,7 @@ fn parents_last(mut names: Vec<String>) -> Vec<String> {
     names
 }
 
-/// What M3d-CAM explains where it is asked for `target`; `output` is `(B, K, ...)`.
+/// The target that M3d-CAM explains when asked for `target`; `output` is `(B, K, ...)`.
 pub(crate) fn target(target: Target, task: Task, output: &Tensor) -> Result<Target> {
     match (target, task) {
         (Target::All, Task::Classification) => Ok(Target::Best),
@@ -102,7 +105,7 @@ pub(crate) fn target(target: Target, task: Task, output: &Tensor) -> Result<Targ
     }
 }
 
-/// Each output's part in the score, `(B, K, [D,] H, W)`: M3d-CAM's `logits * mask`.
+/// The contribution of each output to the score, `(B, K, [D,] H, W)`: M3d-CAM's `logits * mask`.
 pub(crate) fn parts(target: &Target, task: Task, y: &Tensor, logits: &Tensor) -> Result<Tensor> {
     let y = y.detach().set_requires_grad(true);
     let score = tch::with_grad(|| TargetScore::of(target, task, &y, &logits.detach()))?;
@@ -114,10 +117,10 @@ pub(crate) fn parts(target: &Target, task: Task, y: &Tensor, logits: &Tensor) ->
 
 /// Grad-CAM++'s maps `(B, 1, [D,] H, W)`, not normalised.
 ///
-/// `parts` are the score's [`parts`] in segmentation. M3d-CAM multiplies their `exp`, resampled, with
-/// the gradient, channel by channel, which fails where there is neither one class nor as many as
-/// channels: there it is their sum. The greatest is taken off first, which the normalisation
-/// cancels, so that `exp` does not overflow.
+/// `parts` are the score's [`parts`] in segmentation. M3d-CAM resamples them and multiplies the
+/// gradient by their `exp`, channel by channel. This fails unless there is one class or one per
+/// channel; in the other cases, the parts are summed over the classes. The maximum is subtracted
+/// first, so that `exp` does not overflow; the normalisation cancels this factor.
 pub(crate) fn grad_cam_plus_plus(
     activation: &Tensor,
     gradient: &Tensor,
@@ -153,7 +156,7 @@ pub(crate) fn grad_cam_plus_plus(
     })
 }
 
-/// Linear, half-pixel centres.
+/// Linear interpolation with half-pixel centres.
 fn resampled(x: &Tensor, grid: &[i64]) -> std::result::Result<Tensor, tch::TchError> {
     match grid.len() {
         2 => x.f_upsample_bilinear2d(grid, false, None, None),

@@ -3,8 +3,9 @@
 use ndarray::{ArrayD, ArrayViewD};
 use petgraph::unionfind::UnionFind;
 
-/// The connected components of the voxels above 0, of 2D or 3D: their sizes in voxels, largest first
-/// (of equals the first in memory), and for each voxel the number of its component, from 1; 0 outside.
+/// The connected components of the voxels above 0, in 2D or 3D. Returns their sizes in voxels,
+/// largest first (of equal ones, the first in memory), and for each voxel the number of its
+/// component in this order, from 1; 0 outside.
 ///
 /// Voxels that share a face, an edge or a corner are connected (8 neighbours in 2D, 26 in 3D).
 pub(super) fn components(mask: &ArrayViewD<f32>) -> (Vec<usize>, ArrayD<usize>) {

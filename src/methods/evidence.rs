@@ -1,4 +1,4 @@
-//! What one run of a network gives for a map, and the ways from there to the finished map.
+//! The tensors of a network's run that a map is computed from, and the steps that finish a map.
 
 use std::fmt;
 
@@ -9,7 +9,8 @@ use crate::bridge::{ChannelMean, MapMaker, channel_mean, to_array};
 use crate::error::{Error, Result};
 use crate::ops::{self, Interpolation, Maps, Method, Recipe, Resize, guided_product};
 
-/// What one run of a network gives for the maps of one layer: see [`Attention`](crate::Attention).
+/// The tensors of a network's run from which the maps of one layer are computed: see
+/// [`Attention`](crate::Attention).
 pub struct Evidence<'a> {
     maker: &'a mut MapMaker,
     layer: Option<(&'a Tensor, &'a Tensor)>,
@@ -18,17 +19,17 @@ pub struct Evidence<'a> {
     weights_cancel: bool,
 }
 
-/// How a map is finished.
+/// The size and the numbers of finished maps.
 #[derive(Debug)]
 pub(crate) struct Finish {
-    /// The size of the maps; that of the layer (of the input, where guided), if `None`.
+    /// The size of the maps; `None` keeps that of the layer, or of the input for guided maps.
     pub size: Option<[usize; 3]>,
     pub compat: Compat,
     /// The score's [`parts`](super::compat::parts), for M3d-CAM's Grad-CAM++ in segmentation.
     pub parts: Option<Tensor>,
 }
 
-/// The guided gradient at the input, mean over the input's channels.
+/// The guided gradient at the input, averaged over the input's channels.
 #[derive(Debug)]
 pub(crate) struct Guided(ChannelMean);
 
@@ -49,7 +50,7 @@ impl<'a> Evidence<'a> {
         Self { maker, layer, guided, finish, weights_cancel: false }
     }
 
-    /// The same of a layer whose Grad-CAM weights are known to be rounding noise, or not.
+    /// Sets whether the layer's Grad-CAM weights are known to cancel, which leaves rounding noise.
     pub(crate) fn weights_cancel(self, weights_cancel: bool) -> Self {
         Self { weights_cancel, ..self }
     }
@@ -58,7 +59,7 @@ impl<'a> Evidence<'a> {
     ///
     /// # Errors
     ///
-    /// If the method does not say that it [needs](crate::Needs) a layer.
+    /// If the method's [needs](crate::Needs) do not include a layer.
     pub fn activation(&self) -> Result<&'a Tensor> {
         self.layer().map(|(activation, _)| activation)
     }
@@ -67,16 +68,16 @@ impl<'a> Evidence<'a> {
     ///
     /// # Errors
     ///
-    /// If the method does not say that it [needs](crate::Needs) a layer.
+    /// If the method's [needs](crate::Needs) do not include a layer.
     pub fn gradient(&self) -> Result<&'a Tensor> {
         self.layer().map(|(_, gradient)| gradient)
     }
 
-    /// The maps of a method of the ops, resampled and normalised: see [`ops::cam`](ops::cam()).
+    /// The maps of a [`Method`], resampled and normalised: see [`ops::cam`](ops::cam()).
     ///
     /// # Errors
     ///
-    /// If activation or gradient are not finite, or were not asked for.
+    /// If activation or gradient is not finite, or is not among the method's needs.
     pub fn cam(&mut self, method: Method) -> Result<Maps> {
         let (activation, gradient) = self.layer()?;
         if let (Compat::M3dCam, Method::GradCamPlusPlus(_)) = (self.finish.compat, method) {
@@ -91,26 +92,28 @@ impl<'a> Evidence<'a> {
         self.resampled(maps)
     }
 
-    /// The guided gradient at the input, mean over its channels, resampled and normalised.
+    /// The guided gradient at the input, averaged over its channels, resampled and normalised.
     ///
     /// # Errors
     ///
-    /// If it is not finite, or was not asked for.
+    /// If it is not finite, or is not among the method's needs.
     pub fn guided(&mut self) -> Result<Maps> {
         let ChannelMean { values, batch, spatial } = self.guided_gradient()?;
         self.finished(values, *batch, *spatial)
     }
 
-    /// The maps of a method of the ops times the guided gradient, normalised: see
+    /// The maps of a [`Method`] times the guided gradient, normalised: see
     /// [`ops::guided_cam`](ops::guided_cam()).
     ///
     /// # Errors
     ///
-    /// If activation, gradient or guided gradient are not finite, or were not asked for.
+    /// If activation, gradient or guided gradient is not finite, or is not among the method's
+    /// needs.
     pub fn guided_cam(&mut self, method: Method) -> Result<Maps> {
         let (activation, gradient) = self.layer()?;
         let ChannelMean { values, batch, spatial } = self.guided_gradient()?;
-        // Of the layer's size there is nothing to see in a guided gradient.
+        // Without a requested size, the map keeps the input's grid: at the layer's size, the detail
+        // of the guided gradient would be lost.
         let to = self.normalized_at().unwrap_or(*spatial);
         let normalized = self.finish.compat == Compat::M3dCam;
         let recipe = Recipe { to: None, normalized, ..Recipe::new(method) };
@@ -128,8 +131,8 @@ impl<'a> Evidence<'a> {
         self.resampled(Maps { values, spatial: to, ranges, ..layer })
     }
 
-    /// Finished maps of a method of your own: `map` is `(B, 1, [D,] H, W)` on any grid; it is
-    /// resampled linearly to the size that was asked for, and each sample is normalised.
+    /// Finishes the maps of a method of your own. `map` is `(B, 1, [D,] H, W)` on any grid; it is
+    /// resampled linearly to the requested size, and each sample is normalised.
     ///
     /// # Errors
     ///
@@ -149,9 +152,9 @@ impl<'a> Evidence<'a> {
         self.finished(map.as_slice().unwrap_or(&[]), batch, spatial)
     }
 
-    /// The maps of a layer, and whether their weights cancel: the numbers do not show it everywhere,
-    /// as noise need not be far below a gradient that is small itself. Of the methods Grad-CAM alone
-    /// takes the mean of the gradient.
+    /// The maps of a layer, flagged if their weights cancel. The maps' own test compares magnitudes
+    /// and misses noise of a gradient that is small itself, so what is known of the network is
+    /// added. This concerns Grad-CAM alone, the only method that averages the gradient.
     fn weighted(
         &mut self,
         recipe: &Recipe,
@@ -174,7 +177,7 @@ impl<'a> Evidence<'a> {
         self.resampled(Maps { values, batch, spatial, ranges, weights_cancel: vec![false; batch] })
     }
 
-    /// The grid on which maps are normalised; that where they arise, if `None`.
+    /// The grid on which maps are normalised; `None` for the grid on which they are computed.
     fn normalized_at(&self) -> Option<[usize; 3]> {
         match self.finish.compat {
             Compat::None => self.finish.size,
@@ -182,7 +185,7 @@ impl<'a> Evidence<'a> {
         }
     }
 
-    /// Normalised maps at the size that was asked for.
+    /// Resamples normalised maps to the requested size.
     fn resampled(&self, maps: Maps) -> Result<Maps> {
         let to = self.finish.size.unwrap_or(maps.spatial);
         if to == maps.spatial {

@@ -1,4 +1,4 @@
-//! From the targets that were asked for to those that one output has: each is a map of its own.
+//! Expands the requested targets to those of one output, each of which has its own map.
 
 use std::sync::Arc;
 
@@ -11,19 +11,19 @@ use crate::bridge::to_array;
 use crate::error::{Error, Result};
 use crate::task::Task;
 
-/// Maps of one target.
+/// A target that has one map per sample.
 #[derive(Debug)]
 pub(crate) struct NamedTarget {
     /// A name for files: `class2`, `component1`.
     pub label: String,
-    what: What,
-    /// What of the output has no map, as a warning says it.
+    kind: Kind,
+    /// Warning about parts of the output that have no map.
     pub left_out: Option<String>,
 }
 
 #[derive(Debug)]
-enum What {
-    Given(Target),
+enum Kind {
+    Target(Target),
     /// The `number`-th component of each sample, in `labels` `(B, [D,] H, W)`.
     Component {
         class: usize,
@@ -33,11 +33,11 @@ enum What {
 }
 
 impl NamedTarget {
-    /// The target, which stands for itself alone.
+    /// The target itself, which expands to no others.
     pub(crate) fn target(&self) -> Target {
-        match &self.what {
-            What::Given(target) => target.clone(),
-            What::Component { class, labels, number } => {
+        match &self.kind {
+            Kind::Target(target) => target.clone(),
+            Kind::Component { class, labels, number } => {
                 let inside = |&label: &usize| if label == *number { 1.0 } else { 0.0 };
                 let mask = Arc::new(labels.map(inside));
                 Target::Region { class: Some(*class), mask }
@@ -46,10 +46,10 @@ impl NamedTarget {
     }
 }
 
-/// Components of one class that get a map each, the largest first.
+/// Greatest number of components of one class that have maps, the largest first.
 const MOST_COMPONENTS: usize = 64;
 
-/// The targets of one output, those that stand for several spelled out.
+/// The targets of one output, with [`Target::Each`] and [`Target::Components`] expanded.
 ///
 /// `logits` are `(B, K)` or `(B, K, [D,] H, W)`.
 pub(crate) fn named_targets(
@@ -62,10 +62,10 @@ pub(crate) fn named_targets(
         match target {
             Target::Each => {
                 let classes = logits.size().get(1).map_or(1, |&n| usize::try_from(n).unwrap_or(1));
-                all.extend((0..classes).map(|class| one(Target::Class(class))));
+                all.extend((0..classes).map(|class| single(Target::Class(class))));
             }
             Target::Components(class) => all.extend(each_component(*class, task, logits)?),
-            other => all.push(one(other.clone())),
+            other => all.push(single(other.clone())),
         }
     }
     for index in 1..all.len() {
@@ -76,12 +76,13 @@ pub(crate) fn named_targets(
     Ok(all)
 }
 
-fn one(target: Target) -> NamedTarget {
+fn single(target: Target) -> NamedTarget {
     let label = target.label();
-    NamedTarget { label, what: What::Given(target), left_out: None }
+    NamedTarget { label, kind: Kind::Target(target), left_out: None }
 }
 
-/// A region for the k-th largest component of each sample, for each k that any sample has.
+/// One target for each k: the k-th largest component of each sample, up to the most that any sample
+/// has.
 fn each_component(class: usize, task: Task, logits: &Tensor) -> Result<Vec<NamedTarget>> {
     if task == Task::Classification {
         return Err(Error::input(
@@ -101,7 +102,8 @@ fn each_component(class: usize, task: Task, logits: &Tensor) -> Result<Vec<Named
         of_sample.assign(&numbers);
     }
     let labels = Arc::new(labels);
-    // Without any, the first is asked for all the same: its map is zero, and a warning says why.
+    // If there is no component, the first is requested all the same: its map is zero, and a warning
+    // says why.
     let numbers = 1..=most.clamp(1, MOST_COMPONENTS);
     let left_out = (most > MOST_COMPONENTS).then(|| {
         format!(
@@ -111,7 +113,7 @@ fn each_component(class: usize, task: Task, logits: &Tensor) -> Result<Vec<Named
     });
     let components = numbers.map(|number| NamedTarget {
         label: format!("component{number}"),
-        what: What::Component { class, labels: labels.clone(), number },
+        kind: Kind::Component { class, labels: labels.clone(), number },
         left_out: left_out.clone().filter(|_| number == 1),
     });
     Ok(components.collect())

@@ -1,4 +1,4 @@
-//! What a map explains: the score whose gradient is taken.
+//! The score that a map explains: its gradient is taken.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::task::Task;
 use crate::torch::{Device, in_libtorch};
 
-/// What a map explains. The score of sample `b` is
+/// The output that a map explains. The score of sample `b` is
 ///
 /// | target | classification, output `(B, K)` | segmentation, output `(B, K, [D,] H, W)` |
 /// |---|---|---|
@@ -50,24 +50,25 @@ pub enum Target {
         /// The weight of each voxel, usually 0 or 1: `([D,] H, W)`, or with a leading batch axis.
         mask: Arc<ArrayD<f32>>,
     },
-    /// Each class: a map of each, from one forward.
+    /// Each class, with a map of its own, from one forward.
     Each,
-    /// Each connected component of the voxels predicted as a class, such as each lesion: a map of
-    /// each, from one forward. Voxels that share a face, an edge or a corner are connected. The 64
-    /// largest of each sample count.
+    /// Each connected component of the voxels predicted as a class, such as each lesion, with a map
+    /// of its own, from one forward. Voxels that share a face, an edge or a corner are connected.
+    /// Only the 64 largest components of each sample have maps.
     Components(usize),
-    /// Any function of the output; what it returns is summed. Samples must not be mixed.
+    /// Any function of the output; the tensor that it returns is summed. It must not mix samples:
+    /// their gradients would mix as well.
     Function(Arc<dyn Fn(&Tensor) -> Tensor + Send + Sync>),
 }
 
 impl Target {
-    /// Whether these are one target, which no output parts into several.
+    /// Whether this is a single target that expands to no others.
     #[cfg(feature = "files")]
     pub(crate) fn one_map(targets: &[Self]) -> bool {
         matches!(targets, [target] if !matches!(target, Self::Each | Self::Components(_)))
     }
 
-    /// What its maps are called; `Each` and `Components` part into several of other names.
+    /// The name of its maps; the targets that `Each` and `Components` expand to have other names.
     pub(crate) fn label(&self) -> String {
         match self {
             Self::Best => "best".to_owned(),
@@ -87,7 +88,8 @@ impl Target {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ScoreAt {
-    /// Before it. A softmax near 0 or 1 has next to no gradient; its input has.
+    /// Before it. A softmax whose output is near 0 or 1 has almost no gradient; its input does not
+    /// saturate.
     #[default]
     Logits,
     /// After it, at the output itself.
@@ -106,7 +108,8 @@ impl FromStr for ScoreAt {
     }
 }
 
-/// As the text that it is parsed from; a region with its voxels, a function by that word alone.
+/// Serialises as the text that is parsed. Classes are a list, a region has its voxels, and a
+/// function is the word alone.
 impl Serialize for Target {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         #[derive(Serialize)]
@@ -131,7 +134,7 @@ impl Serialize for Target {
     }
 }
 
-/// Functions are equal where they are one and the same; all else by value.
+/// Functions are equal by identity, all else by value.
 impl PartialEq for Target {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
@@ -193,12 +196,12 @@ impl fmt::Debug for Target {
 /// A score ready for backward.
 #[derive(Debug)]
 pub(crate) struct TargetScore {
-    /// The sum of the scores of all samples; the gradient of each is its own, as no sample's score
-    /// depends on another's activation.
+    /// The sum of the scores of all samples. Its gradient holds the gradient of each sample's
+    /// score, as no score depends on another sample's activation.
     pub sum: Tensor,
-    /// The class of each sample, where the target is one.
+    /// The class of each sample, if the target selects one.
     pub classes: Vec<Option<usize>>,
-    /// Samples whose score has no voxel to be taken from.
+    /// Samples whose score sums over no voxel.
     pub empty: Vec<usize>,
 }
 
@@ -287,8 +290,8 @@ fn channels(y: &Tensor, classes: &[usize]) -> Result<Tensor> {
     }
     let index = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
     in_libtorch("target", || match classes {
-        // One view, whose gradient is one pass; the general case costs a copy of the channels and
-        // several passes over the output.
+        // If all samples share the class, one view of the channel: its gradient is one pass. The
+        // general case copies the channels and needs several passes over the output.
         [first, rest @ ..] if rest.iter().all(|class| class == first) => {
             y.f_select(1, index(*first))
         }
@@ -302,7 +305,8 @@ fn channels(y: &Tensor, classes: &[usize]) -> Result<Tensor> {
     })
 }
 
-/// The predicted class of each sample or voxel; for one channel 0 where it is above 0, else -1.
+/// The predicted class of each sample or voxel. A single channel predicts class 0 where it is above
+/// 0, and else none, -1.
 fn prediction(logits: &Tensor) -> Result<Tensor> {
     in_libtorch("target", || {
         if extent(logits, 1) == 1 {
@@ -340,7 +344,8 @@ fn best(task: Task, logits: &Tensor) -> Result<Vec<usize>> {
                         .f_bincount::<Tensor>(None, i64::try_from(classes).unwrap_or(i64::MAX))?,
                 )
             })?;
-            // Of equals the first; class 0 is the background by convention.
+            // `rev` makes the first of equal classes win, as `max_by_key` returns the last. Class 0
+            // is the background by convention.
             let foreground = (1..classes).rev().max_by_key(|&class| counts[class]);
             Ok(foreground.filter(|&class| counts[class] > 0).unwrap_or(0))
         })

@@ -13,8 +13,8 @@ use super::MapView;
 use crate::error::{Error, Result};
 use crate::volumes::Unfinished;
 
-/// The maps of a run in one `.npz` file, which takes the place of an older one when it is complete:
-/// `NAME/LAYER/TARGET` is an array `(B, 1, [D,] H, W)` f32.
+/// The maps of a run in one `.npz` file, which replaces an existing one when it is complete. Its
+/// entry `NAME/LAYER/TARGET` is an array `(B, 1, [D,] H, W)` f32.
 ///
 /// # Example
 ///
@@ -33,13 +33,14 @@ use crate::volumes::Unfinished;
 /// ```
 pub struct Archive {
     path: PathBuf,
-    /// Or why it was given up.
+    /// The open archive, or why it was given up.
     writing: Result<Writing, String>,
 }
 
-/// Dropped in this order: the writer completes its file, which then goes.
+/// The order of the fields matters, as they drop in it: `writer` completes its file, then
+/// `unfinished` removes it.
 struct Writing {
-    writer: NpzWriter<KeepsFailure>,
+    writer: NpzWriter<FirstFailure>,
     unfinished: Unfinished,
     failure: Failure,
     entries: HashSet<String>,
@@ -47,19 +48,19 @@ struct Writing {
 
 type Failure = Arc<Mutex<Option<io::Error>>>;
 
-/// A file whose first failure is kept; what is written from there on goes nowhere. A zip writer
-/// completes its file when it is dropped, and would say on stderr that it cannot.
-struct KeepsFailure {
+/// A file that keeps its first error and discards all later writes. A zip writer completes its file
+/// on drop; if that failed, it would print the error to stderr.
+struct FirstFailure {
     file: File,
     failure: Failure,
 }
 
 impl Archive {
-    /// An archive without maps, under a name of its own until [`finish`](Self::finish).
+    /// An empty archive, under a temporary name until [`finish`](Self::finish).
     ///
     /// # Errors
     ///
-    /// If `path` is no name for a file, or the file cannot be made.
+    /// If `path` names no file, or the file cannot be created.
     pub fn new(path: &Path) -> Result<Self> {
         if path.file_name().is_none() || path.is_dir() {
             let path = path.display();
@@ -71,7 +72,7 @@ impl Archive {
             Error::file(path, format!("cannot make this archive: {error}")).because(error)
         })?;
         let failure = Failure::default();
-        let writer = NpzWriter::new(KeepsFailure { file, failure: failure.clone() });
+        let writer = NpzWriter::new(FirstFailure { file, failure: failure.clone() });
         let entries = HashSet::new();
         let writing = Ok(Writing { writer, unfinished, failure, entries });
         Ok(Self { path: path.to_owned(), writing })
@@ -94,8 +95,8 @@ impl Archive {
         }
     }
 
-    /// Adds the maps of one forward. The archive is given up where that fails, and takes nothing
-    /// from then on.
+    /// Adds the maps of one forward. If that fails, the archive is given up, and later calls add
+    /// nothing.
     ///
     /// # Errors
     ///
@@ -110,7 +111,8 @@ impl Archive {
         Err(Error::file(&self.path, error))
     }
 
-    /// Puts the archive in its place. `None` if there were no maps: an older archive is still there then.
+    /// Completes the archive and renames it to its path. Returns `None` if there were no maps; an
+    /// existing archive then stays.
     ///
     /// # Errors
     ///
@@ -123,7 +125,7 @@ impl Archive {
             return Ok(None);
         }
         let output = writer.finish().map_err(|error| refuse(error.to_string()).because(error))?;
-        let failed = kept(&failure).take().map_or(Ok(()), Err);
+        let failed = lock(&failure).take().map_or(Ok(()), Err);
         failed
             .and_then(|()| unfinished.rename(&output.file, &path))
             .map_err(|error| refuse(error.to_string()).because(error))?;
@@ -136,8 +138,8 @@ impl Writing {
         let text = |error: &dyn Display| error.to_string();
         let entry = entry(name, map);
         let added = self.writer.add_array(entry.clone(), &map.values);
-        // What went wrong first, not what came of it.
-        kept(&self.failure).as_ref().map_or(Ok(()), |error| Err(text(error)))?;
+        // Reports the first failure, not the errors that follow from it.
+        lock(&self.failure).as_ref().map_or(Ok(()), |error| Err(text(error)))?;
         added.map_err(|error| text(&error))?;
         self.entries.insert(entry);
         Ok(())
@@ -148,20 +150,20 @@ fn entry(name: &str, map: &MapView<'_>) -> String {
     format!("{name}/{}/{}", map.layer, map.target)
 }
 
-fn kept(failure: &Failure) -> MutexGuard<'_, Option<io::Error>> {
+fn lock(failure: &Failure) -> MutexGuard<'_, Option<io::Error>> {
     failure.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Write for KeepsFailure {
+impl Write for FirstFailure {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut failure = kept(&self.failure);
+        let mut failure = lock(&self.failure);
         if failure.is_none() {
             match self.file.write(bytes) {
                 Err(error) if error.kind() != ErrorKind::Interrupted => *failure = Some(error),
                 result => return result,
             }
         }
-        // As if it had been written.
+        // Reports success without writing, so that the zip writer completes without a message.
         let count = i64::try_from(bytes.len()).unwrap_or(i64::MAX);
         self.file.seek(SeekFrom::Current(count))?;
         Ok(bytes.len())
@@ -172,7 +174,7 @@ impl Write for KeepsFailure {
     }
 }
 
-impl Seek for KeepsFailure {
+impl Seek for FirstFailure {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         self.file.seek(to)
     }

@@ -1,4 +1,4 @@
-//! What a run would write over: the files that it reads, or one map with another.
+//! Refuses outputs that would replace a file that the run reads, or each other.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -6,25 +6,25 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::volumes;
 
-/// The files that a run reads, as it was given them, by where they lie.
+/// The files that a run reads: the paths as given, by canonical path.
 #[derive(Debug, Clone)]
 pub struct ReadFiles(HashMap<PathBuf, PathBuf>);
 
 impl ReadFiles {
-    /// Those of `files` that are there.
+    /// The existing ones of `files`.
     pub fn new<'a>(files: impl IntoIterator<Item = &'a Path>) -> Self {
         let place = |file: &'a Path| Some((file.canonicalize().ok()?, file.to_owned()));
         Self(files.into_iter().filter_map(place).collect())
     }
 
-    /// Refuses outputs of which one would replace such a file.
+    /// Refuses outputs that would replace one of these files.
     ///
     /// # Errors
     ///
     /// [`Error::is_usage`], with the name of the first.
     pub fn check(&self, outputs: impl IntoIterator<Item = PathBuf>) -> Result<()> {
         for output in outputs {
-            // What is not there is not replaced.
+            // An output that does not exist yet replaces nothing.
             let Ok(place) = output.canonicalize() else { continue };
             if let Some(read) = self.0.get(&place) {
                 return Err(Error::usage(format!(
@@ -39,7 +39,8 @@ impl ReadFiles {
     }
 }
 
-/// Refuses inputs whose maps would have the same names; `pictures`: those of the overlays count too.
+/// Refuses inputs whose maps would have the same names; with `pictures`, the overlays' names count
+/// too.
 ///
 /// # Errors
 ///

@@ -1,5 +1,6 @@
-//! What a map becomes on disk: names and clashes, NIfTI on the image's grid, NumPy arrays, pictures, an archive of
-//! all, and scores against masks. Takes host views, a [`Grid`](crate::volumes::Grid) and [`Names`]; needs no libtorch.
+//! Writes maps to disk, as NIfTI on the image's grid, NumPy arrays, pictures and an archive, and
+//! scores them against masks. Takes host views, a [`Grid`](crate::volumes::Grid) and [`Names`];
+//! needs no libtorch.
 //!
 //! ```text
 //! MapView ── save_maps(names, grid) ──> FOLDER/LAYER/STEM.nii.gz        (NIfTI in)
@@ -37,15 +38,16 @@ use crate::volumes;
 /// The maps of one layer and one target of a batch, in host memory.
 #[derive(Debug, Clone)]
 pub struct MapView<'a> {
-    /// The layer: a folder.
+    /// The layer, which names the folder.
     pub layer: &'a str,
-    /// The target, `best`, `class2`...: part of the name where there are several.
+    /// The target, `best`, `class2`...: part of the file's name if there are several.
     pub target: &'a str,
     /// `(B, 1, [D,] H, W)`, along the axes of the network's input, within `[0, 1]`.
     pub values: ArrayViewD<'a, f32>,
     /// The class that each sample's map explains.
     pub classes: &'a [Option<usize>],
-    /// Whether the values have a sign, as those of Guided Backpropagation: drawn in gray, not in colour.
+    /// Whether the values have a sign, as those of Guided Backpropagation: drawn in gray, not in
+    /// colour.
     pub signed: bool,
 }
 
@@ -53,12 +55,12 @@ pub struct MapView<'a> {
 ///
 /// # Errors
 ///
-/// If it cannot be written; the message names it.
+/// If the file cannot be written; the message names it.
 pub fn write_text(path: impl AsRef<Path>, text: &str) -> Result<()> {
     volumes::atomically(path.as_ref(), |file| file.write_all(text.as_bytes()))
 }
 
-/// Makes the folder that maps will go to, and removes the half-written files that interrupted runs left in it.
+/// Creates the folder for maps, and removes the temporary files that interrupted runs left in it.
 ///
 /// # Errors
 ///

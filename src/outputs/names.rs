@@ -1,12 +1,12 @@
-//! How the files of maps are called.
+//! The file names of maps.
 
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::volumes;
 
-/// Where the maps of one input go: `FOLDER/LAYER/STEM`, or `FOLDER/LAYER/STEM_TARGET` where an input has
-/// maps of several targets.
+/// The paths of one input's maps: `FOLDER/LAYER/STEM`, or `FOLDER/LAYER/STEM_TARGET` if the input
+/// has maps of several targets.
 ///
 /// # Example
 ///
@@ -25,7 +25,7 @@ pub struct Names<'a> {
     pub folder: &'a Path,
     /// The name of the input, without folder and suffix.
     pub stem: &'a str,
-    /// Whether the target stays out of the names.
+    /// Whether the target is left out of the names.
     pub one_target: bool,
 }
 
@@ -35,25 +35,25 @@ impl Names<'_> {
         self.folder.join(layer)
     }
 
-    /// What the files of a target's maps begin with.
+    /// The stem of the files of a target's maps.
     pub fn stem_of(&self, target: &str) -> String {
         if self.one_target { self.stem.to_owned() } else { format!("{}_{target}", self.stem) }
     }
 
-    /// The picture of a map over its image, of one sample of several.
+    /// The file of a map's picture over its image; `sample` is the number of one sample of several.
     pub fn overlay(&self, layer: &str, target: &str, sample: Option<usize>) -> PathBuf {
         let sample = sample.map_or_else(String::new, |sample| format!("_{sample}"));
         self.folder_of(layer).join(format!("{}{sample}_overlay.png", self.stem_of(target)))
     }
 
-    /// The files that [`save_maps`](super::save_maps) writes of a map of the image in file `input`.
+    /// The files that [`save_maps`](super::save_maps) writes for one map of the image file `input`.
     pub fn maps(&self, input: &Path, layer: &str, target: &str) -> Vec<PathBuf> {
         let (folder, stem) = (self.folder_of(layer), self.stem_of(target));
         let suffixes = volumes::map_suffixes(input).iter();
         suffixes.map(|suffix| folder.join(format!("{stem}{suffix}"))).collect()
     }
 
-    /// The model's own output.
+    /// The file of the model's own output.
     pub fn output(&self) -> PathBuf {
         self.folder.join(format!("{}_output.npy", self.stem))
     }

@@ -1,4 +1,4 @@
-//! Maps drawn over the images that they explain.
+//! Draws maps over the images that they explain.
 
 use std::path::PathBuf;
 
@@ -9,12 +9,13 @@ use super::{MapView, Names};
 use crate::error::Result;
 use crate::volumes::{self, Caption, Grid, Input, Style};
 
-/// Draws each map over its image: see [`volumes::overlay`]. `images` has one for each sample of the batch, whose
-/// number is part of the name where `numbered`. `wrote` is told of each file as soon as it is there.
+/// Draws each map over its image: see [`volumes::overlay`]. `images` has one image per sample of
+/// the batch; with `numbered`, the sample's number is part of the file's name. `wrote` is called
+/// with each file once it is written.
 ///
 /// # Errors
 ///
-/// If an image has no picture (an array of several samples, say), or a file cannot be written.
+/// If an image cannot be drawn (an array of several samples, say), or a file cannot be written.
 pub fn save_pictures(
     maps: &[MapView<'_>],
     names: &Names<'_>,
@@ -38,7 +39,8 @@ pub fn save_pictures(
     Ok(())
 }
 
-/// What stands over the picture of a map: the class with its name, layer and method, and below it what was explained.
+/// The caption of a map's picture: the class with its name, layer and method, and below them the
+/// input's `stem`.
 pub fn caption(
     map: &MapView<'_>,
     stem: &str,

@@ -1,4 +1,4 @@
-//! Maps as files of their own.
+//! Writes each map to its own file.
 
 use std::path::PathBuf;
 
@@ -8,8 +8,8 @@ use super::{MapView, Names};
 use crate::error::{Error, Result};
 use crate::volumes::{self, Grid, MapType};
 
-/// Writes each map on the grid of the image that it explains: see [`Grid::save_map`]. `wrote` is told of each file
-/// as soon as it is there.
+/// Writes each map on the grid of the image that it explains: see [`Grid::save_map`]. `wrote` is
+/// called with each file once it is written.
 ///
 /// # Errors
 ///
@@ -50,7 +50,7 @@ pub fn save_maps(
     Ok(())
 }
 
-/// `(B, 1, D, H, W)`, with `D = 1` in 2D.
+/// The map's values as `(B, 1, D, H, W)`, with `D = 1` in 2D.
 pub(super) fn with_depth<'a>(map: &'a MapView<'_>) -> Result<ArrayView5<'a, f32>> {
     let values = map.values.view();
     let values = if values.ndim() == 4 { values.insert_axis(Axis(2)) } else { values };

@@ -1,4 +1,5 @@
-//! Maps scored against masks as they will be read again, without going through a file.
+//! Scores maps against masks with the values that a reader of the written maps gets, without a
+//! file.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -12,17 +13,18 @@ use crate::record::MapScores;
 use crate::volumes::{Grid, Input, MapType};
 use crate::warning::Warning;
 
-/// Scores one map against the mask of its input, sample by sample, as `medcam score` scores the files that
-/// [`save_maps`](super::save_maps) writes: on the image's grid, in the precision of `dtype`.
+/// Scores one map against the mask of its input, sample by sample. The scores are those of
+/// `medcam score` for the files that [`save_maps`](super::save_maps) writes: on the image's grid,
+/// in the precision of `dtype`.
 ///
-/// `mask` has a sample for each of the map's, or is the mask of the only one. In the tables the map is called `name`,
-/// with `_B` behind it for sample `B` of several. Masks without a voxel of the class are warned of (`EMPTY_MASK`) by
-/// the name `mask_name`.
+/// `mask` has as many samples as the map, or is the mask of its only sample. In the tables, the map
+/// is called `name`, followed by `_B` for sample `B` of several. A mask without a voxel of the
+/// class gives the warning `EMPTY_MASK`, which calls it `mask_name`.
 ///
 /// # Errors
 ///
-/// If map and mask do not belong together, or the mask does not fit the class. The scores of earlier samples stay in
-/// the evaluator then.
+/// If map and mask do not belong together, or the mask does not fit the class. The scores of
+/// earlier samples stay in the evaluator then.
 pub fn score(
     evaluator: &mut Evaluator,
     map: &MapView<'_>,
@@ -55,7 +57,8 @@ pub fn score(
     Ok(scores_of_map)
 }
 
-/// What was repaired in the header of a volume that was read, with the path of one that is not the input.
+/// Warnings about repaired fields in the header of a volume; `path` names a volume other than the
+/// input.
 pub fn repairs(input: &Input, path: Option<&Path>) -> Vec<Warning> {
     let Input::Volume(volume) = input else { return Vec::new() };
     let place = path.map_or_else(String::new, |path| format!("{}: ", path.display()));
@@ -63,7 +66,7 @@ pub fn repairs(input: &Input, path: Option<&Path>) -> Vec<Warning> {
     volume.notes.iter().map(warning).collect()
 }
 
-/// One sample of a batch in an array; what holds no batch as it is.
+/// One sample of a batch in an array; with a single sample, the whole input.
 fn sample_of(input: &Input, sample: usize, samples: usize) -> Result<Cow<'_, Input>> {
     if samples == 1 {
         return Ok(Cow::Borrowed(input));

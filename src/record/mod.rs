@@ -1,4 +1,4 @@
-//! What a run was and how it went: `run.json` as types, which need no libtorch.
+//! The record of a run, `run.json`, as types that need no libtorch.
 //!
 //! [`Run`] is what `medcam map` writes; [`Run::read`] reads it again.
 
@@ -10,12 +10,13 @@ use crate::error::{Error, Result};
 use crate::task::Task;
 use crate::warning::Warning;
 
-/// What a record is called.
+/// File name of a record.
 pub const FILE: &str = "run.json";
 
 /// One run over all of its inputs.
 ///
-/// `O` are its options: those of the program where it writes, any JSON where a record is read.
+/// `O` is the type of the options: the program's own where it writes a record, any JSON where a
+/// record is read.
 ///
 /// # Example
 ///
@@ -33,23 +34,23 @@ pub struct Run<O = serde_json::Value> {
     pub medcam: String,
     /// The version of libtorch.
     pub libtorch: String,
-    /// Of the model's file, in hexadecimal.
+    /// SHA-256 of the model's file, in hexadecimal.
     pub model_sha256: String,
     /// The file of the model card.
     pub card: Option<PathBuf>,
     /// Where the model ran: `cpu`, `cuda:0`.
     pub device: String,
-    /// Threads of the CPU.
+    /// Number of CPU threads.
     pub threads: usize,
-    /// All options, defaults among them.
+    /// All options, including defaults.
     pub options: O,
-    /// What the network does; `None` if no input was run.
+    /// The network's task; `None` if no input was run.
     pub task: Option<Task>,
     /// The activation that ends the model, before which the score is taken by default.
     pub final_activation: Option<String>,
     /// The layers whose maps were made.
     pub layers: Vec<String>,
-    /// Input by input.
+    /// The record of each input.
     pub inputs: Vec<InputRecord>,
     /// The archive of all maps; none without maps.
     pub archive: Option<PathBuf>,
@@ -64,7 +65,7 @@ pub struct Run<O = serde_json::Value> {
     pub error: Option<String>,
     /// How long the run took.
     pub seconds: f64,
-    /// The most memory that the process held; `None` where the system does not tell.
+    /// Peak memory of the process in bytes; `None` if the system does not report it.
     pub peak_memory_bytes: Option<u64>,
 }
 
@@ -73,7 +74,7 @@ pub struct Run<O = serde_json::Value> {
 pub struct Interrupted {
     /// Its name, such as `SIGTERM`.
     pub signal: String,
-    /// How many inputs the run did not come to.
+    /// Number of inputs that the run did not begin.
     pub not_begun: usize,
 }
 
@@ -82,14 +83,14 @@ pub struct Interrupted {
 pub struct InputRecord {
     /// Its file.
     pub input: PathBuf,
-    /// What was written, also where the input failed afterwards.
+    /// The files that were written, even if the input failed afterwards.
     pub outputs: Vec<PathBuf>,
-    /// How it went.
+    /// Its maps or its error.
     #[serde(flatten)]
     pub outcome: Outcome,
 }
 
-/// How an input went.
+/// The outcome of one input.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Outcome {
@@ -105,14 +106,14 @@ pub enum Outcome {
 /// An input that has its maps.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Done {
-    /// What was explained, target by target.
+    /// The explained targets.
     pub explained: Vec<ExplainedTarget>,
     /// The scores of each map, where there is a mask.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub scores: Vec<MapScores>,
-    /// What to know about the maps.
+    /// Warnings about the maps.
     pub warnings: Vec<Warning>,
-    /// Where the time went.
+    /// Time spent on the input.
     pub seconds: Seconds,
 }
 
@@ -121,7 +122,7 @@ pub struct Done {
 pub struct ExplainedTarget {
     /// `best`, `class2`, `component1`...
     pub target: String,
-    /// The class of each sample, where the target is one.
+    /// The class of each sample, if the target selects one.
     pub classes: Vec<Option<Class>>,
 }
 
@@ -141,22 +142,22 @@ pub struct MapScores {
     pub layer: String,
     /// The class that was explained.
     pub class: Option<usize>,
-    /// What the map is called in the tables.
+    /// Name of the map in the tables of scores.
     pub name: String,
     /// By metric; null where a score is not defined.
     pub scores: serde_json::Map<String, serde_json::Value>,
 }
 
-/// Where the time of one input went, in seconds.
+/// Time spent on one input, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Seconds {
     /// Reading and preparing the image.
     pub read: f64,
-    /// Finding out the layers; zero after the first input.
+    /// Finding the layers; zero after the first input.
     pub discovery: f64,
     /// The network's own forward.
     pub inference: f64,
-    /// All that the maps took on top.
+    /// Computing the maps, beyond the forward.
     pub maps: f64,
     /// Scoring and writing.
     pub write: f64,

@@ -1,13 +1,14 @@
-//! What libtorch says when a TorchScript file does not load or run, in words for whoever exported it.
+//! Translates libtorch's errors about TorchScript files that do not load or run for whoever
+//! exported them.
 //!
-//! A TorchScript file does not tell which torch wrote it. Its `version` counts changes of the format and of
-//! what operators mean, of which there were none between torch 2.11 and 2.15.
+//! A TorchScript file does not say which torch wrote it. Its `version` counts changes of the file
+//! format and of operators' semantics, and did not change between torch 2.11 and 2.15.
 
 use std::path::Path;
 
 use crate::error::Error;
 
-/// The first parts of operators' and classes' names that are torch's own; all others are of extensions.
+/// Namespaces of torch's own operators and classes; all others belong to extensions.
 const OWN_NAMESPACES: [&str; 13] = [
     "aten",
     "prim",
@@ -36,7 +37,7 @@ pub(super) fn at_load(path: &Path, message: &str) -> Error {
          torch.jit.trace(network, example).save(path)"
             .to_owned()
     } else if message.contains("PytorchStreamReader") || message.contains("zip archive") {
-        // What follows the first sentence is about libtorch's insides.
+        // The later sentences are about libtorch's internals.
         let first = message.split(". ").next().unwrap_or(message);
         format!(
             "model is not a TorchScript file, or is damaged ({first}). Export the network with \
@@ -51,7 +52,7 @@ pub(super) fn at_load(path: &Path, message: &str) -> Error {
 /// The error for a network that fails when it runs on an input of this shape.
 pub(super) fn at_run(path: &Path, message: &str, input: &[i64]) -> Error {
     let path = path.display();
-    // The shim's own words about an operator, which libtorch puts behind a trace of Python code.
+    // The shim's message about a newer operator; libtorch puts a Python traceback in front of it.
     let newer = message.trim_end().rsplit("RuntimeError: ").next();
     let newer = newer.filter(|words| words.contains(" was added after torch "));
     if let Some(words) = newer {
@@ -64,7 +65,7 @@ pub(super) fn at_run(path: &Path, message: &str, input: &[i64]) -> Error {
 }
 
 /// Torch's version as users name it, "torch 2.11".
-fn torch() -> String {
+fn torch_version() -> String {
     let mut parts = env!("MEDCAM_LIBTORCH").split('.');
     match (parts.next(), parts.next()) {
         (Some(major), Some(minor)) => format!("torch {major}.{minor}"),
@@ -72,10 +73,11 @@ fn torch() -> String {
     }
 }
 
-/// What is wrong with a file that names what this libtorch does not have, if that is what the message says.
+/// The message for a file that needs what this libtorch lacks: an operator, a type, an argument or
+/// a newer format. `None` for any other cause.
 fn of_another_torch(message: &str) -> Option<String> {
     let message = message.trim_start();
-    let torch = torch();
+    let torch = torch_version();
     let writer = format!(
         "another torch wrote the file, most likely a newer one (files do not tell which). Export the \
          network with {torch}"
@@ -135,8 +137,9 @@ fn of_extension(namespace: &str) -> String {
     )
 }
 
-/// The operator, and the argument that no variant of it takes, of a list of variants: each is a schema,
-/// `aten::name.overload(...) -> ...:`, and a line that says what does not fit.
+/// Reads libtorch's list of an operator's variants: returns the operator, and why the arguments do
+/// not fit. Each variant is a schema, `aten::name.overload(...) -> ...:`, followed by a line with
+/// the reason.
 fn misfit(variants: &str) -> Option<(&str, &str)> {
     let mut lines = variants.trim_start().lines().map(str::trim);
     let operator = lines.next()?.split_once('(')?.0;
@@ -150,28 +153,31 @@ fn misfit(variants: &str) -> Option<(&str, &str)> {
 mod tests {
     use super::*;
 
-    fn told(message: &str) -> String {
+    fn load_error(message: &str) -> String {
         at_load(Path::new("a.pt"), message).to_string()
     }
 
     #[test]
     fn operators_of_torch_and_of_extensions() {
-        let own =
-            told("\nUnknown builtin op: aten::foo.\nHere are some suggestions: \n\taten::fmod\n");
+        let own = load_error(
+            "\nUnknown builtin op: aten::foo.\nHere are some suggestions: \n\taten::fmod\n",
+        );
         assert!(own.starts_with("a.pt: aten::foo is no operator of torch "), "{own}");
         assert!(own.contains("newer") && own.contains("torch.jit.trace"), "{own}");
         assert!(!own.contains("fmod"), "{own}");
-        let other = told("\nUnknown builtin op: my.ops::nms.\nCould not find any similar ops");
+        let other =
+            load_error("\nUnknown builtin op: my.ops::nms.\nCould not find any similar ops");
         assert!(other.contains("my.ops::nms is an operator of the extension `my.ops`"), "{other}");
         assert!(!other.contains("newer"), "{other}");
     }
 
     #[test]
     fn types_of_torch_and_of_extensions() {
-        let other = told("\nUnknown type name '__torch__.torch.classes.foo.Bar':\n  File \"code\"");
+        let other =
+            load_error("\nUnknown type name '__torch__.torch.classes.foo.Bar':\n  File \"code\"");
         assert!(other.contains("foo.Bar is a class of the extension `foo`"), "{other}");
         for name in ["__torch__.torch.classes.quantized.Bar", "Tansor"] {
-            let own = told(&format!("\nUnknown type name '{name}':\n  File \"code\""));
+            let own = load_error(&format!("\nUnknown type name '{name}':\n  File \"code\""));
             assert!(own.contains(&format!("{name} is no type of torch ")), "{own}");
         }
     }
@@ -183,11 +189,19 @@ mod tests {
                        aten::f.x(Tensor q) -> Tensor:\n  Argument k not provided.\n  \n  aten::f(Tensor q) \
                        -> Tensor:\n  Expected at most 1 arguments but found 2 positional arguments.\n\nThe \
                        original call is:\n  File \"code\"";
-        assert!(told(one).contains("aten::f is called with arguments"), "{}", told(one));
-        assert!(told(one).contains("(Keyword argument new unknown)"), "{}", told(one));
-        assert!(told(several).contains("aten::f is called with"), "{}", told(several));
-        assert!(told(several).contains("(Expected at most 1 arguments but"), "{}", told(several));
-        assert!(told("\nfoo(bar):\nwhat").starts_with("a.pt: model does not load"));
+        assert!(
+            load_error(one).contains("aten::f is called with arguments"),
+            "{}",
+            load_error(one)
+        );
+        assert!(load_error(one).contains("(Keyword argument new unknown)"), "{}", load_error(one));
+        assert!(load_error(several).contains("aten::f is called with"), "{}", load_error(several));
+        assert!(
+            load_error(several).contains("(Expected at most 1 arguments but"),
+            "{}",
+            load_error(several)
+        );
+        assert!(load_error("\nfoo(bar):\nwhat").starts_with("a.pt: model does not load"));
     }
 
     #[test]
@@ -195,7 +209,7 @@ mod tests {
         let message = "[enforce fail at inline_container.cc:230] . Attempted to read a PyTorch file with \
                        version 20, but the maximum supported version for reading is 10. The version of your \
                        PyTorch installation may be too old.";
-        let message = told(message);
+        let message = load_error(message);
         assert!(message.contains("version 20 of TorchScript's file format"), "{message}");
         assert!(message.contains("reads versions up to 10. Export"), "{message}");
     }

@@ -1,4 +1,4 @@
-//! The layers of a network: which there are, which can carry a map, and which to take.
+//! The layers of a network: which of them can carry a map, and which are selected.
 
 mod refusals;
 
@@ -24,21 +24,22 @@ pub struct Layer {
     pub kind: String,
     /// The shape of its output for one sample, `(1, C, [D,] H, W)` for most; that of its last run.
     pub shape: Vec<i64>,
-    /// Whether its output is `(1, [D,] H, W, C)`, as in transformers; its maps have their axes right.
+    /// Whether its output is `(1, [D,] H, W, C)`, as in transformers. Its maps are
+    /// `(B, 1, [D,] H, W)` all the same.
     pub channels_last: bool,
     /// How often it runs in one forward; `NAME#k` picks the k-th run, `NAME` the last.
     pub runs: usize,
-    /// Whether it can carry a map: its output has the batch and the rank of the input and more than one
-    /// voxel, and the score depends on it.
+    /// Whether it can carry a map: its output has the batch and the rank of the input and more than
+    /// one voxel, and the score depends on it.
     pub can_carry_map: bool,
     /// Whether only pointwise steps (1x1 convolutions, activations, softmax, resizing) come after
     /// it, in segmentation: a map there only redraws the output.
     pub redraws_output: bool,
-    /// Whether an instance norm behind it, with nothing but steps between that mix channels alike at
-    /// every voxel (1x1 convolutions, sums), makes the mean gradient of every channel zero: Grad-CAM's
-    /// weights are rounding noise there, and so is the map.
+    /// Whether an instance norm follows that makes the mean gradient of every channel zero, because
+    /// all steps in between mix channels alike at every voxel (1x1 convolutions, sums). Grad-CAM's
+    /// weights and its map are rounding noise there.
     pub weights_cancel: bool,
-    /// When its last run ended, counted from 0 over all layers.
+    /// Position of its last run among the runs of all layers, from 0.
     #[serde(skip)]
     last_run: usize,
     #[serde(skip)]
@@ -49,7 +50,7 @@ pub struct Layer {
 }
 
 impl Layer {
-    /// The axes of the image, of a shape that has them.
+    /// The spatial extents of a shape that has them.
     fn spatial(&self) -> &[i64] {
         if self.channels_last { &self.shape[1..self.shape.len() - 1] } else { &self.shape[2..] }
     }
@@ -74,13 +75,13 @@ pub enum LayerChoice {
     /// One, chosen by the network's task.
     ///
     /// Classification: the last layer whose output has more than one voxel along each axis.
-    /// Segmentation: of the layers that more than pointwise steps separate from the score, those
-    /// with the fewest voxels, and of these the last, as Seg-Grad-CAM (arXiv 2002.11434) takes the
+    /// Segmentation: among the layers that more than pointwise steps separate from the score, the
+    /// last of those with the fewest voxels, as Seg-Grad-CAM (arXiv 2002.11434) takes the
     /// bottleneck.
     ///
-    /// Left out are layers whose weights cancel ([`Layer::weights_cancel`]), and those with a single
-    /// channel, which a map could only repeat. Layers that are one voxel thin along an axis are taken only
-    /// where there is no other.
+    /// Layers whose weights cancel ([`Layer::weights_cancel`]) are left out, and so are those with
+    /// a single channel, which a map could only repeat. Layers that are one voxel thin along an
+    /// axis are taken only if there is no other.
     #[default]
     Auto,
     /// All that can carry a map.
@@ -108,7 +109,7 @@ impl std::str::FromStr for LayerChoice {
     }
 }
 
-/// As the text that it is parsed from.
+/// Serialises as the text that is parsed.
 impl Serialize for LayerChoice {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         match self {
@@ -119,22 +120,23 @@ impl Serialize for LayerChoice {
     }
 }
 
-/// A layer and which of its runs.
+/// A layer and one of its runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Selected {
-    /// As it was asked for: `NAME` or `NAME#k`.
+    /// The name as requested: `NAME` or `NAME#k`.
     pub label: String,
     pub name: String,
-    /// From 1.
+    /// Number of the run, from 1.
     pub run: usize,
     /// See [`Layer::channels_last`].
     pub channels_last: bool,
-    /// See [`Layer::weights_cancel`], which is told of the last run alone.
+    /// See [`Layer::weights_cancel`], which is known for the last run alone; else `false`.
     pub weights_cancel: bool,
 }
 
 impl Selected {
-    /// The layer's activation or gradient as `(B, C, [D,] H, W)`: the same memory, with other strides.
+    /// The layer's activation or gradient as `(B, C, [D,] H, W)`: the same memory, with other
+    /// strides.
     pub(crate) fn channels_first(&self, tensor: &Tensor) -> Result<Tensor> {
         in_libtorch("layer", || {
             if self.channels_last {
@@ -153,9 +155,9 @@ pub struct Layers {
     layers: Vec<Layer>,
     output_shape: Vec<i64>,
     batch: i64,
-    /// Layers that did not run, for only outputs that are not explained need them.
+    /// Layers that did not run, as only outputs that are not explained need them.
     not_run: HashSet<String>,
-    /// Layers that run, and whose output has no axis of the image.
+    /// Layers whose output has no axis of the image, such as attention weights.
     no_images: HashSet<String>,
 }
 
@@ -189,7 +191,8 @@ impl Layers {
             layer.last_run = position;
             layer.shape.clone_from(&run.sizes);
             layer.is_floating_point = run.is_floating_point;
-            // Windows of attention, flips and crops may be stacked along the first axis.
+            // The first axis need not be the batch: attention windows, flips or crops may be
+            // stacked along it.
             layer.has_batch = run.sizes.first() == Some(&batch);
             if layer.has_batch {
                 layer.shape[0] = 1;
@@ -241,7 +244,7 @@ impl Layers {
         }
     }
 
-    /// The layers that a choice means.
+    /// The layers and runs that a choice selects.
     pub(crate) fn select(&self, choice: &LayerChoice) -> Result<Vec<Selected>> {
         let last = |layer: &Layer| Selected {
             label: layer.name.clone(),
@@ -252,12 +255,12 @@ impl Layers {
         };
         match choice {
             LayerChoice::Auto => {
-                self.auto().map(|layer| vec![last(layer)]).ok_or_else(|| self.none())
+                self.auto().map(|layer| vec![last(layer)]).ok_or_else(|| self.no_layer())
             }
             LayerChoice::Full => {
                 let all: Vec<_> =
                     self.layers.iter().filter(|layer| layer.can_carry_map).map(last).collect();
-                if all.is_empty() { Err(self.none()) } else { Ok(all) }
+                if all.is_empty() { Err(self.no_layer()) } else { Ok(all) }
             }
             LayerChoice::Names(names) => {
                 if names.is_empty() {
@@ -290,7 +293,7 @@ impl Layers {
             }
             _ => (label, None),
         };
-        let layer = self.get(name).ok_or_else(|| self.unknown(name))?;
+        let layer = self.get(name).ok_or_else(|| self.unknown_layer(name))?;
         let run = run.unwrap_or(layer.runs);
         if run == 0 || run > layer.runs {
             return Err(Error::layer(format!(
@@ -299,7 +302,7 @@ impl Layers {
             )));
         }
         if !layer.can_carry_map {
-            return Err(self.mapless(layer));
+            return Err(self.cannot_carry(layer));
         }
         let (label, name) = (label.to_owned(), name.to_owned());
         let weights_cancel = layer.weights_cancel && run == layer.runs;
@@ -309,8 +312,8 @@ impl Layers {
 
 /// Sorts parents before their children; siblings stay in the order in which they first ran.
 fn parents_first(layers: Vec<Layer>) -> Vec<Layer> {
-    // The first run of anything below a name stands for when that name first ran: a child ends
-    // before its parent does.
+    // A child's run ends before its parent's, so a name takes the position of the first run at or
+    // below it.
     let mut first: HashMap<String, usize> = HashMap::new();
     for (position, layer) in layers.iter().enumerate() {
         for end in name_ends(&layer.name) {

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 
 /// A TorchScript model, in evaluation mode, on its device.
 ///
-/// Its parameters do not ask for gradients; the model is otherwise what was loaded.
+/// Its parameters do not require gradients; otherwise the model is as it was loaded.
 pub struct Model {
     raw: NonNull<ffi::mc_module>,
     path: PathBuf,
@@ -109,7 +109,8 @@ unsafe fn read_facts(raw: NonNull<ffi::mc_module>) -> Facts {
         for index in 0..facts.modules {
             result.registered.push(text(ffi::mc_module_name(raw.as_ptr(), index)));
         }
-        // A layer that runs more than once counts by its last run, so the last tap decides.
+        // Facts of a layer that runs more than once are those of its last run, so a later tap
+        // replaces an earlier one.
         for index in 0..facts.taps {
             let tap = ffi::mc_module_tap(raw.as_ptr(), index);
             let name = text(tap.name);
@@ -143,18 +144,20 @@ unsafe fn read_facts(raw: NonNull<ffi::mc_module>) -> Facts {
 }
 
 impl Model {
-    /// The same model, which is now to return, and to have explained, one of its other outputs.
+    /// Selects the output that the model returns and that is explained.
     ///
-    /// What the other outputs alone need is not run any more when maps are made. Where the graph does
-    /// not tell which of its values the output is (a list that is built in a loop), it is found when
-    /// the model has run: the score is then taken from the output itself, whatever activation ends it,
-    /// and layers of other outputs count as layers of this one, so that a layer is better named than
-    /// left to [`LayerChoice::Auto`](crate::LayerChoice::Auto).
+    /// When maps are computed, steps that only other outputs need no longer run.
+    ///
+    /// The graph may not show which of its values the output is (a list that is built in a loop).
+    /// The output is then found after the model has run: the score is taken from the output itself,
+    /// even behind a final activation, and layers of other outputs count as layers of this one.
+    /// Name a layer then, rather than use [`LayerChoice::Auto`](crate::LayerChoice::Auto).
     ///
     /// # Errors
     ///
-    /// If libtorch cannot rewrite the graph. Whether the model returns such a tensor is seen when it
-    /// runs: [`Error::is_model`] then, with a list of what it returns.
+    /// If libtorch cannot rewrite the graph. Whether the model returns such a tensor shows only
+    /// when it runs: if not, a forward fails with [`Error::is_model`] and a list of the returned
+    /// tensors.
     ///
     /// # Example
     ///
@@ -184,7 +187,8 @@ impl Model {
         Ok(self)
     }
 
-    /// The model's own output (the chosen one of several) for a batch `(B, C, [D,] H, W)`, without autograd.
+    /// The model's own output (of several, the selected one) for a batch `(B, C, [D,] H, W)`,
+    /// without autograd.
     ///
     /// # Errors
     ///

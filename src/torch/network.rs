@@ -1,4 +1,4 @@
-//! What can be injected: TorchScript models, and networks written in Rust.
+//! Networks that can be injected: TorchScript models, and networks written in Rust.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -45,16 +45,17 @@ use crate::error::Result;
 /// # Ok::<(), medcam::Error>(())
 /// ```
 ///
-/// A network can be sent to another thread, which then runs it: layers of `tch::nn` can.
+/// `Send` lets another thread run the network; layers of `tch::nn` are `Send`.
 pub trait Network: Send {
-    /// Runs the network on a batch `(B, C, [D,] H, W)`, passing the output of each layer that can
-    /// be asked for through [`Tape::tap`].
+    /// Runs the network on a batch `(B, C, [D,] H, W)`, passing the output of each layer that may
+    /// be selected through [`Tape::tap`].
     ///
-    /// Called without autograd; the tape turns it on where it is needed.
+    /// Autograd is off, except for methods that guide activations; the tape turns it on where it is
+    /// needed.
     ///
     /// # Errors
     ///
-    /// Whatever the network cannot do with the input.
+    /// If the network cannot run on the input.
     fn forward_tapped(&self, input: &Tensor, tape: &mut Tape) -> Result<Tensor>;
 
     /// What is known of the network without running it; nothing by default.
@@ -71,12 +72,12 @@ pub struct Facts {
     pub input_channels: Option<usize>,
     /// Rank that the input must have, with its batch and channel axes: 4 (2D) or 5 (3D).
     pub input_rank: Option<usize>,
-    /// The floating point type that the input must have: that of the weights that it meets first, or
-    /// of the first parameter where it meets none.
+    /// The floating point type that the input must have: that of the weights that it meets first,
+    /// or of the first parameter where it meets none.
     pub input_kind: Option<tch::Kind>,
     /// The activation (`"softmax"`, `"sigmoid"`...) that ends the network, if one does.
     pub final_activation: Option<String>,
-    /// How many tensors the network returns; `None` where that is not known before it runs.
+    /// Number of tensors that the network returns; `None` if that is unknown before it runs.
     pub outputs: Option<usize>,
     /// Steps that act as in training, whatever the mode of the network.
     pub training_steps: Vec<TrainingSteps>,
@@ -86,7 +87,8 @@ pub struct Facts {
     pub layer_types: HashMap<String, String>,
     /// Layers that the score cannot depend on.
     pub unreached: HashSet<String>,
-    /// Of these, layers between the score before a final activation and the output.
+    /// Layers of [`unreached`](Facts::unreached) that lie between the score before a final
+    /// activation and the output.
     pub after_score: HashSet<String>,
     /// Layers that only pointwise steps separate from the score: a map there redraws the output.
     pub redrawing: HashSet<String>,
@@ -95,16 +97,16 @@ pub struct Facts {
     pub cancelling: HashSet<String>,
     /// Layers whose output is `(B, [D,] H, W, C)`, as in transformers.
     pub channels_last: HashSet<String>,
-    /// Layers whose output is a product of matrices, such as attention weights: no axis of it is one
-    /// of the image.
+    /// Layers whose output is a product of matrices, such as attention weights: no axis of it is
+    /// one of the image.
     pub products: HashSet<String>,
-    /// The activations that [`Guide::All`](crate::Guide::All) would guide, such as `leaky_relu`, and
-    /// how many of each there are.
+    /// The activations that [`Guide::All`](crate::Guide::All) would guide, such as `leaky_relu`,
+    /// and how many of each there are.
     pub activations: BTreeMap<String, usize>,
 }
 
-/// An operator of a network that acts as in training, though the network is in evaluation mode: traced
-/// without `.eval()`, or called so (`F.dropout(x)`).
+/// An operator of a network that acts as in training, though the network is in evaluation mode:
+/// traced without `.eval()`, or called so (`F.dropout(x)`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TrainingSteps {
@@ -117,14 +119,14 @@ pub struct TrainingSteps {
 }
 
 impl Facts {
-    /// Of the activations, those that [`Guide::Relu`](crate::Guide::Relu) leaves as they are, and how many of
-    /// each there are.
+    /// The activations that [`Guide::Relu`](crate::Guide::Relu) does not guide, with the number of
+    /// each.
     pub(crate) fn activations_beyond_relu(&self) -> impl Iterator<Item = (&str, usize)> {
         let all = self.activations.iter().map(|(name, &count)| (name.as_str(), count));
         all.filter(|(name, _)| !is_like_relu(name))
     }
 
-    /// The same of the network whose score is taken at its output, behind a final activation.
+    /// The facts for a score that is taken at the output, behind a final activation.
     pub(crate) fn scored_at_output(mut self) -> Self {
         self.unreached.retain(|layer| !self.after_score.contains(layer));
         self.redrawing.extend(self.after_score.drain());

@@ -1,14 +1,14 @@
-//! Models that return several tensors: which of them is explained.
+//! Selects the explained tensor of a model that returns several.
 
 use std::str::FromStr;
 
 use crate::error::{Error, Result};
 
-/// Which tensor is explained, of a model that returns several.
+/// Selects the explained tensor of a model that returns several.
 ///
-/// Tuples, lists and dicts, nested at will, are gone through depth first. A tensor's number counts
-/// from 0, and counts what is no tensor too. Its name is made of the keys of dicts, the fields of named
-/// tuples, and the places in unnamed ones, joined by dots:
+/// Nested tuples, lists and dicts are traversed depth first. A tensor's number counts all leaves
+/// from 0, also those that are no tensors. Its name joins the keys of dicts, the fields of named
+/// tuples and the positions in other sequences by dots:
 ///
 /// | returned | outputs |
 /// |---|---|
@@ -31,9 +31,9 @@ pub enum Output {
     /// The first tensor.
     #[default]
     First,
-    /// The one with this number.
+    /// The tensor with this number.
     Index(usize),
-    /// The one with this name.
+    /// The tensor with this name.
     Name(String),
 }
 

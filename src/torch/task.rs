@@ -1,4 +1,4 @@
-//! What an output is: scores of classes, or of classes at each voxel; and which axis of it is the batch.
+//! Brings an output to the shape `(B, K, ...)`, and refuses one whose first axis is not the batch.
 
 use tch::Tensor;
 
@@ -13,11 +13,12 @@ use crate::error::{Error, Result};
 /// | `(K)` or `()` of a single sample | `(1, K)` or `(1, 1)` |
 /// | `(B)`, where a single sample gives one number | `(B, 1)` |
 ///
-/// `of_one` is this form of the output for a single sample, where that is known.
+/// `of_one` is the shape `(1, K, ...)` of a single sample's output, if it is known.
 ///
 /// # Errors
 ///
-/// [`Error::is_model`] if the first axis is not the batch, or if `of_one` shows that it only seems to be.
+/// [`Error::is_model`] if the first axis is not the batch, or if `of_one` shows that it has the
+/// length of the batch only by chance.
 pub(crate) fn batched_shape(
     input: &[i64],
     output: &[i64],
@@ -38,7 +39,8 @@ pub(crate) fn batched_shape(
     Ok(shape)
 }
 
-/// An output, or its scores before a final activation, in the form that [`batched_shape`] says.
+/// Reshapes an output, or its scores before a final activation, to the shape from
+/// [`batched_shape`].
 pub(crate) fn batched(output: &Tensor, shape: &[i64]) -> Result<Tensor> {
     if output.size() == shape {
         return Ok(output.shallow_clone());

@@ -1,5 +1,6 @@
-//! The 4x4 matrix from voxel indices to millimetres in the scanner's space (RAS+), and what
-//! follows from it. Conventions and results are those of nibabel.
+//! The affine of a volume: the 4x4 matrix from voxel indices to positions in the scanner's RAS+
+//! space. Spacing and orientation are derived from it. Conventions and results are those of
+//! nibabel.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,14 +14,16 @@ type Matrix3 = [[f64; 3]; 3];
 
 const LETTERS: [[char; 2]; 3] = [['L', 'R'], ['P', 'A'], ['I', 'S']];
 
-/// Below this determinant of the column-normalised matrix, axes are taken as parallel.
+/// Smallest absolute determinant of the column-normalised matrix; below it, two axes count as
+/// parallel.
 const SINGULAR: f64 = 1e-6;
 
-/// `header`'s best affine: sform, else qform, else spacing about the centre, as nibabel chooses it.
+/// Chooses the affine as nibabel does: the sform, else the qform, else the header's spacing about
+/// the grid's centre.
 ///
-/// Where the sform cannot be used, the qform is taken, as ITK does; `header` then has no sform, and
-/// `notes` says so. `shape` is the grid's extent; the header's `pixdim` must already be repaired
-/// (positive or not finite, `qfac` of 1 or -1).
+/// If the sform cannot be inverted, the qform replaces it, as in ITK; the sform is then removed
+/// from `header`, with a note. `shape` is the grid's extent; the header's `pixdim` must already be
+/// repaired (positive or not finite, `qfac` of 1 or -1).
 pub(crate) fn best(
     header: &mut NiftiHeader,
     shape: [usize; 3],
@@ -78,12 +81,13 @@ pub(crate) fn best(
     }
 }
 
-/// What helps an image without a usable form.
+/// Advice for an image with no usable sform or qform: take the affine of a matching image.
 const REMEDY: &str = "give it the affine of the image that it belongs to: python -c \"import nibabel \
                       as n; i = n.load('IN.nii.gz'); n.save(n.Nifti1Image(i.dataobj[...], \
                       n.load('OTHER.nii.gz').affine), 'OUT.nii.gz')\"";
 
-/// `affine`, if it can be inverted; else what it has or why not, to be put behind its name.
+/// Returns `affine` if it can be inverted. The error is a predicate for the caller's message, such
+/// as "has a column of zeros".
 fn usable(affine: Affine) -> Result<Affine, String> {
     if affine.iter().flatten().any(|x| !x.is_finite()) {
         return Err("has values that are not finite".into());
@@ -110,8 +114,9 @@ pub(crate) fn qform(header: &NiftiHeader) -> Option<Affine> {
     rotated(quaternion, [dx, dy, dz * qfac], origin, tolerance)
 }
 
-/// The affine of a unit quaternion, given without its real part, of the steps along its axes and of the
-/// first voxel's place; `None` where the quaternion is longer than 1 by more than `tolerance`.
+/// The affine of a rotation, of the voxel steps `step` and of the first voxel's position `origin`.
+/// `quaternion` holds the imaginary parts of the rotation's unit quaternion; `None` if their
+/// squared norm exceeds 1 by `tolerance` or more.
 pub(crate) fn rotated(
     quaternion: [f64; 3],
     step: [f64; 3],
@@ -139,7 +144,8 @@ pub(crate) fn rotated(
     Some([row(0), row(1), row(2), [0., 0., 0., 1.]])
 }
 
-/// Spacing about the centre of the grid, x pointing to the patient's left.
+/// The affine without sform and qform: the header's spacing, the grid's centre at the origin, and x
+/// running to the patient's left.
 fn base(header: &NiftiHeader, shape: [usize; 3]) -> Affine {
     let mut affine = [[0.; 4], [0.; 4], [0.; 4], [0., 0., 0., 1.]];
     for axis in 0..3 {
@@ -221,7 +227,7 @@ impl Orientation {
         columns.sort_by(|&a: &usize, &b| strength[b].total_cmp(&strength[a]));
         let mut directions = Self::RAS.0;
         for column in columns {
-            // The first of equals, as argmax does.
+            // The first of equal values wins, as in NumPy's argmax.
             let mut world = 0;
             for row in 1..3 {
                 if rotation[row][column].abs() > rotation[world][column].abs() {

@@ -1,4 +1,4 @@
-//! Two volumes of one field of view, brought to the same axes.
+//! Reorients a volume to the voxel axes of another that covers the same field of view.
 
 use ndarray::{Array3, Axis};
 
@@ -6,12 +6,13 @@ use super::affine::{self, Orientation};
 use super::grid::to_model;
 use super::volume::Volume;
 
-/// How far the corners of two fields of view may lie apart, in voxels of the finer grid: far more
-/// than affines lose in f32, and far less than a grid that is shifted by half a voxel.
+/// How far the corners of two fields of view may lie apart, in voxels of the finer grid. This is
+/// far above the f32 rounding of affines and far below a shift by half a voxel, which must be
+/// refused.
 const TOLERANCE_VOXELS: f64 = 0.1;
 
-/// The voxels of `volume` in the axes of `other`, on a grid of their own, if both cover the same field
-/// of view and `volume` has one channel; else what is wrong.
+/// The voxels of `volume`, reoriented to the axes of `other` without resampling. Fails if `volume`
+/// has several channels or covers another field of view.
 pub(crate) fn to_axes_of(volume: &Volume, other: &Volume) -> Result<Array3<f32>, String> {
     let (channels, shape) = (volume.data.dim().0, volume.shape());
     if channels != 1 {
@@ -24,7 +25,7 @@ pub(crate) fn to_axes_of(volume: &Volume, other: &Volume) -> Result<Array3<f32>,
         let mut own_voxel = [0.0; 3];
         for (axis, (own_axis, backwards)) in axes.into_iter().enumerate() {
             let end = (corner >> axis) & 1 == 1;
-            // The outer faces of the first and the last voxel.
+            // The outer face of the first or the last voxel.
             let face = |end: bool, extent: usize| if end { extent as f64 - 0.5 } else { -0.5 };
             voxel[axis] = face(end, other.shape()[axis]);
             own_voxel[own_axis] = face(end != backwards, shape[own_axis]);

@@ -11,8 +11,8 @@ use crate::ops::Interpolation;
 /// What a model expects of its input; read from a `MODEL.toml`, described in
 /// `docs/model-card.md`.
 ///
-/// The default card changes little: voxels as stored, pictures from 0 to 1, no resizing, no intensity
-/// steps.
+/// The default card changes little: voxels as stored, pictures from 0 to 1, no resizing, no
+/// intensity steps.
 ///
 /// # Example
 ///
@@ -46,7 +46,7 @@ pub struct Card {
     pub classes: Option<Vec<String>>,
     /// Orientation, size and order of axes.
     pub input: InputCard,
-    /// What happens to the values after reorientation and resizing, in order.
+    /// Intensity steps, applied in this order after reorientation and resizing.
     pub intensity: Vec<Step>,
 }
 
@@ -54,22 +54,22 @@ pub struct Card {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(try_from = "InputTable")]
 pub struct InputCard {
-    /// Towards where the axes x, y and z of a volume run; as stored where absent.
+    /// Anatomical directions of a volume's axes x, y and z; `None` keeps the stored orientation.
     pub orientation: Option<Orientation>,
-    /// Whether the model is 2D or 3D: 2 or 3; as the model tells where absent. In 2D a volume of one slice loses
-    /// that axis.
+    /// Number of the model's spatial axes, 2 or 3; `None` takes it from the model. For a 2D model,
+    /// a volume of one slice loses the axis of extent 1.
     pub spatial_dims: Option<usize>,
-    /// The grid of the model: its size, or its spacing; as stored where absent.
+    /// Size or spacing to which images are resampled; `None` keeps the stored grid.
     pub sampling: Option<Sampling>,
-    /// How voxels between voxels get their value when the grid changes.
+    /// Interpolation used when an image is resampled.
     pub interpolation: Interpolation,
     /// Which image axes become the tensor's `D, H, W`.
     pub axes: AxisOrder,
-    /// What a 2D image is converted to; as stored where absent.
+    /// Colour channels to which a 2D image is converted; `None` keeps the stored channels.
     pub color: Option<Color>,
-    /// In which unit the values of a 2D image are.
+    /// Range of a 2D image's values.
     pub values: Values,
-    /// What happens to values that are NaN or infinite.
+    /// How NaN and infinite values are handled.
     pub nan: Nan,
 }
 
@@ -79,7 +79,8 @@ pub struct InputCard {
 pub enum Sampling {
     /// Extents in voxels.
     Size(Vec<usize>),
-    /// Distances between voxels; the extent is `round(n·old/new)`, at least 1.
+    /// Distances between voxel centres in millimetres; the extent becomes `round(n·old/new)`, at
+    /// least 1.
     SpacingMm(Vec<f64>),
 }
 
@@ -105,8 +106,8 @@ pub enum Color {
     Gray,
 }
 
-/// In which unit the values of a picture (PNG or JPEG) are. Volumes and arrays always have the values
-/// that are stored.
+/// Range of the values of a picture (PNG or JPEG). Volumes and arrays always keep their stored
+/// values.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Values {
@@ -117,7 +118,7 @@ pub enum Values {
     Stored,
 }
 
-/// What happens to values that are NaN or infinite.
+/// How NaN and infinite values are handled.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Nan {
@@ -128,7 +129,7 @@ pub enum Nan {
     Zero,
 }
 
-/// One `[[intensity]]` step. Statistics are those of each channel by itself.
+/// One `[[intensity]]` step. Statistics are computed for each channel separately.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Step {
@@ -151,7 +152,7 @@ pub enum Step {
     },
 }
 
-/// The voxels that a [`Step::ZScore`] is about.
+/// The voxels whose mean and standard deviation a [`Step::ZScore`] uses, and which it changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Voxels {
@@ -171,7 +172,7 @@ pub enum PerChannel {
     Each(Vec<f64>),
 }
 
-/// `[input]` as it is written, before what excludes each other is told apart.
+/// The `[input]` table as written, before the check for keys that exclude each other.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct InputTable {

@@ -1,4 +1,4 @@
-//! The way back: from the model's axes to the image that a map explains.
+//! Brings maps from the model's axes back to the voxel grid of the image that they explain.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,8 @@ use super::{Input, Volume, nifti_write, raster, write_npy};
 use crate::error::{Error, Result};
 use crate::ops::{Interpolation, Resize, resample};
 
-/// The grid that an image came on, and how its axes became the model's.
+/// The voxel grid of an image, with the axis permutation and flips between it and the model's
+/// input.
 ///
 /// # Example
 ///
@@ -44,7 +45,7 @@ enum Kind {
     Array(Vec<usize>),
 }
 
-/// For each model axis, the voxel axis that it is and whether it runs backwards.
+/// For each model axis, the index of its voxel axis and whether it runs backwards.
 pub(crate) type Axes = [(usize, bool); 3];
 
 impl Grid {
@@ -100,7 +101,7 @@ impl Grid {
         map.as_standard_layout().into_owned()
     }
 
-    /// Writes the maps `(B, 1, D, H, W)` of one input into `folder`, and says which files.
+    /// Writes the maps `(B, 1, D, H, W)` of one input into `folder`, and returns their paths.
     ///
     /// | input | files |
     /// |---|---|
@@ -108,8 +109,8 @@ impl Grid {
     /// | image | `STEM.png`, 8-bit gray, and `STEM.npy` of shape `(H, W)` |
     /// | array | `STEM.npy` of shape `(B, 1, H, W)` or `(B, 1, D, H, W)` |
     ///
-    /// Maps of another size than [`Grid::map_size`] are taken to cover the same field of view; a
-    /// NIfTI file's affine and spacing say so.
+    /// Maps of another size than [`Grid::map_size`] are taken to cover the same field of view; the
+    /// affine and spacing of a NIfTI file are adapted to their size.
     ///
     /// # Errors
     ///
@@ -144,8 +145,8 @@ impl Grid {
         }
     }
 
-    /// What [`read`](super::read) gives of the last file that [`save_map`](Self::save_map) writes of these maps, without
-    /// a file.
+    /// The input that [`read`](super::read) would return for the last file that
+    /// [`save_map`](Self::save_map) writes of these maps, computed without a file.
     ///
     /// # Errors
     ///
@@ -168,7 +169,8 @@ impl Grid {
         }))
     }
 
-    /// The maps of the first sample, `(D, H, W)`, if `maps` has as many samples and axes as the input.
+    /// The first sample's map, `(D, H, W)`. Fails unless `maps` has the input's number of samples
+    /// and spatial axes.
     fn first_of<'a>(&self, maps: ArrayView5<'a, f32>) -> Result<ArrayView3<'a, f32>> {
         let samples = if let Kind::Array(shape) = &self.0 { shape[0] } else { 1 };
         let given = maps.shape();
@@ -182,20 +184,23 @@ impl Grid {
         Ok(maps.index_axis_move(Axis(0), 0).index_axis_move(Axis(0), 0))
     }
 
-    /// Maps of an array with the axes that it has.
+    /// `maps` with the array's own spatial axes: `D` is dropped for arrays `(B, C, H, W)`.
     fn of_array<'a>(&self, maps: ArrayView5<'a, f32>) -> ArrayViewD<'a, f32> {
         let maps = maps.into_dyn();
         if self.has_depth() { maps } else { maps.index_axis_move(Axis(2), 0) }
     }
 
-    /// A target mask given on the image's grid, brought to the model's output grid `size`
-    /// (`D, H, W`) with the nearest voxel: `(B, 1, D, H, W)` with the mask's own values.
+    /// Resamples a target mask from the image's grid to the model's output grid `size` (`D, H, W`),
+    /// with nearest-neighbour interpolation. Returns `(B, 1, D, H, W)` with the mask's own values.
     ///
-    /// A volume's mask is a volume of the same shape and orientation with one channel; an
-    /// image's mask is an image of the same size (black and white are 0 and 1, other gray values and
-    /// palette indices the integers in the file; of colours the gray value counts); an array's mask is
-    /// `(B, 1, …)`, `(B, …)` or, for one sample, `(D, H, W)` or `(H, W)`. A mask for a volume or
-    /// an image may also be an array of the image's shape.
+    /// | input | mask |
+    /// |---|---|
+    /// | volume | a volume of the same shape and orientation with one channel, or an array of its shape |
+    /// | image | an image of the same size, or an array of its shape |
+    /// | array | an array `(B, 1, …)`, `(B, …)` or, for one sample, `(D, H, W)` or `(H, W)` |
+    ///
+    /// In an image, black and white alone are 0 and 1. Other gray or palette images have the
+    /// integers in the file; colour images are converted to gray.
     ///
     /// # Errors
     ///
@@ -260,7 +265,8 @@ impl Grid {
         }
     }
 
-    /// `mask` as `(B·D, H, W)`, if its shape without axes of extent 1 is that of the image.
+    /// `mask` reshaped to `(B·D, H, W)`. Fails unless its shape equals the image's up to axes of
+    /// extent 1.
     fn fitting(
         &self,
         mask: &ArrayD<f32>,

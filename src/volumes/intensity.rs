@@ -5,7 +5,7 @@ use ndarray::{Array4, ArrayViewMut3, Axis};
 use super::card::{PerChannel, Step, Voxels};
 use crate::error::{Error, Result};
 
-/// Applies `step` to every channel of `(C, D, H, W)` by itself.
+/// Applies `step` to each channel of `(C, D, H, W)` separately.
 pub(crate) fn apply(step: &Step, data: &mut Array4<f32>) -> Result<()> {
     let channels = data.dim().0;
     for (channel, values) in data.axis_iter_mut(Axis(0)).enumerate() {
@@ -51,14 +51,16 @@ fn z_score(values: ArrayViewMut3<'_, f32>, voxels: Voxels) {
     let count = chosen().count() as f64;
     let mean = chosen().sum::<f64>() / count.max(1.0);
     let variance = chosen().map(|v| (v - mean).powi(2)).sum::<f64>() / count.max(1.0);
-    // The mean of equal values may be off by rounding; below that, they are constant.
+    // The mean of equal values may be off by rounding. Dividing by the tiny deviation that this
+    // leaves would turn a constant channel into noise, so such a channel counts as constant.
     let constant = variance.sqrt() <= mean.abs() * f64::from(f32::EPSILON) * 1e-3;
     let scale = if constant { 0.0 } else { 1.0 / variance.sqrt() };
     let nonzero_only = voxels == Voxels::Nonzero;
     map(values, |v| if nonzero_only && v == 0.0 { 0.0 } else { (v - mean) * scale });
 }
 
-/// The value below which `percent` of `values` lie, linear between neighbours; reorders `values`.
+/// The percentile `percent` of `values`, interpolated linearly between neighbours; reorders
+/// `values`.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 <= index < length")]
 pub(crate) fn percentile(values: &mut [f32], percent: f64) -> f32 {
     let Some(last) = values.len().checked_sub(1) else { return 0.0 };

@@ -1,5 +1,5 @@
-//! Whether a JPEG file is whole. The decoder of the `image` crate does not say: it fills in what is
-//! missing.
+//! Detects truncated JPEG files. The decoder of the `image` crate does not report them: it fills in
+//! the missing pixels.
 
 use std::io::Cursor;
 
@@ -8,15 +8,15 @@ use zune_core::bytestream::ZCursor;
 use zune_core::options::DecoderOptions;
 use zune_jpeg::JpegDecoder;
 
-/// The longest run of bytes behind its last code that a decoder may ask for: a bit buffer.
+/// The most bytes past the last code that a decoder may read: the size of its bit buffer.
 const BIT_BUFFER_BYTES: usize = 8;
 
-/// Whether the file goes on to the end of its image, as far as libjpeg (and so Pillow) needs it:
+/// Whether the file contains all image data that libjpeg (and so Pillow) needs:
 ///
-/// - to the end marker, where the image comes in several scans, as progressive ones do;
-/// - to any marker behind the data, where it comes in one, or to a few bytes behind the last code.
+/// - up to the end marker, if the image has several scans, as progressive ones do;
+/// - up to any marker after the data, or a few bytes past the last code, if it has one scan.
 ///
-/// `true` does not say that the data is right.
+/// The data itself may still be damaged.
 pub(super) fn is_whole(bytes: &[u8]) -> bool {
     let (mut progressive, mut components) = (false, 0);
     let mut in_only_scan = false;
@@ -25,7 +25,7 @@ pub(super) fn is_whole(bytes: &[u8]) -> bool {
         position = after;
         match marker {
             END_OF_IMAGE => return true,
-            // Restart markers are part of the data.
+            // TEM and restart markers have no segment and do not end a scan.
             0x01 | 0xd0..=0xd7 => continue,
             _ if in_only_scan => return true,
             _ => {}
@@ -47,21 +47,22 @@ pub(super) fn is_whole(bytes: &[u8]) -> bool {
 const END_OF_IMAGE: u8 = 0xd9;
 const START_OF_SCAN: u8 = 0xda;
 
-/// The next marker from `position` on, and what comes after it. `FF 00` is a byte of data.
+/// The next marker at or after `position`, and the offset just past it. `FF 00` is an escaped data
+/// byte.
 fn next_marker(bytes: &[u8], position: usize) -> Option<(u8, usize)> {
     let pairs = bytes.get(position..)?.windows(2);
     let found = pairs.enumerate().find(|(_, pair)| pair[0] == 0xff && !matches!(pair[1], 0 | 0xff));
     found.map(|(index, pair)| (pair[1], position + index + 2))
 }
 
-/// What follows the two bytes of its length; `None` if the file ends before.
+/// The segment's content, after its two length bytes; `None` if the file ends within it.
 fn segment(bytes: &[u8], position: usize) -> Option<&[u8]> {
     let length = u16::from_be_bytes(*bytes.get(position..)?.first_chunk::<2>()?);
     bytes.get(position + 2..position + usize::from(length.max(2)))
 }
 
-/// Whether an image of one scan can be decoded without the last bytes, and comes out the same whatever
-/// follows in their place.
+/// Whether a single-scan image decodes to the same pixels whatever replaces the last bytes. If so,
+/// they hold no image data.
 fn needs_no_more(bytes: &[u8]) -> bool {
     let data = &bytes[..bytes.len().saturating_sub(BIT_BUFFER_BYTES)];
     let images = [0x00, 0x55, 0xfe].map(|filler| {

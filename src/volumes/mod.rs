@@ -60,7 +60,7 @@ pub enum Input {
 const SUFFIXES: [&str; 10] =
     [".nii.gz", ".nii", ".hdr.gz", ".hdr", ".img.gz", ".img", ".png", ".jpeg", ".jpg", ".npy"];
 
-/// Kinds of file that are not read, and how to make a NIfTI of them.
+/// Suffixes of formats that are not read, with a command that converts them to NIfTI.
 const CONVERTERS: [(&[&str], &str); 3] = [
     (&[".mgz", ".mgh"], "mri_convert IN.mgz OUT.nii.gz"),
     (&[".dcm", ".dicom", ".ima"], "dcm2niix -z y -o OUT_FOLDER IN_FOLDER"),
@@ -70,13 +70,13 @@ const CONVERTERS: [(&[&str], &str); 3] = [
     ),
 ];
 
-/// Reads one image; the end of its name says what it is: `.nii`, `.nii.gz`, `.hdr` or `.img` (of a
-/// NIfTI pair, each also `.gz`), `.png`, `.jpg`, `.jpeg` or `.npy`, in capitals or not.
+/// Reads one image. The suffix, in capitals or not, selects the format: `.nii`, `.nii.gz`, `.hdr`
+/// or `.img` (of a NIfTI pair, each also `.gz`), `.png`, `.jpg`, `.jpeg` or `.npy`.
 ///
 /// # Errors
 ///
-/// If the name ends otherwise, or the file cannot be opened or understood, or is a pipe. The message
-/// names it.
+/// If the suffix is another one, or the file is a pipe, cannot be opened or is invalid. The message
+/// names the file.
 pub fn read(path: impl AsRef<Path>) -> Result<Input> {
     let path = path.as_ref();
     match suffix_of(path) {
@@ -96,7 +96,7 @@ pub fn read(path: impl AsRef<Path>) -> Result<Input> {
     }
 }
 
-/// Opens a file and says how long it is. A pipe is refused: it could be waited for without end.
+/// Opens a file and returns its length in bytes. Refuses a pipe, which could block forever.
 fn open(path: &Path) -> Result<(File, u64)> {
     let refuse =
         |error: io::Error| Error::file(path, format!("cannot open: {error}")).because(error);
@@ -122,7 +122,7 @@ pub fn stem_of(path: impl AsRef<Path>) -> String {
     name[..name.len() - suffix].to_owned()
 }
 
-/// What the names of the files end with that [`Grid::save_map`] writes for this input.
+/// Suffixes of the files that [`Grid::save_map`] writes for this input.
 pub(crate) fn map_suffixes(input: &Path) -> &'static [&'static str] {
     match suffix_of(input) {
         Some(".npy") => &[".npy"],

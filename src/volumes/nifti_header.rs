@@ -1,18 +1,18 @@
-//! NIfTI headers, versions 1 and 2: every field is checked before it is believed, and what nibabel
-//! repairs is repaired as nibabel does it.
+//! NIfTI headers, versions 1 and 2: every field is checked before use, and fields that nibabel
+//! repairs are repaired in the same way.
 
 use nifti::{Endianness, NiftiHeader};
 
 use super::affine::{self, Affine};
 
-/// The header of version 1 and the four bytes that say whether extensions follow.
+/// Size of a NIfTI-1 header with the four bytes that flag extensions.
 const BYTES_1: usize = 352;
-/// The same of version 2.
+/// Size of a NIfTI-2 header with the four bytes that flag extensions.
 const BYTES_2: usize = 544;
 
-/// What a checked header says about the data.
+/// A checked header, with the layout of the voxels in the file.
 pub(super) struct Contents {
-    /// Repaired; of the fields about the data, only those that [`nifti_write`](super::nifti_write) reads
+    /// The repaired header. Of a NIfTI-2 header, only voxel type, geometry, units and byte order
     /// are kept.
     pub(super) header: NiftiHeader,
     pub(super) affine: Affine,
@@ -20,27 +20,28 @@ pub(super) struct Contents {
     pub(super) channels: usize,
     /// Numbers per voxel: 3 and 4 for colours, else 1.
     pub(super) samples: usize,
-    /// How voxels become values, where they are not values already: `slope·voxel + intercept`.
+    /// `[slope, intercept]` of the values `slope·voxel + intercept`; `None` if the voxels are the
+    /// values.
     pub(super) scaling: Option<[f64; 2]>,
-    /// Where the voxels start in their file.
+    /// Offset of the voxels in their file, in bytes.
     pub(super) offset: usize,
-    /// How many bytes the voxels take.
+    /// Size of all voxels, in bytes.
     pub(super) bytes: usize,
     /// One sentence for each repair.
     pub(super) notes: Vec<String>,
 }
 
-/// The fields whose types differ between the versions.
+/// A header, and apart from it the fields whose types differ between NIfTI-1 and NIfTI-2.
 struct Fields {
     header: NiftiHeader,
     dim: [i64; 8],
     offset: f64,
     scaling: [f64; 2],
-    /// The least offset of voxels in a file that has header and voxels.
+    /// Smallest offset of the voxels in a file that holds both header and voxels.
     least_offset: usize,
 }
 
-/// How many bytes of the file [`parse`] needs to see, told by the first four.
+/// Number of leading bytes that [`parse`] needs, judging by the first four.
 pub(super) fn bytes_needed(start: [u8; 4]) -> usize {
     if is_version_2(start) { BYTES_2 } else { BYTES_1 }
 }
@@ -49,7 +50,7 @@ fn is_version_2(start: [u8; 4]) -> bool {
     [i32::from_le_bytes(start), i32::from_be_bytes(start)].contains(&540)
 }
 
-/// Understands the start of a header's file; `pair` says that the voxels are in another one.
+/// Parses the leading bytes of a header's file; `pair` means that the voxels are in another file.
 pub(super) fn parse(head: &[u8], pair: bool) -> Result<Contents, String> {
     let mut notes = Vec::new();
     let fields = match head.first_chunk::<4>() {
@@ -111,7 +112,7 @@ fn version_1(
     if !sized && !is_nifti {
         return Err("not NIfTI: the file does not start with the header's size, 348".into());
     }
-    // The voxels of a pair may follow at once; there need not be bytes about extensions.
+    // The header file of a pair may end before the four bytes that flag extensions.
     let needed = if pair { 348 } else { BYTES_1 };
     if head.len() < needed {
         let has = head.len();
@@ -140,14 +141,14 @@ fn version_1(
             header.sizeof_hdr
         ));
     }
-    // The field is a signed integer.
+    // NIfTI's `dim` is signed; the `nifti` crate declares it unsigned.
     let dim = header.dim.map(|extent| i64::from(extent.cast_signed()));
     let offset = f64::from(header.vox_offset);
     let scaling = [header.scl_slope, header.scl_inter].map(f64::from);
     Ok(Fields { header, dim, offset, scaling, least_offset: BYTES_1 })
 }
 
-/// A header of version 2 as one of version 1, in which maps are written: geometry in f32.
+/// Converts a NIfTI-2 header to NIfTI-1, the format of the written maps, with geometry in f32.
 #[expect(clippy::cast_possible_truncation, reason = "NIfTI-1 has its geometry in f32")]
 fn version_2(head: &[u8], pair: bool) -> Result<Fields, String> {
     let needed = if pair { 540 } else { BYTES_2 };
@@ -206,7 +207,8 @@ fn version_2(head: &[u8], pair: bool) -> Result<Fields, String> {
         endianness: if little { Endianness::Little } else { Endianness::Big },
         ..NiftiHeader::default()
     };
-    // Of a quaternion near a half turn, f32 keeps too little: its matrix goes into the sform.
+    // Near a half turn, a quaternion rounded to f32 is too imprecise: its real part is the small
+    // difference `1 - b² - c² - d²`. The matrix, computed in f64, is stored as the sform instead.
     if header.sform_code == 0 && (1..=5).contains(&header.qform_code) {
         let [qfac, x, y, z] = [0, 1, 2, 3].map(|i| double(104 + 8 * i));
         let qfac = if qfac == -1.0 { -1.0 } else { 1.0 };
@@ -284,7 +286,7 @@ fn voxel(datatype: i16) -> Result<(usize, usize), String> {
     }
 }
 
-/// A line that saves what `image` makes of the loaded image `i`.
+/// A command that loads `IN.nii.gz` as `i` and saves the result of the Python expression `image`.
 pub(super) fn one_liner(image: &str) -> String {
     format!(
         "python -c \"import nibabel as n; i = n.load('IN.nii.gz'); n.save({image}, 'OUT.nii.gz')\""
@@ -292,7 +294,7 @@ pub(super) fn one_liner(image: &str) -> String {
 }
 
 fn offset_of(stored: f64, least: usize, notes: &mut Vec<String>) -> Result<usize, String> {
-    // 0 is written for "right after the header".
+    // An offset of 0 means "right after the header".
     let offset = if stored == 0.0 { least as f64 } else { stored };
     if !(least as f64..1e9).contains(&offset) {
         return Err(format!("vox_offset is {offset}, not a number of bytes from {least} on"));
@@ -304,19 +306,20 @@ fn offset_of(stored: f64, least: usize, notes: &mut Vec<String>) -> Result<usize
     Ok(offset as usize)
 }
 
-/// `pixdim`, except for values that are not finite: [`affine::best`] knows whether they matter.
+/// Repairs `pixdim`, except values that are not finite: [`affine::best`] knows whether they are
+/// used.
 fn repair_spacing(header: &mut NiftiHeader, rank: usize, notes: &mut Vec<String>) {
     for axis in 1..4 {
         let stored = header.pixdim[axis];
         let repaired = if stored == 0.0 { 1.0 } else { stored.abs() };
-        // Axes that the image does not have often have a spacing of 0.
+        // Axes beyond the rank often have a spacing of 0, which deserves no note.
         if stored <= 0.0 && axis <= rank {
             notes.push(format!("pixdim[{axis}] (the spacing) is {stored}: {repaired} was taken"));
         }
         header.pixdim[axis] = repaired;
     }
     if header.sform_code == 0 && header.qform_code == 0 {
-        // The grid without a form has no spacing along an axis that the image does not have.
+        // Without sform and qform, nibabel uses a spacing of 1 along axes beyond the rank.
         header.pixdim[rank.min(3) + 1..4].fill(1.0);
     }
     let qfac = header.pixdim[0];

@@ -1,4 +1,4 @@
-//! Writing a map as a NIfTI-1 file that lies over the image that it explains.
+//! Writes a map as a NIfTI-1 file that overlays the image that it explains.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -13,11 +13,12 @@ use super::write::{self, MapType, to_u8};
 use crate::error::{Error, Result};
 
 const DATA_OFFSET: usize = 352;
-/// The greatest f32 that takes 255 to no more than 1: the nearest to 1/255 takes it to 1 + 6e-8.
+/// The greatest f32 slope with `255·slope <= 1`; the f32 nearest to 1/255 would give 1 + 6e-8.
 const U8_SLOPE: f32 = (1.0_f32 / 255.0).next_down();
 const DESCRIPTION: &[u8] = b"medcam attention map";
 
-/// Writes `map`, which covers the field of view of `header`'s grid of `shape` in its voxel order.
+/// Writes `map`, which has the field of view and the voxel order of a grid with `header` and
+/// extents `shape`.
 pub(crate) fn write_map(
     path: &Path,
     header: &NiftiHeader,
@@ -38,7 +39,7 @@ pub(crate) fn write_map(
     })
 }
 
-/// The bytes of the file that [`write_map`] writes, not compressed: those up to the voxels, and those of the voxels.
+/// The file that [`write_map`] writes, uncompressed: the bytes before the voxels, and the voxels.
 pub(crate) fn encoded(
     header: &NiftiHeader,
     shape: [usize; 3],
@@ -51,7 +52,7 @@ pub(crate) fn encoded(
     Ok((head, voxels))
 }
 
-/// All that stands before the voxels of `map`.
+/// The bytes before the voxels of `map`.
 fn head(
     header: &NiftiHeader,
     shape: [usize; 3],
@@ -73,7 +74,8 @@ fn write_body(
     dtype: MapType,
 ) -> io::Result<()> {
     out.write_all(head)?;
-    // NIfTI stores the first axis fastest: one slice of the last axis at a time.
+    // NIfTI's first axis varies fastest, so the file holds one slice of the last axis after the
+    // other.
     let mut bytes = Vec::new();
     for slice in map.axis_iter(ndarray::Axis(2)) {
         bytes.clear();
@@ -86,7 +88,7 @@ fn write_body(
     Ok(())
 }
 
-/// `header` with both forms and the spacing moved to a grid of `to` voxels.
+/// `header` with sform, qform and spacing adapted to a grid of `to` voxels.
 fn on_grid(header: &NiftiHeader, from: [usize; 3], to: [usize; 3]) -> NiftiHeader {
     let mut header = header.clone();
     if from == to {
@@ -104,7 +106,7 @@ fn on_grid(header: &NiftiHeader, from: [usize; 3], to: [usize; 3]) -> NiftiHeade
                 let origin = narrow(affine::resized(&qform, from, to)).map(|row| row[3]);
                 [header.quatern_x, header.quatern_y, header.quatern_z, _] = origin;
             }
-            // The image was placed by its sform; a broken qform cannot be moved.
+            // The sform places the image; an invalid qform has no affine to adapt.
             None => header.qform_code = 0,
         }
     }
@@ -153,7 +155,7 @@ fn header_bytes(geometry: &NiftiHeader, dims: Vec<i16>, dtype: MapType) -> Vec<u
             put(at + 4 * index, &value.to_le_bytes());
         }
     }
-    // Units of space only: a map has no time.
+    // The spatial unit only: a map has no time axis.
     put(123, &[geometry.xyzt_units & 0o7]);
     put(148, DESCRIPTION);
     put(252, &geometry.qform_code.to_le_bytes());

@@ -1,4 +1,4 @@
-//! NumPy's `.npy` files: reading any number type as f32, writing maps.
+//! Reads NumPy's `.npy` files of numbers as f32, and writes maps.
 
 use std::io::{BufReader, Read};
 use std::path::Path;
@@ -13,17 +13,17 @@ use super::open;
 use super::write::{self, MapType, to_u8};
 use crate::error::{Error, Result};
 
-/// As NumPy's own `max_header_size`.
+/// The default of NumPy's `max_header_size`.
 const MAX_HEADER_BYTES: usize = 10_000;
 
-/// A header of numbers nests a tuple within a dictionary; deeper text is not parsed, because the
-/// parser recurses.
+/// Deepest nesting of a header. An array of numbers has a tuple within a dictionary. Deeper text is
+/// refused because the parser recurses and could overflow the stack.
 const MAX_NESTING: usize = 4;
 
 /// Reads an `.npy` array of booleans, integers or floats of 16 to 64 bits as f32.
 ///
-/// C and Fortran order and both byte orders are read; the shape is as NumPy shows it. Headers are read
-/// however NumPy reads them: those of Python 2, and any name of a type that `numpy.dtype` takes.
+/// C and Fortran order and both byte orders are read; the shape is as NumPy shows it. As in NumPy,
+/// the header may come from Python 2 and use any type name that `numpy.dtype` accepts.
 ///
 /// # Errors
 ///
@@ -52,7 +52,7 @@ fn decode(mut source: impl Read, length: u64) -> Result<ArrayD<f32>, String> {
         return Err("the file is empty".into());
     }
     let (text, start) = read_header(&mut source)?;
-    let mut header = Header::from_reader(&mut with_text(&text).as_slice())
+    let mut header = Header::from_reader(&mut normalised_header(&text).as_slice())
         .map_err(|error| format!("not an .npy file of numbers: {error}"))?;
     let kind = match &header.type_descriptor {
         Value::String(name) => canonical(name),
@@ -67,13 +67,13 @@ fn decode(mut source: impl Read, length: u64) -> Result<ArrayD<f32>, String> {
             "dtype {descr}{raw} is not read; save it as float32: array.astype(\"float32\")"
         ));
     };
-    // NumPy takes any byte that is not 0 for true, and Pillow's masks have 255.
+    // Booleans are read as bytes: NumPy takes any byte but 0 as true, and Pillow's masks have 255.
     let element = if kind == "|b1" { "|u1" } else { &kind };
     header.type_descriptor = Value::String(element.to_owned());
     let count = header.shape.iter().try_fold(1_usize, |n, &e| n.checked_mul(e));
     let bytes = count.and_then(|n| n.checked_mul(size)).map(|n| n as u64);
     let has = length - start;
-    // Before anything is allocated from the header's word.
+    // Checked before any allocation: the header may claim any size.
     let (Some(count), Some(bytes)) = (count, bytes) else {
         return Err(format!("the header's shape {:?} is too large", header.shape));
     };
@@ -105,7 +105,7 @@ fn read_values(
         Ok(values.map_err(read)?.into_iter().map(to_f32).collect())
     }
     match &kind[1..] {
-        // The crate has no 16-bit floats.
+        // `ndarray-npy` does not read 16-bit floats.
         "f2" => {
             let mut bytes = Vec::new();
             let mut source = source;
@@ -128,8 +128,8 @@ fn read_values(
     }
 }
 
-/// The dictionary of the header and where the data starts; the text is checked to be short and flat
-/// enough to parse.
+/// Reads the header's dictionary and returns it with the offset of the data, after checking that
+/// the text is short and flat enough to parse.
 fn read_header(source: &mut impl Read) -> Result<(String, u64), String> {
     let mut more = |count: usize| -> Result<Vec<u8>, String> {
         let mut bytes = Vec::new();
@@ -167,11 +167,11 @@ fn read_header(source: &mut impl Read) -> Result<(String, u64), String> {
     Ok((text, (magic.len() + size.len() + text_bytes) as u64))
 }
 
-/// A header of version 3 with this dictionary, in the form that `ndarray-npy` parses.
+/// A version 3 header with this dictionary, in the syntax that `ndarray-npy` parses.
 ///
-/// Python 2 wrote `5L` for a long integer and `u'descr'` for a Unicode string, and NumPy reads both.
-/// The parser knows neither, nor line breaks between values.
-fn with_text(text: &str) -> Vec<u8> {
+/// Python 2 wrote `5L` for a long integer and `u'descr'` for a Unicode string, and NumPy reads
+/// both. `ndarray-npy` accepts neither, nor line breaks between values.
+fn normalised_header(text: &str) -> Vec<u8> {
     let mut plain = String::new();
     // The quote that ends the current string.
     let mut quote = None;
@@ -202,8 +202,8 @@ fn with_text(text: &str) -> Vec<u8> {
     [b"\x93NUMPY\x03\x00", &length[..], plain.as_bytes()].concat()
 }
 
-/// The type that `numpy.dtype(name)` makes of a name, spelled like `<f4`, and its size in bytes; `None`
-/// for types that are not read.
+/// The type that `numpy.dtype(name)` returns, spelled like `<f4`, and its size in bytes; `None` for
+/// types that are not read.
 fn canonical(name: &str) -> Option<(String, usize)> {
     let bare = name.strip_prefix(['<', '>', '|', '=']);
     let kind = match bare.unwrap_or(name) {
@@ -219,7 +219,7 @@ fn canonical(name: &str) -> Option<(String, usize)> {
         "f2" | "e" => "f2",
         "f4" | "f" => "f4",
         "f8" | "d" => "f8",
-        // NumPy takes no byte order in front of a name.
+        // NumPy accepts no byte order before the long names.
         _ if bare.is_some() => return None,
         "bool" | "bool_" => "b1",
         "int8" | "byte" => "i1",
@@ -249,7 +249,7 @@ fn canonical(name: &str) -> Option<(String, usize)> {
 ///
 /// # Errors
 ///
-/// If the file cannot be written; an older file of that name is then still whole.
+/// If the file cannot be written; an existing file of that name then stays intact.
 pub fn write_npy(path: impl AsRef<Path>, array: &ArrayD<f32>, dtype: MapType) -> Result<()> {
     let to_io = |error: ndarray_npy::WriteNpyError| std::io::Error::other(error.to_string());
     write::atomically(path.as_ref(), |file| match dtype {

@@ -1,4 +1,4 @@
-//! PNG files: their colours, and the integers that the pixels have in the file.
+//! Decodes PNG files: their colours, and the integers stored for the pixels.
 
 use std::io::{Cursor, ErrorKind};
 
@@ -11,11 +11,10 @@ const MAX_BYTES: usize = 512 << 20;
 
 pub(super) const SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
 
-/// The picture, in which gray values of fewer than 8 bits are stretched to 8; for a gray or a palette
-/// picture also its gray values or palette indices as they are in the file.
+/// Decodes the picture, with gray values of fewer than 8 bits stretched to 8. For a gray or palette
+/// picture, also returns the stored gray values or palette indices, `(H, W)`.
 ///
-/// The `image` crate cannot do this: it gives no indices, and it does not check the checksum of the
-/// decompressed data.
+/// The `image` crate returns no indices, and does not verify the checksum of the decompressed data.
 pub(super) fn decode(bytes: &[u8]) -> Result<(DynamicImage, Option<Array2<u16>>), String> {
     let limits = png::Limits { bytes: MAX_BYTES };
     let mut decoder = png::Decoder::new_with_limits(Cursor::new(bytes), limits);
@@ -68,7 +67,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(DynamicImage, Option<Array2<u16>>)
                 let palette = reader.info().palette.as_deref().unwrap_or_default();
                 let color_of = |&index: &u8| match palette.get(3 * usize::from(index)..) {
                     Some(&[red, green, blue, ..]) => [red, green, blue],
-                    // Pillow's colour of an index that the palette does not have.
+                    // Pillow shows an index outside the palette as black.
                     _ => [0; 3],
                 };
                 let samples = samples.iter().flat_map(color_of).collect();
@@ -90,7 +89,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(DynamicImage, Option<Array2<u16>>)
     Ok((picture, stored))
 }
 
-/// One byte per sample, of rows that are packed into whole bytes each.
+/// One byte per sample, from rows of packed samples that start at whole bytes.
 fn unpacked(raw: Vec<u8>, width: usize, bits: u8) -> Vec<u8> {
     if bits == 8 || width == 0 {
         return raw;

@@ -11,17 +11,17 @@ use super::{Image, Input, Volume};
 use crate::error::{Error, Result};
 use crate::ops::{Resize, resample};
 
-/// A model's input with the way back to the image that it came from.
+/// A model's input, and the grid of the image that it came from.
 #[derive(Debug, Clone)]
 pub struct Prepared {
     /// `(1, C, D, H, W)` or `(1, C, H, W)`; a ready-made array keeps its batch `B`. Contiguous.
     pub tensor: ArrayD<f32>,
-    /// Where maps of this input belong.
+    /// The grid to which maps of this input are written back.
     pub grid: Grid,
 }
 
 impl Card {
-    /// Prepares an image for the model, in this order: values that are not finite, colour,
+    /// Prepares an image for the model, in this order: colour, values that are not finite,
     /// orientation and order of axes, size, intensity steps.
     ///
     /// A volume gives `(1, C, D, H, W)`. With `spatial_rank` 2, a volume with one axis of extent 1
@@ -90,7 +90,8 @@ impl Card {
         self.finish(data.view(), None, true)
     }
 
-    /// Resizes and rescales `(C, D, H, W)` and puts the batch axis in front.
+    /// Resizes `(C, D, H, W)`, applies the intensity steps and adds the batch axis; `flat` drops
+    /// `D`.
     fn finish(
         &self,
         data: ArrayView4<'_, f32>,
@@ -169,8 +170,8 @@ impl Card {
         if to == from {
             return Ok(contiguous(data));
         }
-        // The axes in the order in which they lie in memory: reading a large volume across it
-        // costs far more than turning the small result.
+        // Resamples with the axes in memory order and permutes the result: strided reads of a large
+        // volume cost far more than permuting the smaller result.
         let mut order = [0, 1, 2];
         order.sort_by_key(|&axis| std::cmp::Reverse(data.strides()[axis + 1].unsigned_abs()));
         let [x, y, z] = order;
@@ -205,13 +206,14 @@ impl Card {
                      of extent 1"
                 )));
             }
-            // A stable sort: the single slice comes first, as the map's D = 1.
+            // The stable sort moves the axis of extent 1 to the front, where it becomes the map's
+            // `D`.
             axes.sort_by_key(|a| !single(a));
         }
         Ok(axes)
     }
 
-    /// `values`, checked to be finite, or with 0 for what is not, as the card says.
+    /// Checks that `values` are finite, or replaces the others by 0 if the card says so.
     fn finite<'a, D: Dimension>(
         &self,
         values: ArrayView<'a, f32, D>,
@@ -242,7 +244,7 @@ impl Card {
     }
 }
 
-/// A copy in the order of the axes.
+/// A copy in row-major order.
 fn contiguous(view: ArrayView4<'_, f32>) -> Array4<f32> {
     let mut out = Array4::zeros(view.raw_dim());
     Zip::from(out.axis_iter_mut(Axis(1)))

@@ -12,19 +12,20 @@ use crate::error::{Error, Result};
 /// A 2D image, read from a PNG or JPEG file.
 #[derive(Debug, Clone)]
 pub struct Image {
-    /// `(C, H, W)`, `C` = 1 (gray) or 3 (red, green, blue), values in `0..=1`. Transparency is
-    /// dropped. Gray values of fewer than 8 bits are divided by the greatest of that many bits, and a
-    /// palette picture has its colours.
+    /// `(C, H, W)`, `C` = 1 (gray) or 3 (red, green, blue), values in `0..=1`. Stored integers are
+    /// divided by the greatest of their bit depth. Palette indices become colours; transparency is
+    /// dropped.
     pub data: Array3<f32>,
-    /// `(H, W)`: the gray values or the palette indices in the file.
+    /// The stored gray values or palette indices, `(H, W)`; `None` for a colour picture without a
+    /// palette.
     pub(crate) stored: Option<Array2<u16>>,
-    /// The integer in the file that is 1 in `data`: 255 or 65535.
+    /// The stored integer that corresponds to 1 in `data`: 255 or 65535.
     pub(crate) maximum: u16,
 }
 
 impl Image {
-    /// An image that was made, not read: `(C, H, W)` with `C` = 1 or 3 and values in `0..=1`, which
-    /// stand for integers of 8 bits where a card or a mask asks for integers.
+    /// An image from values in `0..=1`, of shape `(C, H, W)` with `C` = 1 or 3. Where a card or a
+    /// mask needs integers, they are `255·value`.
     pub fn new(data: Array3<f32>) -> Self {
         Self { data, stored: None, maximum: 255 }
     }
@@ -85,7 +86,7 @@ impl Image {
         Ok(Self { data, stored, maximum: if deep { u16::MAX } else { 255 } })
     }
 
-    /// This image with the integers in the file as its values: gray values, or red, green and blue.
+    /// This image with the stored integers as values: gray values, or red, green and blue.
     pub(crate) fn as_stored(&self) -> Self {
         let data = match &self.stored {
             Some(gray) if self.data.dim().0 == 1 => gray.mapv(f32::from).insert_axis(Axis(0)),
@@ -95,9 +96,9 @@ impl Image {
         Self { data, ..self.clone() }
     }
 
-    /// The labels of a mask, `(1, H, W)`: the integers in the file, but 0 and 1 where all is black and
-    /// white in 8 or 16 bits. (In 2 or 4 bits, white is as likely the label 3 or 15.) `None` for a colour
-    /// picture without a palette.
+    /// The labels of a mask, `(1, H, W)`: the stored integers, except that an image of only black
+    /// and white has labels 0 and 1. In 2 or 4 bits, white keeps its integer, which is as likely
+    /// the label 3 or 15. `None` for a colour picture without a palette.
     pub(crate) fn labels(&self) -> Option<Array3<f32>> {
         let gray = self.data.dim().0 == 1;
         let few_bits =
@@ -106,7 +107,7 @@ impl Image {
             !few_bits && self.data.iter().all(|&value| value == 0.0 || value == 1.0);
         match &self.stored {
             _ if gray && black_and_white => Some(self.data.clone()),
-            // A palette that repeats the gray values.
+            // The palette maps each index to the same gray value, so index 255 is white: label 1.
             Some(indices) if black_and_white && indices.iter().all(|&i| i == 0 || i == 255) => {
                 Some(indices.mapv(|index| f32::from(index / 255)).insert_axis(Axis(0)))
             }
@@ -132,7 +133,7 @@ impl Image {
         }
     }
 
-    /// `(3, H, W)`: a gray image three times.
+    /// `(3, H, W)`: a gray image is repeated three times.
     pub(crate) fn rgb(&self) -> Array3<f32> {
         let (_, height, width) = self.data.dim();
         match self.data.broadcast((3, height, width)) {
@@ -146,7 +147,7 @@ impl Image {
 ///
 /// # Errors
 ///
-/// If it cannot be written; the message names the file.
+/// If the file cannot be written; the message names it.
 pub fn write_png(path: impl AsRef<Path>, picture: &DynamicImage) -> Result<()> {
     let path = path.as_ref();
     let mut bytes = std::io::Cursor::new(Vec::new());

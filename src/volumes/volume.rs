@@ -13,7 +13,7 @@ use super::nifti_header::{self, Contents};
 use super::{MapType, nifti_write, open};
 use crate::error::{Error, Result};
 
-/// deflate shrinks data to a 1032nd at best, so a file that promises more lies.
+/// The highest compression ratio of deflate. A header that promises more data must be wrong.
 const DEFLATE_LIMIT: u64 = 1032;
 
 /// A 3D image with its place in the scanner, read from a NIfTI file.
@@ -42,8 +42,8 @@ pub struct Volume {
     pub affine: [[f64; 4]; 4],
     /// The distance between neighbouring voxels along `i`, `j` and `k`, in millimetres.
     pub spacing_mm: [f64; 3],
-    /// One sentence for each field of the header that contradicted another or made no sense, and was
-    /// repaired: what it was, and what was believed instead. Empty for a good header.
+    /// One sentence for each header field that was repaired because it was contradictory or
+    /// invalid: the stored value, and the value used instead. Empty for a valid header.
     pub notes: Vec<String>,
     pub(crate) header: Box<NiftiHeader>,
 }
@@ -54,9 +54,9 @@ impl Volume {
     ///
     /// # Errors
     ///
-    /// If a file cannot be opened, is not NIfTI, is truncated or damaged, has no usable affine, or holds
-    /// voxels that are neither numbers nor colours (complex numbers, say). No header, however wrong,
-    /// makes this allocate more than the file can hold.
+    /// If a file cannot be opened, is not NIfTI, is truncated or damaged, has no usable affine, or
+    /// holds voxels that are neither numbers nor colours (complex numbers, say). No header, however
+    /// wrong, makes this allocate more than the file can hold.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let pair = pair_of(path)?;
@@ -100,7 +100,7 @@ impl Volume {
         nifti_write::write_map(path.as_ref(), &self.header, self.shape(), map, dtype)
     }
 
-    /// The volume that reading a file of these bytes gives: those up to the voxels, and those of the voxels.
+    /// The volume of a file with these bytes: `head` before the voxels, then `voxels`.
     pub(crate) fn from_bytes(head: &[u8], voxels: Vec<u8>) -> Result<Self, String> {
         build(nifti_header::parse(head, false)?, voxels)
     }
@@ -127,10 +127,10 @@ fn unit_mm(header: &NiftiHeader) -> f64 {
 /// A file that is read from front to back, decompressed where its name says so.
 struct Source {
     reader: Box<dyn Read>,
-    /// Of the file, compressed or not.
+    /// Size of the file on disk, in bytes.
     length: u64,
     gzipped: bool,
-    /// How many bytes were read.
+    /// Number of bytes read, after decompression.
     position: usize,
 }
 
@@ -191,7 +191,7 @@ impl Source {
         if raw.len() < contents.bytes {
             return Err(truncated(self.position as u64));
         }
-        // gzip's checksum comes last; reading on to it finds damage.
+        // gzip's checksum comes last: only reading to the end detects damage.
         if self.gzipped {
             io::copy(&mut self.reader, &mut io::sink()).map_err(|e| match e.kind() {
                 io::ErrorKind::UnexpectedEof => "truncated: the gzip data ends early".to_owned(),
@@ -202,8 +202,8 @@ impl Source {
     }
 }
 
-/// The header's and the voxels' file, if `path` names one of a pair: `.hdr` and `.img`, each with or
-/// without `.gz`.
+/// The header's and the voxels' file, if `path` names one of a pair: `.hdr` and `.img`, each with
+/// or without `.gz`.
 fn pair_of(path: &Path) -> Result<Option<[PathBuf; 2]>> {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let lower = name.to_ascii_lowercase();
@@ -235,7 +235,7 @@ fn pair_of(path: &Path) -> Result<Option<[PathBuf; 2]>> {
 fn build(contents: Contents, raw: Vec<u8>) -> Result<Volume, String> {
     let Contents { mut header, affine, shape, channels, samples, scaling, notes, .. } = contents;
     let [i, j, k] = shape;
-    // Colours lie side by side: their axis is the first.
+    // The samples of a colour voxel are adjacent, so their axis varies fastest and comes first.
     let axes = if samples > 1 { [samples, i, j, k] } else { [i, j, k, channels] };
     header.dim = [4, 0, 0, 0, 0, 1, 1, 1];
     for (stored, axis) in header.dim[1..].iter_mut().zip(axes) {
@@ -246,8 +246,8 @@ fn build(contents: Contents, raw: Vec<u8>) -> Result<Volume, String> {
     }
     (header.scl_slope, header.scl_inter) = (0.0, 0.0);
     let kind = header.data_type().map_err(|e| e.to_string())?;
-    // Types that f32 holds exactly are converted directly; the others and all scaling in f64,
-    // as nibabel does.
+    // Types that f32 represents exactly are converted directly. Other types, and all scaling, go
+    // through f64, as in nibabel.
     let exact = matches!(
         kind,
         NiftiType::Uint8
@@ -271,7 +271,7 @@ fn build(contents: Contents, raw: Vec<u8>) -> Result<Volume, String> {
     let data = Array4::from_shape_vec(axes.f(), voxels).map_err(|e| e.to_string())?;
     let data = match samples {
         1 => data.permuted_axes([3, 0, 1, 2]),
-        // Without what says how transparent a voxel is.
+        // Drops the alpha channel.
         _ => data.slice_move(s![..3, .., .., ..]),
     };
     let spacing_mm = affine::spacing(&affine).map(|s| s * unit_mm(&header));
@@ -280,18 +280,18 @@ fn build(contents: Contents, raw: Vec<u8>) -> Result<Volume, String> {
 
 /// The next `count` bytes, or what is left of the stream.
 ///
-/// Memory grows with what really arrives, not with what a header promises.
+/// Memory grows with the bytes that arrive, not with the size that a header claims.
 fn read_up_to(source: &mut dyn Read, count: usize) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     match source.take(count as u64).read_to_end(&mut bytes) {
         Ok(_) => Ok(bytes),
-        // A gzip stream that ends early: the caller says what is missing.
+        // A gzip stream that ends early: the caller reports how much is missing.
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(bytes),
         Err(error) => Err(format!("cannot read: {error}")),
     }
 }
 
-/// Decompresses every gzip member in turn and ignores what is not gzip behind the last.
+/// Decompresses every gzip member in turn and ignores trailing bytes that are not gzip.
 struct Gunzip {
     /// `None` only while one member is exchanged for the next.
     member: Option<GzDecoder<BufReader<File>>>,

@@ -36,7 +36,8 @@ fn unfinished() -> MutexGuard<'static, BTreeSet<PathBuf>> {
 const PREFIX: &str = ".medcam-";
 const SUFFIX: &str = ".tmp";
 
-/// A new, empty file in the folder of `path`, locked so that other runs see that this one is alive.
+/// Creates an empty temporary file in the folder of `path` and locks it, so that other runs do not
+/// remove it.
 fn create_beside(path: &Path) -> io::Result<(PathBuf, File)> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     loop {
@@ -44,19 +45,21 @@ fn create_beside(path: &Path) -> io::Result<(PathBuf, File)> {
         let temporary = path.with_file_name(format!("{PREFIX}{process}-{number}{SUFFIX}"));
         match File::create_new(&temporary) {
             Ok(file) => {
-                // Not every file system has locks; the process id tells of this run as well.
+                // Ignore failure: not every file system has locks, and the process id in the name
+                // also protects the file.
                 let _ = file.try_lock();
                 return Ok((temporary, file));
             }
-            // Left by a run that had this process id: in containers it is often the same.
+            // A leftover of an earlier run with the same process id, as is common in containers.
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
         }
     }
 }
 
-/// Removes the temporary files that interrupted runs left in `folder` and in the folders right in it. Those
-/// of runs that are alive stay: their process runs here, or holds its lock on the file from another machine.
+/// Removes the temporary files that interrupted runs left in `folder` and in its direct subfolders.
+/// Files of live runs stay: their process exists on this machine, or it holds the lock from another
+/// machine.
 pub(crate) fn remove_leftovers(folder: &Path) {
     let entries = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten();
     for entry in entries(folder) {
@@ -84,12 +87,13 @@ fn remove_leftover(path: &Path) {
         matches!(lock, Ok(Err(TryLockError::WouldBlock)))
     };
     if !alive && !is_locked() {
-        // Another run may remove it at the same time.
+        // Ignore failure: another run may have removed the file already.
         let _ = fs::remove_file(path);
     }
 }
 
-/// No file of this process is unfinished, and none is begun, as long as this is held: whoever writes waits.
+/// While this guard lives, the process has no unfinished file and cannot create one: writers wait
+/// for its lock.
 #[cfg(feature = "cli")]
 #[derive(Debug)]
 pub(crate) struct Stopped {
@@ -118,7 +122,7 @@ impl Stopped {
     }
 }
 
-/// A file under a name of its own beside the one that it will have; removed if it is dropped before.
+/// A temporary file beside its destination, removed on drop unless it was renamed.
 #[derive(Debug)]
 pub(crate) struct Unfinished {
     temporary: PathBuf,
@@ -127,14 +131,14 @@ pub(crate) struct Unfinished {
 impl Unfinished {
     /// A new, empty file in the folder of `path`.
     pub(crate) fn beside(path: &Path) -> io::Result<(Self, File)> {
-        // Held until the name is noted, so that no file goes unnoticed by `stop_writing`.
+        // Held until the name is registered, so that `stop_writing` cannot miss the file.
         let mut unfinished = unfinished();
         let (temporary, file) = create_beside(path)?;
         unfinished.insert(temporary.clone());
         Ok((Self { temporary }, file))
     }
 
-    /// Puts what was written to `file` in the place of `path`.
+    /// Syncs `file` to disk, then renames it to `path`.
     pub(crate) fn rename(self, file: &File, path: &Path) -> io::Result<()> {
         file.sync_data()?;
         let mut unfinished = unfinished();
@@ -146,9 +150,9 @@ impl Unfinished {
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
-        // Gone already after `rename`.
+        // `rename` has removed the entry already.
         if unfinished().remove(&self.temporary) {
-            // Something failed before, and that this does too adds nothing.
+            // Ignore failure: the caller reports the error that kept the file from being finished.
             let _ = fs::remove_file(&self.temporary);
         }
     }
@@ -168,7 +172,7 @@ pub(crate) fn atomically(
     write().map_err(|error| Error::file(path, format!("cannot write: {error}")).because(error))
 }
 
-/// Makes a folder and those above it, if they are not there.
+/// Creates a folder and its missing parents.
 ///
 /// # Errors
 ///

@@ -1,4 +1,5 @@
-//! What `inject` takes beside the method: files, evaluation, replacing, switching off.
+//! Options of `inject` apart from the method: files, evaluation, replacing the output, switching
+//! off.
 
 use std::sync::Arc;
 
@@ -228,7 +229,7 @@ fn a_guided_method_says_where_nothing_is_guided() {
     });
 }
 
-/// A network that says it has activations which `Guide::Relu` leaves alone.
+/// A network whose facts name activations that `Guide::Relu` leaves unguided.
 struct Mixed(nn::Conv2D);
 
 impl Network for Mixed {
@@ -280,7 +281,7 @@ fn a_gradient_of_zero_is_told_from_a_map_of_zero() {
     let _output = injected.forward(&input).unwrap();
     assert_eq!(injected.warnings()[0].code, "ZERO_GRADIENT");
 
-    // Every output falls as the activations grow: all weights are below 0.
+    // Every output falls as the activations grow, so all weights are negative.
     let options = Options::default().target(Target::Function(Arc::new(|y: &Tensor| -y)));
     let mut injected = inject(mixed(), options).unwrap();
     let _output = injected.forward(&(input + 10.0)).unwrap();

@@ -1,4 +1,4 @@
-//! What is kept of forwards, of those that fail too: archives, names, scores.
+//! What remains of forwards, also of failed ones: archives, names, scores.
 
 use std::path::Path;
 
@@ -50,7 +50,7 @@ fn a_call_has_a_name_or_its_number() {
     let mut run = |call: &Call| injected.forward_with(&input(), call).map(|_| ());
     run(&call.clone().name("scan-1")).unwrap();
     run(&Call::default()).unwrap_err();
-    // The third call, though only the second that made maps.
+    // Numbered as the third call: the failed one counts.
     run(&call).unwrap();
     let error = run(&call.clone().name("scan-1")).unwrap_err().to_string();
     assert!(error.contains("'scan-1/features/class1' already"), "{error}");
@@ -78,7 +78,7 @@ fn an_archive_without_maps_replaces_nothing() {
     let mut failing = injected(options());
     failing.forward(&(input() * f64::NAN)).unwrap_err();
     assert!(failing.dump().unwrap().is_empty());
-    // Nor does one that nobody completes.
+    // A dropped archive replaces nothing either.
     let mut dropped = injected(options());
     let _output = dropped.forward(&input()).unwrap();
     assert_eq!(files(folder.path()).len(), 2);
@@ -119,7 +119,7 @@ fn a_failed_forward_has_no_scores() {
         (injected.scores().len(), injected.evaluator().unwrap().scores().len())
     };
     assert_eq!(run(&good, false), (3, 3));
-    // The first sample's mask is good.
+    // Even the first sample, whose mask is valid, keeps no score.
     assert_eq!(run(&bad, true), (0, 3));
     assert_eq!(run(&good, false), (3, 6));
     std::fs::remove_dir_all(&maps).unwrap();

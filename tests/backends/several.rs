@@ -49,8 +49,7 @@ fn each_is_every_class() {
     });
 }
 
-/// The regions of all components together are what is predicted, so their gradients, and with them
-/// Grad-CAM's sums before ReLU, add up. Here: one component more, one map more; each is another map.
+/// A network that predicts several components of a class has a map for each, and the maps differ.
 #[test]
 fn components_have_a_map_each() {
     with_case("unet2d", |case| {
@@ -68,7 +67,7 @@ fn components_have_a_map_each() {
     });
 }
 
-/// Components of a 2D mask, by flooding.
+/// Counts the components of a 2D mask by flood fill.
 fn count(mask: &ArrayD<f32>) -> usize {
     let mut open = mask.clone();
     let (height, width) = (mask.shape()[0], mask.shape()[1]);

@@ -1,22 +1,22 @@
-//! No output replaces what the run was given.
+//! No output replaces a file that the run reads.
 
 use std::path::{Path, PathBuf};
 
 use super::hostile::walk;
-use super::run::{Bench, Ran, network, program};
+use super::run::{ProcessOutput, Workspace, network, program};
 
-/// A picture in a folder of its own, made if it is not there.
-fn picture(bench: &Bench, name: &str) -> PathBuf {
-    std::fs::create_dir_all(bench.at(name).parent().unwrap()).unwrap();
-    bench.picture(name)
+/// Writes a picture, and creates its folder if needed.
+fn picture(workspace: &Workspace, name: &str) -> PathBuf {
+    std::fs::create_dir_all(workspace.at(name).parent().unwrap()).unwrap();
+    workspace.picture(name)
 }
 
-/// Checks that a run is refused, and leaves every file in `maps` as it was.
+/// Checks that a run is refused and leaves every file in `maps` unchanged.
 #[track_caller]
-fn refused(bench: &Bench, model: &Path, inputs: &[PathBuf], options: &str, words: &[&str]) {
-    let before: Vec<_> = walk(&bench.at("maps")).into_iter().map(content).collect();
-    bench.map(model, inputs, options).failed(2, &[words, &["would replace", "-o"]].concat());
-    let after: Vec<_> = walk(&bench.at("maps")).into_iter().map(content).collect();
+fn refused(workspace: &Workspace, model: &Path, inputs: &[PathBuf], options: &str, words: &[&str]) {
+    let before: Vec<_> = walk(&workspace.at("maps")).into_iter().map(content).collect();
+    workspace.map(model, inputs, options).failed(2, &[words, &["would replace", "-o"]].concat());
+    let after: Vec<_> = walk(&workspace.at("maps")).into_iter().map(content).collect();
     assert!(before == after, "{options}: files changed");
 }
 
@@ -29,9 +29,9 @@ fn content(path: PathBuf) -> (PathBuf, Vec<u8>) {
 fn what_the_arguments_tell_is_refused_at_once() {
     let model = network("plain2d.traced.pt");
     let run = |files: &[&str], options: &str, words: &[&str]| {
-        let bench = Bench::new();
-        let inputs: Vec<_> = files.iter().map(|name| picture(&bench, name)).collect();
-        refused(&bench, &model, &inputs, options, words);
+        let workspace = Workspace::new();
+        let inputs: Vec<_> = files.iter().map(|name| picture(&workspace, name)).collect();
+        refused(&workspace, &model, &inputs, options, words);
     };
     run(&["maps/input/p.png"], "--backend gbp --guide all", &["maps/input/p.png"]);
     run(&["maps/features/p.png"], "--layer features.0,features", &["maps/features/p.png"]);
@@ -39,59 +39,62 @@ fn what_the_arguments_tell_is_refused_at_once() {
     let several = ["p.png", "maps/features/p_class2.png"];
     run(&several, "--layer features --label 1,2", &["maps/features/p_class2.png"]);
     let overlay = ["p.png", "maps/features/p_overlay.png"];
-    let bench = Bench::new();
-    let inputs = overlay.map(|name| picture(&bench, name));
-    // Two maps of one name; without the picture there are none.
-    bench.map(&model, &inputs, "--layer features --picture").failed(2, &["the same name"]);
+    let workspace = Workspace::new();
+    let inputs = overlay.map(|name| picture(&workspace, name));
+    // With `--picture`, the overlay of one input has the name of the other's map; without it,
+    // nothing clashes.
+    workspace.map(&model, &inputs, "--layer features --picture").failed(2, &["the same name"]);
 
-    let bench = Bench::new();
-    let input = [picture(&bench, "p.png")];
-    std::fs::create_dir_all(bench.at("maps/features")).unwrap();
-    let with = |option: &str, file: &str| format!("{option} {}", bench.at(file).display());
+    let workspace = Workspace::new();
+    let input = [picture(&workspace, "p.png")];
+    std::fs::create_dir_all(workspace.at("maps/features")).unwrap();
+    let with = |option: &str, file: &str| format!("{option} {}", workspace.at(file).display());
     let output =
-        [input[0].clone(), bench.array("maps/p_output.npy", &ndarray::ArrayD::zeros(vec![1]))];
-    refused(&bench, &model, &output, "--save-output", &["maps/p_output.npy"]);
-    std::fs::write(bench.at("maps/run.json"), "[input]").unwrap();
-    refused(&bench, &model, &input, &with("--card", "maps/run.json"), &["maps/run.json"]);
-    picture(&bench, "maps/mean_scores.png");
+        [input[0].clone(), workspace.array("maps/p_output.npy", &ndarray::ArrayD::zeros(vec![1]))];
+    refused(&workspace, &model, &output, "--save-output", &["maps/p_output.npy"]);
+    std::fs::write(workspace.at("maps/run.json"), "[input]").unwrap();
+    refused(&workspace, &model, &input, &with("--card", "maps/run.json"), &["maps/run.json"]);
+    picture(&workspace, "maps/mean_scores.png");
     let mask = with("--mask", "maps/mean_scores.png");
-    refused(&bench, &model, &input, &mask, &["maps/mean_scores.png"]);
-    picture(&bench, "maps/features/p.png");
+    refused(&workspace, &model, &input, &mask, &["maps/mean_scores.png"]);
+    picture(&workspace, "maps/features/p.png");
     let mask = with("--label 1 --layer features --target-mask", "maps/features/p.png");
-    refused(&bench, &model, &input, &mask, &["maps/features/p.png"]);
-    let archive = bench.at("maps/attention_maps.npz");
+    refused(&workspace, &model, &input, &mask, &["maps/features/p.png"]);
+    let archive = workspace.at("maps/attention_maps.npz");
     std::fs::copy(&model, &archive).unwrap();
-    refused(&bench, &archive, &input, "--archive", &["attention_maps.npz"]);
+    refused(&workspace, &archive, &input, "--archive", &["attention_maps.npz"]);
 
-    let options = [Path::new("-o"), &bench.at("maps")];
+    let options = [Path::new("-o"), &workspace.at("maps")];
     let mut score = program();
-    score.arg("score").args([&bench.at("maps/mean_scores.png"), &input[0]]).args(options);
-    Ran::of(&mut score).failed(2, &["mean_scores.png", "would replace"]);
+    score.arg("score").args([&workspace.at("maps/mean_scores.png"), &input[0]]).args(options);
+    ProcessOutput::of(&mut score).failed(2, &["mean_scores.png", "would replace"]);
 }
 
 #[test]
 fn what_the_model_tells_is_refused_before_it_is_written() {
-    let bench = Bench::new();
+    let workspace = Workspace::new();
     let model = network("plain2d.traced.pt");
-    let inputs = [picture(&bench, "maps/features/p.png"), picture(&bench, "q.png")];
+    let inputs = [picture(&workspace, "maps/features/p.png"), picture(&workspace, "q.png")];
     let before = std::fs::read(&inputs[0]).unwrap();
-    let ran = bench.map(&model, &inputs, "--label 1 --save-output");
+    let ran = workspace.map(&model, &inputs, "--label 1 --save-output");
     ran.failed(1, &["maps/features/p.png", "would replace", "1 of 2 input(s) failed"]);
     assert_eq!(std::fs::read(&inputs[0]).unwrap(), before);
-    assert_eq!(bench.report()["inputs"][0]["outputs"], serde_json::json!([]));
-    assert!(!bench.at("maps/p_output.npy").exists() && bench.at("maps/features/q.png").exists());
+    assert_eq!(workspace.report()["inputs"][0]["outputs"], serde_json::json!([]));
+    assert!(
+        !workspace.at("maps/p_output.npy").exists() && workspace.at("maps/features/q.png").exists()
+    );
 }
 
 #[cfg(unix)]
 #[test]
 fn a_link_to_an_input_is_the_input() {
-    let bench = Bench::new();
+    let workspace = Workspace::new();
     let model = network("plain2d.traced.pt");
-    let input = [picture(&bench, "scans/p.png")];
-    std::os::unix::fs::symlink(bench.at("scans"), bench.at("features")).unwrap();
-    std::fs::create_dir(bench.at("maps")).unwrap();
-    std::os::unix::fs::symlink(bench.at("scans"), bench.at("maps/features")).unwrap();
+    let input = [picture(&workspace, "scans/p.png")];
+    std::os::unix::fs::symlink(workspace.at("scans"), workspace.at("features")).unwrap();
+    std::fs::create_dir(workspace.at("maps")).unwrap();
+    std::os::unix::fs::symlink(workspace.at("scans"), workspace.at("maps/features")).unwrap();
     let words = ["maps/features/p.png", "scans/p.png", "would replace"];
-    bench.map(&model, &input, "--layer features").failed(2, &words);
-    bench.map(&model, &input, "").failed(1, &words);
+    workspace.map(&model, &input, "--layer features").failed(2, &words);
+    workspace.map(&model, &input, "").failed(1, &words);
 }

@@ -1,18 +1,18 @@
-//! The commands that draw the pictures of docs/gallery.md, on networks of the same layers that are
-//! made in a second.
+//! The commands that draw the pictures of docs/gallery.md, on quickly made networks with the same
+//! layers.
 
 use std::path::Path;
 use std::process::Command;
 
 use medcam::volumes::Card;
 
-use super::run::{Bench, Ran, deepbet, program};
+use super::run::{ProcessOutput, Workspace, deepbet, program};
 
 fn checkout() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// What a Python script of the checkout prints.
+/// The output of a Python script of the checkout.
 fn script(python: &str, path: &str, argument: &str) -> String {
     let mut command = Command::new(python);
     let out = command.arg(checkout().join(path)).arg(argument).output().unwrap();
@@ -27,8 +27,8 @@ fn its_commands_draw_pictures() {
         println!("skipped: MEDCAM_PYTHON names no Python with torch and nibabel");
         return;
     };
-    let bench = Bench::new();
-    let folder = bench.at("");
+    let workspace = Workspace::new();
+    let folder = workspace.at("");
     script(&python, "tests/cli/gallery.py", folder.to_str().unwrap());
     let commands = script(&python, "examples/gallery/make_gallery.py", "--list");
     assert_eq!(commands.lines().count(), 12);
@@ -44,18 +44,18 @@ fn its_commands_draw_pictures() {
         let words = line.split(' ').skip(1).map(|word| {
             word.replace("$MEDCAM_GALLERY", folder.to_str().unwrap())
                 .replace("$MEDCAM_DATA", data.to_str().unwrap())
-                .replace("maps/", bench.at("maps/").to_str().unwrap())
+                .replace("maps/", workspace.at("maps/").to_str().unwrap())
         });
         let words: Vec<_> = words.collect();
         let of = |key: &str| words.iter().skip_while(|word| *word != key).nth(1).cloned();
         let card = Card::read(checkout().join(of("--card").unwrap())).unwrap();
         let label: usize = of("--label").unwrap().parse().unwrap();
         assert!(card.class_name(label).is_some(), "{line}: the card names no such class");
-        // In 3D one will do: the backends were run above.
+        // In 3D, one backend suffices: the 2D commands have run them all.
         if line.contains("segmentation3d") && of("--backend").unwrap() != "gcam" {
             continue;
         }
-        let ran = Ran::of(program().current_dir(checkout()).args(&words)).succeeded();
+        let ran = ProcessOutput::of(program().current_dir(checkout()).args(&words)).succeeded();
         let overlay = ran.stdout.lines().find(|line| line.ends_with("_overlay.png"));
         assert!(overlay.is_some_and(|path| Path::new(path).is_file()), "{line}: {}", ran.stdout);
     }

@@ -1,11 +1,11 @@
-//! The good paths: NIfTI, PNG and npy in, maps out.
+//! Valid inputs: NIfTI, PNG and npy in, maps out.
 
 use medcam::record::Run;
 use medcam::volumes::MapType;
 use medcam::{Options, inject, to_array};
 use ndarray::Axis;
 
-use super::run::{Bench, Ran, deepbet, gray, network, program, shape, warnings};
+use super::run::{ProcessOutput, Workspace, deepbet, gray, network, program, shape, warnings};
 use crate::common::{Manifest, array, difference, model, tensor};
 
 fn extremes<'a>(values: impl IntoIterator<Item = &'a f32>) -> (f32, f32) {
@@ -14,29 +14,29 @@ fn extremes<'a>(values: impl IntoIterator<Item = &'a f32>) -> (f32, f32) {
 
 #[test]
 fn deepbet_on_a_t1_image() {
-    let bench = Bench::new();
+    let workspace = Workspace::new();
     let [model, t1, card] = deepbet();
     let card = card.to_str().unwrap();
     let options = format!("--card {card} --label 1 --picture --save-output --json");
-    let ran = bench.map(&model, std::slice::from_ref(&t1), &options).succeeded();
-    let report = bench.report();
+    let ran = workspace.map(&model, std::slice::from_ref(&t1), &options).succeeded();
+    let report = workspace.report();
     assert_eq!(serde_json::from_str::<serde_json::Value>(&ran.stdout).unwrap(), report);
-    let run = Run::read(bench.at("maps/run.json")).unwrap();
+    let run = Run::read(workspace.at("maps/run.json")).unwrap();
     assert_eq!(serde_json::to_value(&run).unwrap(), report);
     assert_eq!(run.outputs().count(), 3);
     let layer = report["layers"][0].as_str().unwrap();
 
-    let map = bench.nifti(&format!("{layer}/T1.nii.gz"));
+    let map = workspace.nifti(&format!("{layer}/T1.nii.gz"));
     let image = medcam::volumes::Volume::read(&t1).unwrap();
     assert_eq!(shape(&map), shape(&image));
     assert_eq!(map.affine, image.affine);
     assert_eq!(map.axis_codes(), image.axis_codes());
     assert_eq!(extremes(&map.data), (0.0, 1.0));
 
-    let overlay = image::open(bench.at(format!("maps/{layer}/T1_overlay.png"))).unwrap();
+    let overlay = image::open(workspace.at(format!("maps/{layer}/T1_overlay.png"))).unwrap();
     assert!(overlay.width() > 600 && overlay.height() > 200);
-    // The model finds a brain: it saw the image as it was trained to.
-    let output = bench.npy("T1_output.npy");
+    // The model segments a brain of plausible size, so the image was prepared as in training.
+    let output = workspace.npy("T1_output.npy");
     assert_eq!(output.shape(), [1, 2, 128, 128, 128]);
     let brain = output.index_axis(Axis(1), 1).iter().filter(|p| **p > 0.5).count();
     assert!((0.15..0.4).contains(&(brain as f64 / 128.0_f64.powi(3))), "{brain} voxels");
@@ -55,7 +55,8 @@ fn deepbet_on_a_t1_image() {
     assert!(report["peak_memory_bytes"].as_u64().unwrap() > 1 << 20);
 }
 
-/// In `conv.0` the noise is not far enough below the gradient for the numbers to tell.
+/// In `conv.0`, the noise is too close to the gradient to be recognised by its magnitude; the graph
+/// shows it.
 #[test]
 fn noise_of_deepbet_is_told_alone_and_fused() {
     let [model, t1, card] = deepbet();
@@ -66,30 +67,30 @@ fn noise_of_deepbet_is_told_alone_and_fused() {
         ("--layer up0 --fuse mean", vec![("up0", false), ("fused", false)]),
         ("--layer conv.0,tp_conv1 --fuse max", vec![("conv.0", true)]),
     ] {
-        let bench = Bench::new();
+        let workspace = Workspace::new();
         let all = format!("--card {card} --label 1 {options}");
-        bench.map(&model, std::slice::from_ref(&t1), &all).succeeded();
-        let report = bench.report();
+        workspace.map(&model, std::slice::from_ref(&t1), &all).succeeded();
+        let report = workspace.report();
         assert!(warnings(&report, 0).iter().all(|&code| code == "WEIGHTS_CANCEL"), "{options}");
         let warnings = report["inputs"][0]["warnings"].as_array().unwrap().iter();
-        let told = warnings.map(|warning| {
+        let layers = warnings.map(|warning| {
             let left_out = warning["message"].as_str().unwrap().contains("leaves this one out");
             (warning["layer"].as_str().unwrap(), left_out)
         });
-        assert_eq!(told.collect::<Vec<_>>(), expected, "{options}");
+        assert_eq!(layers.collect::<Vec<_>>(), expected, "{options}");
     }
 }
 
 #[test]
 fn a_batch_of_npy_gives_what_autograd_and_the_library_give() {
-    let bench = Bench::new();
+    let workspace = Workspace::new();
     let manifest = Manifest::read();
     for name in ["plain2d", "plain3d"] {
         let case = manifest.cases().find(|case| case.network.name == name).unwrap();
         let input = network(&case.network.input);
-        let ran = bench.map(&network(case.file), &[input], "--save-output").succeeded();
+        let ran = workspace.map(&network(case.file), &[input], "--save-output").succeeded();
         let layer = &case.layers.auto;
-        let map = bench.npy(&format!("{layer}/{name}.input.npy"));
+        let map = workspace.npy(&format!("{layer}/{name}.input.npy"));
         assert!(ran.stdout.contains(&format!("{layer}/{name}.input.npy")));
         let extents = array(&case.network.input).shape().to_vec();
         assert_eq!(map.shape()[..2], [extents[0], 1]);
@@ -99,40 +100,40 @@ fn a_batch_of_npy_gives_what_autograd_and_the_library_give() {
         let mut injected = inject(model(case.file), Options::default()).unwrap();
         let output = injected.forward(&tensor(&case.network.input)).unwrap();
         assert!(difference(&map, &injected.attention_maps()[0].to_array()) <= 1e-6);
-        let saved = bench.npy(&format!("{name}.input_output.npy"));
+        let saved = workspace.npy(&format!("{name}.input_output.npy"));
         assert!(difference(&saved, &to_array(&output).unwrap()) <= 1e-6);
     }
 }
 
 #[test]
 fn a_png_gives_a_png_and_an_npy() {
-    let bench = Bench::new();
-    let inputs = [bench.picture("photo.png"), bench.picture("sp ace ü.png")];
-    bench.map(&network("plain2d.traced.pt"), &inputs, "--picture").succeeded();
-    let map = bench.npy("features/photo.npy");
+    let workspace = Workspace::new();
+    let inputs = [workspace.picture("photo.png"), workspace.picture("sp ace ü.png")];
+    workspace.map(&network("plain2d.traced.pt"), &inputs, "--picture").succeeded();
+    let map = workspace.npy("features/photo.npy");
     assert_eq!(map.shape(), [33, 47]);
     assert_eq!(extremes(&map), (0.0, 1.0));
-    let seen = gray(&bench.at("maps/features/photo.png"));
+    let seen = gray(&workspace.at("maps/features/photo.png"));
     let as_4d = map.clone().insert_axis(Axis(0)).insert_axis(Axis(0));
     assert!(difference(&seen.into_dyn(), &as_4d) <= 0.5 / 255.0 + 1e-6);
-    assert_eq!(bench.npy("features/sp ace ü.npy"), map);
-    assert!(bench.at("maps/features/sp ace ü_overlay.png").is_file());
+    assert_eq!(workspace.npy("features/sp ace ü.npy"), map);
+    assert!(workspace.at("maps/features/sp ace ü_overlay.png").is_file());
 
-    // The library on the same values.
+    // The same values as an array give the same map.
     let pixels = medcam::volumes::Image::read(&inputs[0]).unwrap().data.insert_axis(Axis(0));
-    let file = bench.array("photo_as_array.npy", &pixels.into_dyn());
-    bench.map(&network("plain2d.traced.pt"), &[file], "").succeeded();
-    assert!(difference(&bench.npy("features/photo_as_array.npy"), &as_4d) <= 1e-6);
+    let file = workspace.array("photo_as_array.npy", &pixels.into_dyn());
+    workspace.map(&network("plain2d.traced.pt"), &[file], "").succeeded();
+    assert!(difference(&workspace.npy("features/photo_as_array.npy"), &as_4d) <= 1e-6);
 }
 
 #[test]
 fn layer_full_makes_a_folder_for_each_layer() {
-    let bench = Bench::new();
+    let workspace = Workspace::new();
     let manifest = Manifest::read();
     let case = manifest.cases().find(|case| case.network.name == "interpolating3d").unwrap();
-    let inputs = [bench.volume("a.nii.gz"), bench.volume("b.nii")];
-    bench.map(&network(case.file), &inputs, "--layer full").succeeded();
-    let report = bench.report();
+    let inputs = [workspace.volume("a.nii.gz"), workspace.volume("b.nii")];
+    workspace.map(&network(case.file), &inputs, "--layer full").succeeded();
+    let report = workspace.report();
     let mut layers: Vec<_> =
         report["layers"].as_array().unwrap().iter().map(|l| l.as_str().unwrap()).collect();
     layers.sort_unstable();
@@ -140,7 +141,7 @@ fn layer_full_makes_a_folder_for_each_layer() {
     expected.sort_unstable();
     assert_eq!(layers, expected);
     for layer in layers {
-        let maps = ["a", "b"].map(|stem| bench.nifti(&format!("{layer}/{stem}.nii.gz")));
+        let maps = ["a", "b"].map(|stem| workspace.nifti(&format!("{layer}/{stem}.nii.gz")));
         assert_eq!(shape(&maps[0]), [17, 20, 23]);
         assert_eq!(maps[0].data, maps[1].data, "{layer}");
     }
@@ -151,7 +152,8 @@ fn layer_full_makes_a_folder_for_each_layer() {
 fn layers_are_listed() {
     let model = network("plain2d.traced.pt");
     let list = |options: &str| {
-        Ran::of(program().arg("layers").arg(&model).args(options.split_whitespace())).succeeded()
+        ProcessOutput::of(program().arg("layers").arg(&model).args(options.split_whitespace()))
+            .succeeded()
     };
     let text = list("--shape 1,3,33,47").stdout;
     let line = |name: &str| {
@@ -174,40 +176,40 @@ fn layers_are_listed() {
     assert_eq!(named("features.4")["can_carry_map"], true);
     assert_eq!(named("head")["can_carry_map"], false);
 
-    let bench = Bench::new();
-    let from_image = list(&format!("--input {}", bench.picture("p.png").display()));
+    let workspace = Workspace::new();
+    let from_image = list(&format!("--input {}", workspace.picture("p.png").display()));
     assert_eq!(from_image.stdout, text);
 }
 
 #[test]
 fn layers_takes_the_shape_from_the_card_beside_the_model() {
-    let bench = Bench::new();
-    let model = bench.at("model.pt");
+    let workspace = Workspace::new();
+    let model = workspace.at("model.pt");
     std::fs::copy(network("plain3d.traced.pt"), &model).unwrap();
-    let list = || Ran::of(program().arg("layers").arg(&model).arg("--json"));
+    let list = || ProcessOutput::of(program().arg("layers").arg(&model).arg("--json"));
     list().failed(2, &["--shape B,C,[D,]H,W or --input FILE"]);
-    std::fs::write(bench.at("model.toml"), "[input]\nsize = [18, 20, 22]\n").unwrap();
+    std::fs::write(workspace.at("model.toml"), "[input]\nsize = [18, 20, 22]\n").unwrap();
     let json: serde_json::Value = serde_json::from_str(&list().succeeded().stdout).unwrap();
     assert_eq!(json["input_shape"], serde_json::json!([1, 1, 18, 20, 22]));
 }
 
 #[test]
 fn u8_maps_are_a_quarter_of_the_size_and_a_rounding_away() {
-    let bench = Bench::new();
+    let workspace = Workspace::new();
     let model = network("interpolating3d.traced.pt");
-    let inputs = [bench.volume("v.nii"), network("interpolating3d.input.npy")];
+    let inputs = [workspace.volume("v.nii"), network("interpolating3d.input.npy")];
     let read = || {
-        let nifti = bench.nifti("down2/v.nii.gz").data.into_dyn();
-        (nifti, bench.npy("down2/interpolating3d.input.npy"))
+        let nifti = workspace.nifti("down2/v.nii.gz").data.into_dyn();
+        (nifti, workspace.npy("down2/interpolating3d.input.npy"))
     };
-    bench.map(&model, &inputs, "").succeeded();
+    workspace.map(&model, &inputs, "").succeeded();
     let (volume, batch) = read();
-    bench.map(&model, &inputs, "--dtype u8").succeeded();
+    workspace.map(&model, &inputs, "--dtype u8").succeeded();
     let (volume_u8, batch_u8) = read();
     assert!(difference(&volume, &volume_u8) <= 0.5 / 255.0 + 1e-6);
-    // An .npy of bytes holds 0 to 255.
+    // An .npy of bytes holds values from 0 to 255.
     assert!(difference(&(batch * 255.0), &batch_u8) <= 0.5 + 1e-4);
-    let bytes = std::fs::read(bench.at("maps/down2/interpolating3d.input.npy")).unwrap();
+    let bytes = std::fs::read(workspace.at("maps/down2/interpolating3d.input.npy")).unwrap();
     assert!(String::from_utf8_lossy(&bytes[..64]).contains("|u1"));
     assert_eq!(MapType::default(), MapType::F32);
 }

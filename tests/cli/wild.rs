@@ -1,10 +1,11 @@
-//! Networks and inputs as people bring them (`tests/wild/cases.py`): maps against autograd in float64, refusals, warnings.
+//! Networks and inputs as users bring them (`tests/wild/cases.py`): maps against autograd in
+//! float64, refusals, warnings.
 
 use medcam::volumes::{Volume, read_npy};
 use ndarray::{ArrayD, Axis};
 use serde::Deserialize;
 
-use super::run::{Bench, Ran, warnings};
+use super::run::{ProcessOutput, Workspace, warnings};
 use crate::common::{difference, folder};
 
 #[derive(Deserialize)]
@@ -18,12 +19,12 @@ struct Case {
     input: String,
     label: String,
     options: String,
-    /// The text of a model card, or nothing.
+    /// The text of a model card; empty for none.
     card: String,
-    /// Words of the refusal; empty where there is a map.
+    /// Words of the error; empty if there is a map.
     refused: Vec<String>,
     warnings: Vec<String>,
-    /// Whether two runs give the same.
+    /// Whether two runs give the same output.
     repeats: bool,
     tolerance: f32,
     #[serde(default)]
@@ -33,28 +34,28 @@ struct Case {
 }
 
 impl Case {
-    fn run(&self, bench: &Bench) -> Ran {
+    fn run(&self, workspace: &Workspace) -> ProcessOutput {
         let at = |name: &str| folder("MEDCAM_WILD").join(name);
         let mut options = vec!["--label", &self.label, "--save-output"];
         options.extend(self.options.split_whitespace());
-        let card = bench.at("card.toml");
+        let card = workspace.at("card.toml");
         if !self.card.is_empty() {
             std::fs::write(&card, &self.card).unwrap();
             options.extend(["--card", card.to_str().unwrap()]);
         }
-        bench.map_with(&at(&format!("{}.pt", self.name)), &[at(&self.input)], options)
+        workspace.map_with(&at(&format!("{}.pt", self.name)), &[at(&self.input)], options)
     }
 
     /// The only map, and the model's output.
-    fn results(&self, bench: &Bench) -> (ArrayD<f32>, ArrayD<f32>) {
-        let report = bench.report();
+    fn results(&self, workspace: &Workspace) -> (ArrayD<f32>, ArrayD<f32>) {
+        let report = workspace.report();
         let files: Vec<_> = report["inputs"][0]["outputs"].as_array().unwrap().iter().collect();
         let [map, output] = files[..] else { panic!("{}: {files:?}", self.name) };
         let (map, output) = (map.as_str().unwrap(), output.as_str().unwrap());
         let map = if map.ends_with(".npy") {
             read_npy(map).unwrap()
         } else {
-            // (1, H, W, 1) of a volume of one slice.
+            // The map of a volume of one slice is `(1, H, W, 1)`.
             Volume::read(map)
                 .unwrap()
                 .data
@@ -66,22 +67,22 @@ impl Case {
     }
 
     fn check(&self) {
-        let bench = Bench::new();
-        let ran = self.run(&bench);
+        let workspace = Workspace::new();
+        let ran = self.run(&workspace);
         if !self.refused.is_empty() {
             let words: Vec<_> = self.refused.iter().map(String::as_str).collect();
             ran.failed(1, &words);
             return;
         }
         ran.succeeded();
-        let report = bench.report();
-        let told = warnings(&report, 0);
-        let (map, output) = self.results(&bench);
+        let report = workspace.report();
+        let codes = warnings(&report, 0);
+        let (map, output) = self.results(&workspace);
         if !self.repeats {
-            assert!(self.warnings.iter().all(|code| told.contains(&&**code)), "{told:?}");
+            assert!(self.warnings.iter().all(|code| codes.contains(&&**code)), "{codes:?}");
             return;
         }
-        assert_eq!(told, self.warnings, "{}", self.name);
+        assert_eq!(codes, self.warnings, "{}", self.name);
         let at = |file: &Option<String>| folder("MEDCAM_WILD").join(file.as_ref().unwrap());
         assert_eq!(output, read_npy(at(&self.output)).unwrap(), "{}", self.name);
         let off = difference(&map, &read_npy(at(&self.map)).unwrap());
@@ -98,7 +99,7 @@ fn cases() -> Vec<Case> {
     serde_json::from_str::<Manifest>(&std::fs::read_to_string(file).unwrap()).unwrap().cases
 }
 
-/// A network as it is meant, or one that the program cannot explain.
+/// Each case gives its expected map, or the expected error.
 #[test]
 fn what_people_bring_has_its_map_or_its_refusal() {
     let cases = cases();
@@ -110,17 +111,18 @@ fn what_people_bring_has_its_map_or_its_refusal() {
     });
 }
 
-/// Dropout that no evaluation mode switches off: the warning tells what is so.
+/// The graph has dropout that evaluation mode cannot switch off: runs differ, and a warning says
+/// so.
 #[test]
 fn two_runs_of_a_graph_in_training_mode_differ() {
     let cases = cases();
     let case = cases.iter().find(|case| case.name == "dropout_training").unwrap();
     let outputs = [0, 1].map(|_| {
-        let bench = Bench::new();
-        let ran = case.run(&bench).succeeded();
+        let workspace = Workspace::new();
+        let ran = case.run(&workspace).succeeded();
         assert!(ran.stderr.contains("warning[TRAINING_MODE]"), "{}", ran.stderr);
         assert!(ran.stderr.contains("1 feature_dropout") && ran.stderr.contains("network.eval()"));
-        case.results(&bench).1
+        case.results(&workspace).1
     });
     assert_ne!(outputs[0], outputs[1]);
 }

@@ -1,4 +1,4 @@
-//! What the tests share: where set-up put things, and the networks with their expected maps.
+//! Helpers of all tests: the folders that set-up made, and the networks with their expected maps.
 #![allow(dead_code, clippy::unwrap_used, clippy::panic, reason = "each test uses its part")]
 
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use medcam::{Device, volumes};
 use ndarray::ArrayD;
 use serde::Deserialize;
 
-/// A folder that `scripts/setup.py test` made, by the variable that names it.
+/// The folder that `scripts/setup.py test` made and put in this environment variable.
 pub fn folder(variable: &str) -> PathBuf {
     match std::env::var_os(variable) {
         Some(folder) => folder.into(),
@@ -44,7 +44,7 @@ pub struct Network {
     pub output_score_map: Option<OtherMap>,
 }
 
-/// The layers under the names that one TorchScript module gives them.
+/// The layers of a network, by the names in one TorchScript module.
 #[derive(Deserialize)]
 pub struct NetworkLayers {
     pub auto: String,
@@ -57,9 +57,9 @@ pub struct NetworkLayers {
     pub unstable: Vec<String>,
     /// Files of expected maps by layer.
     pub maps: BTreeMap<String, String>,
-    /// By how much plain autograd in single precision misses each map; the maps are in double.
+    /// Error of plain autograd in single precision for each map; the expected maps are in double.
     pub single_precision_errors: BTreeMap<String, f32>,
-    /// The module with its parameters in double, where single precision is not enough for all.
+    /// The module with parameters in double, if single precision is too imprecise for some layers.
     pub double: Option<String>,
 }
 
@@ -79,7 +79,7 @@ pub struct Odd {
     pub layers: Vec<String>,
 }
 
-/// What guided backpropagation must give for a network.
+/// The expected results of guided backpropagation for a network.
 #[derive(Deserialize)]
 pub struct Guided {
     pub name: String,
@@ -95,7 +95,7 @@ pub struct Guided {
 pub struct GuidedGradient {
     /// The gradient at the input.
     pub gradient: String,
-    /// How many activations of one forward are guided.
+    /// Number of guided activations in one forward.
     pub count: usize,
 }
 
@@ -141,7 +141,7 @@ impl Manifest {
     }
 }
 
-/// Networks that write over what others still hold (`tests/networks/aliases.py`).
+/// Networks that overwrite tensors which others still hold (`tests/networks/aliases.py`).
 #[derive(Deserialize)]
 pub struct Aliases {
     pub input: String,
@@ -155,7 +155,7 @@ pub struct AliasNetwork {
     pub output: String,
     /// Files of expected HiResCAM maps by layer.
     pub maps: BTreeMap<String, String>,
-    /// Layers whose maps cannot be made.
+    /// Layers whose maps must be refused.
     pub refused: Vec<String>,
 }
 
@@ -169,7 +169,7 @@ impl Aliases {
 #[derive(Deserialize)]
 pub struct Several {
     pub input: String,
-    /// By `HEAD.logits` and `HEAD.output`: where the score of the maps is taken.
+    /// Expected results by `HEAD.logits` and `HEAD.output`: the place where the score is taken.
     pub heads: BTreeMap<String, Head>,
     pub models: Vec<SeveralModel>,
 }
@@ -184,10 +184,11 @@ pub struct Head {
 #[derive(Deserialize)]
 pub struct SeveralModel {
     pub file: String,
-    /// What its outputs are called: main, coarse and image.
+    /// Names of its outputs main, coarse and image.
     pub names: Vec<String>,
-    /// Whether the graph tells which value each of them is.
-    pub told: bool,
+    /// Whether the graph shows which value each output is.
+    #[serde(rename = "told")]
+    pub in_graph: bool,
 }
 
 impl Several {

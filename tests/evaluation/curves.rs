@@ -11,7 +11,7 @@ fn sum(image: &ArrayD<f32>) -> Result<f64, Error> {
 
 #[test]
 fn by_hand() {
-    // Two channels of 2x2 voxels; in the order of the map 8, 4, 2 and 1 in the first channel.
+    // Two channels of 2x2 voxels. In the map's order, the first channel is 8, 4, 2 and 1.
     let image = array![[[[1.0, 8.0], [2.0, 4.0]], [[1.0, 1.0], [1.0, 1.0]]]].into_dyn();
     let map = array![[[0.0, 0.9], [0.3, 0.5]]];
     let curve = deletion(&image, map.view(), 4, Baseline::Zero, sum).unwrap();
@@ -21,12 +21,12 @@ fn by_hand() {
     let curve = insertion(&image, map.view(), 2, Baseline::Zero, sum).unwrap();
     assert_eq!(curve.scores, [0.0, 14.0, 19.0]);
     assert_eq!(curve.area, (7.0 + 16.5) / 2.0);
-    // The mean of each channel stands for the voxel: 3.75 and 1.
+    // A removed voxel takes the mean of each channel, 3.75 and 1.
     let curve = deletion(&image, map.view(), 4, Baseline::Mean, sum).unwrap();
     assert_eq!(curve.scores, [19.0, 14.75, 14.5, 16.25, 19.0]);
     let curve = deletion(&image, map.view(), 1, Baseline::Value(-1.0), sum).unwrap();
     assert_eq!((curve.scores, curve.area), (vec![19.0, -8.0], 5.5));
-    // Three steps of four voxels: at 1, 2 and 4.
+    // Three steps over four voxels end at 1, 2 and 4 voxels.
     let curve = deletion(&image, map.view(), 3, Baseline::Zero, sum).unwrap();
     assert_eq!(curve.fractions, [0.0, 0.25, 0.5, 1.0]);
     assert_eq!(curve.area, 14.5 * 0.25 + 7.5 * 0.25 + 2.5 * 0.5);
@@ -44,13 +44,13 @@ fn a_map_of_another_grid_is_resampled_and_equal_voxels_stay_in_order() {
     })
     .unwrap();
     assert_eq!(seen, (0..25).collect::<Vec<_>>());
-    // The second slice first, voxel by voxel.
+    // The map is greater in the second slice, which goes first, voxel by voxel.
     let lost: Vec<f64> = curve.scores.windows(2).map(|pair| pair[0] - pair[1] - 1.0).collect();
     let expected: Vec<f64> = (12..24).chain(0..12).map(f64::from).collect();
     assert_eq!(lost, expected);
 }
 
-/// The area of a segmentation's Dice: a map that is the object loses it at once.
+/// A map equal to the object makes the Dice of the segmentation fall at once, so its area is small.
 #[test]
 fn dice_of_a_segmentation_falls_sooner_for_a_better_map() {
     let image = Array2::from_shape_fn((8, 8), |(y, x)| f32::from(y < 4 && x < 4));
@@ -86,7 +86,8 @@ fn dice_by_hand() {
 }
 
 proptest! {
-    /// A score that adds up what each voxel is worth: the curves add up too.
+    /// With a score that is a sum over voxels, the deletion and insertion scores add up to the
+    /// total.
     #[test]
     fn deletion_and_insertion_mirror_each_other(
         values in prop::collection::vec(0..100_u8, 2..60),
@@ -104,7 +105,7 @@ proptest! {
             prop_assert!((a + b - total).abs() < 1e-9);
         }
         prop_assert!((deleted.area + inserted.area - total).abs() < 1e-6);
-        // The greatest first: no order leaves less behind.
+        // Deleting the greatest voxels first leaves the least sum at each step.
         let mut sorted = values.clone();
         sorted.sort_unstable();
         for (fraction, score) in deleted.fractions.iter().zip(&deleted.scores) {
@@ -141,7 +142,7 @@ fn bad_arguments_are_named() {
     let nan = |_: &ArrayD<f32>| Ok::<_, Error>(f64::NAN);
     let error = insertion(&image, map.view(), 4, Baseline::Zero, nan).unwrap_err();
     assert_eq!(error.to_string(), "curve: score: NaN at step 0 of 4");
-    // What the score itself has to say comes through.
+    // An error of the score is returned as it is.
     let fail = |_: &ArrayD<f32>| Err::<f64, Box<dyn std::error::Error>>("no network".into());
     let error = insertion(&image, map.view(), 4, Baseline::Zero, fail).unwrap_err();
     assert_eq!(error.to_string(), "no network");

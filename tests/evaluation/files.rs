@@ -1,4 +1,4 @@
-//! What a study leaves on disk, read back.
+//! Reads back the files of a study.
 
 use std::path::Path;
 
@@ -56,7 +56,7 @@ fn a_study_is_written_and_read_back() {
     assert_eq!(lines[..2], ["evaluation,layer,class_label,name,metric", "1,conv2,3,a,ioa"]);
     assert_eq!((lines[5], lines[7]), ("NaN,conv2,3,b,ioa", "1,conv2,,b,ioa"));
 
-    // The same bytes again, over the old files, at another time.
+    // A second dump at another time replaces the files by the same bytes.
     let bytes: Vec<_> = files.iter().map(|file| std::fs::read(file).unwrap()).collect();
     std::thread::sleep(std::time::Duration::from_millis(1100));
     let again = study.dump(&folder).unwrap();
@@ -82,7 +82,7 @@ fn odd_names_stay_what_they_are() {
     assert!(table.ends_with(quoted), "{table}");
 }
 
-/// Pixels of the plot's lines: colours that are no gray.
+/// The pixels of the plot's lines, which alone are coloured.
 fn coloured(picture: &image::RgbImage) -> impl Iterator<Item = (u32, u32)> {
     let gray = |&Rgb([r, g, b]): &Rgb<u8>| r.abs_diff(g) < 40 && g.abs_diff(b) < 40;
     picture.enumerate_pixels().filter(move |(_, _, pixel)| !gray(pixel)).map(|(x, y, _)| (x, y))
@@ -105,9 +105,9 @@ fn the_plot_shows_the_means() {
         let files = evaluator.dump(folder.path()).unwrap();
         image::open(&files[2]).unwrap().into_rgb8()
     };
-    // A line that falls from the upper left to the lower right.
+    // The line falls from the upper left to the lower right.
     let falling = plot(&[0.9, 0.7, 0.5, 0.3, 0.1]);
-    // Without the legend, on the right at the top.
+    // Leaves out the legend, at the upper right.
     let (width, height) = falling.dimensions();
     let in_plot = |&(x, y): &(u32, u32)| x < 3 * width / 4 || y > height / 6;
     let points: Vec<_> = coloured(&falling).filter(in_plot).collect();
@@ -116,10 +116,10 @@ fn the_plot_shows_the_means() {
     assert!(left.1 + height / 3 < right.1 && left.0 + width / 2 < right.0, "{left:?} {right:?}");
     // Axes and letters are dark.
     assert!(falling.pixels().filter(|pixel| pixel.0 == [0; 3]).count() > 500);
-    // Wider where there are many layers.
+    // The plot is wider with many layers.
     let many: Vec<f64> = (0..40).map(|layer| f64::from(layer) / 40.0).collect();
     assert!(plot(&many).width() > width + 500);
-    // One layer is a dot, and one in the legend.
+    // A single layer gives a dot in the plot and one in the legend.
     assert!(coloured(&plot(&[0.5])).count() > 60);
 }
 
@@ -136,7 +136,7 @@ fn what_cannot_be_written_is_said() {
     let error = study(&[]).dump(&file).unwrap_err();
     assert!(error.is_file() && error.to_string().contains("file: cannot make"), "{error}");
 
-    // A folder where a file shall be.
+    // A folder has the file's name.
     std::fs::create_dir_all(folder.path().join("scores.xlsx")).unwrap();
     let error = study(&[]).dump(folder.path()).unwrap_err();
     assert!(error.is_file() && error.to_string().contains("scores.xlsx: cannot write"), "{error}");

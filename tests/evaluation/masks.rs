@@ -1,4 +1,4 @@
-//! Which masks are taken, and how those that are not are named.
+//! Which masks are accepted, and the errors for others.
 
 use medcam::evaluation::{Evaluator, Masks, Metric, Scoring, Threshold};
 use ndarray::{Array3, array};
@@ -7,7 +7,7 @@ fn map() -> Array3<f32> {
     array![[[0.0, 0.5, 0.75, 1.0]]]
 }
 
-/// The scores of [`map`], or what is said against the mask.
+/// The scores of [`map`], or the error about the mask.
 fn of(masks: Masks, mask: [f32; 4], class: Option<usize>) -> Result<Vec<f64>, String> {
     let mask = Array3::from_shape_vec([1, 1, 4], mask.to_vec()).unwrap();
     let scoring = Scoring::new(vec![Metric::Ioa, Metric::Iou], Threshold::Value(0.5));
@@ -27,7 +27,7 @@ fn labels_are_chosen_by_class() {
         assert_eq!(of(masks, labels, Some(0)).unwrap(), [0.0, 0.0]);
         assert_eq!(of(masks, labels, Some(1)).unwrap(), [1.0 / 3.0, 1.0 / 3.0]);
         assert_eq!(of(masks, labels, Some(2)).unwrap(), [2.0 / 3.0, 2.0 / 3.0]);
-        // A class that this mask has not.
+        // A class that the mask does not contain.
         assert_eq!(of(masks, labels, Some(7)).unwrap(), [0.0, 0.0]);
         assert_eq!(of(masks, [0.0; 4], Some(7)).unwrap(), [0.0, 0.0]);
         assert_eq!(of(masks, [0.0, 0.0, 0.0, 1.0], Some(1)).unwrap()[0], 1.0 / 3.0);

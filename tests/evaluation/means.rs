@@ -1,9 +1,9 @@
-//! The means of a study: what is one group, in which order, and what NaN does.
+//! The means of a study: grouping, order, and the handling of NaN.
 
 use medcam::evaluation::{Evaluator, Masks, Metric, Scoring, Threshold};
 use ndarray::array;
 
-/// Scores 1 by `ioa` for a hit, 0 for a miss, and NaN without attention; `iou` beside it.
+/// A study in which `ioa` is 1 for a hit, 0 for a miss, and NaN without attention.
 pub fn study(order: &[&str]) -> Evaluator {
     let (hit, miss, none) = (array![[[0.0, 1.0]]], array![[[1.0, 0.0]]], array![[[0.0, 0.0]]]);
     let mask = array![[[0.0, 1.0]]];

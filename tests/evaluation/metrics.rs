@@ -1,4 +1,4 @@
-//! Numbers by hand, those of M3d-CAM itself, and the definitions voxel by voxel.
+//! Metrics against numbers by hand, M3d-CAM's own numbers, and the definitions voxel by voxel.
 
 use medcam::evaluation::{Evaluator, Metric, Scoring, Threshold};
 use medcam::ops::{Interpolation, Resize, resample};
@@ -9,7 +9,7 @@ fn array(shape: [usize; 3], values: &[f32]) -> Array3<f32> {
     Array3::from_shape_vec(shape, values.to_vec()).unwrap()
 }
 
-/// All named metrics of a map and a mask in one row.
+/// The scores of all named metrics, for a map and a mask of one row.
 fn scores(threshold: Threshold, map: &[f32], mask: &[f32]) -> Vec<f64> {
     let evaluator = Evaluator::new(Scoring::new(Metric::NAMED.to_vec(), threshold));
     let [map, mask] = [map, mask].map(|values| array([1, 1, values.len()], values));
@@ -31,29 +31,30 @@ const NAN: f64 = f64::NAN;
 fn by_hand() {
     let (map, mask) = ([0.0, 0.25, 0.5, 1.0, 0.75], [0.0, 1.0, 1.0, 1.0, 0.0]);
     let half = Threshold::Value(0.5);
-    // Attention 0.5, 1, 0.75, of which the first two are in the mask of three; 3 greatest: 1, 0.75
-    // and 0.5.
+    // The attention is 0.5, 1 and 0.75, the first two of them inside the mask of three voxels. The
+    // three greatest values are 1, 0.75 and 0.5.
     let expected = [2. / 3., 1.5 / 2.25, 2. / 4., 1.5 / 3.75, 1., 1.75 / 2.5, 2. / 3.];
     assert_close(&scores(half, &map, &mask), &expected, 1e-9);
-    // Signs do not count, nor does the scale.
+    // Neither sign nor scale matters.
     let map = map.map(|value| -8.0 * value);
     assert_close(&scores(half, &map, &mask), &expected, 1e-9);
-    // What is added everywhere counts in the relevance mass alone.
+    // A constant added everywhere changes the relevance mass alone.
     let map = map.map(|value| value.abs() / 8.0 + 1.0);
     let expected = [expected[0], expected[1], expected[2], expected[3], 1., 4.75 / 7.5, 2. / 3.];
     assert_close(&scores(half, &map, &mask), &expected, 1e-7);
-    // The greatest value outside of the mask.
+    // The greatest value lies outside the mask.
     let scores = scores(half, &[0.9, 1.0, 0.0], &[1.0, 0.0, 0.0]);
     assert_close(&scores[4..], &[0.0, 0.9 / 1.9, 0.0], 1e-7);
 }
 
 #[test]
 fn voxels_of_equal_value_share_a_place() {
-    // Of the three greatest, 1 is in the mask, and two of four zeros are, which have two places left.
+    // The greatest voxel is in the mask. Four zeros share the other two places, two of them in the
+    // mask.
     let (map, mask) = ([1.0, 0.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 0.0, 0.0]);
     let ranks = scores(Threshold::Otsu, &map, &mask);
     assert_close(&ranks[4..], &[1.0, 1.0, (1.0 + 2.0 * 0.5) / 3.0], 1e-12);
-    // Two greatest voxels, one of them in the mask.
+    // Two voxels have the greatest value, one of them in the mask.
     let pointing = scores(Threshold::Otsu, &[1.0, 0.0, 1.0], &[1.0, 0.0, 0.0]);
     assert_close(&pointing[4..], &[0.5, 0.5, 0.5], 1e-12);
 }
@@ -70,7 +71,7 @@ fn without_attention_or_mask_what_is_0_of_0_is_nan() {
         let scores = scores(threshold, &map, &none);
         assert_close(&scores, &[0.0, 0.0, 0.0, 0.0, NAN, NAN, NAN], 0.0);
     }
-    // One voxel is a constant map.
+    // A single voxel is a constant map.
     assert!(scores(Threshold::Otsu, &[1.0], &[1.0])[0].is_nan());
 }
 
@@ -90,11 +91,11 @@ fn a_metric_of_ones_own_gets_the_map_on_the_masks_grid_and_the_mask() {
     let evaluator = Evaluator::new(Scoring::new(vec![own, Metric::Ioa], Threshold::Otsu));
     let (map, mask) = (array([1, 1, 2], &[0.0, -4.0]), array([1, 1, 4], &[0.0, 1.0, 1.0, 0.0]));
     let scores = evaluator.compute(map.view(), mask.view()).unwrap();
-    // Resampled to 0, 1, 3, 4.
+    // The map is resampled to 0, 1, 3, 4.
     assert_close(&scores, &[1.0, 0.5], 1e-12);
 }
 
-/// Knuth's generator, as the Python that made `THEIRS` has it too.
+/// Knuth's linear congruential generator, which the Python script behind `THEIRS` uses too.
 fn values(count: usize, seed: u64) -> Vec<f32> {
     let mut state = seed;
     let next = |_| {
@@ -105,7 +106,8 @@ fn values(count: usize, seed: u64) -> Vec<f32> {
     (0..count).map(next).collect()
 }
 
-/// Grid of the map and of the mask, and seed; ioa, wioa, iou and wiou at Otsu's threshold, and at 0.3.
+/// Grid of the map, grid of the mask and seed; then ioa, wioa, iou and wiou at Otsu's threshold,
+/// and at 0.3.
 type Case = ([usize; 3], [usize; 3], u64, [f64; 4], [f64; 4]);
 
 /// From `comp_score` of M3d-CAM 0.1.22 with scikit-image 0.25.2.
@@ -145,14 +147,14 @@ fn the_numbers_are_m3d_cams() {
         {
             let evaluator = Evaluator::new(Scoring::new(Metric::NAMED[..4].to_vec(), threshold));
             let scores = evaluator.compute(map.view(), mask.view()).unwrap();
-            // Their sums are of f64, and their positions of f32.
+            // M3d-CAM sums in f64, and computes positions in f32.
             assert_close(&scores, &expected, 1e-6);
         }
     }
 }
 
-/// The metrics as they are defined, voxel by voxel in f64; `None` where a value lies too near the
-/// threshold to say on which side an f32 is.
+/// The metrics by their definitions, voxel by voxel in f64. `None` if a value is so near the
+/// threshold that f32 may round it to the other side.
 fn plainly(
     map: &[f32],
     from: [usize; 3],
@@ -216,20 +218,21 @@ proptest! {
         let (map, mask) = (array(from, &map), array(to, &mask));
         let mut scores = evaluator.compute(map.view(), mask.view()).unwrap();
         prop_assert!(scores.iter().all(|score| (0.0..=1.0).contains(score)), "{:?}", scores);
-        // Beyond the outermost centres all values are equal, so f64 chooses one of several voxels,
-        // and f32 may see others as equal.
+        // Outside the outermost voxel centres, resampled values are equal. f64 and f32 may then
+        // break the ties differently, so the ranks are not compared.
         if from != to {
             (scores[4], expected[4]) = (0.0, 0.0);
             (scores[6], expected[6]) = (0.0, 0.0);
         }
         assert_close(&scores, &expected, 1e-5);
-        // Any memory order gives the same.
+        // The memory order of the map does not matter.
         let turned = map.t().as_standard_layout().into_owned();
         let again = evaluator.compute(turned.t(), mask.view()).unwrap();
         prop_assert_eq!(again, evaluator.compute(map.view(), mask.view()).unwrap());
     }
 
-    /// Of voxels in any order the rank accuracy is the same, and the mean over all ways to break ties.
+    /// The rank accuracy does not depend on the order of the voxels, as it is the mean over all
+    /// ways to break ties.
     #[test]
     fn rank_and_pointing_do_not_depend_on_the_order(
         levels in prop::collection::vec((0..4_u8, any::<bool>()), 2..40),
@@ -246,7 +249,7 @@ proptest! {
         let count = levels.iter().filter(|(_, inside)| *inside).count();
         let constant = levels.iter().all(|(level, _)| *level == levels[0].0);
         if count > 0 && !constant {
-            // Ties broken for and against the mask, and the mean is between them.
+            // The score lies between those with ties broken against and for the mask.
             let best = |inside_first: bool| {
                 let mut order = levels.clone();
                 order.sort_by_key(|&(level, inside)| (4 - level, inside != inside_first));

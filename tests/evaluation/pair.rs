@@ -1,4 +1,4 @@
-//! Maps and masks from disk, brought to the same axes.
+//! Brings maps and masks from disk to the same axes.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use ndarray::{Array3, Array4, ArrayD, array};
 use nifti::NiftiHeader;
 use nifti::writer::WriterOptions;
 
-/// A NIfTI of these voxels, whose voxel `(i, j, k)` lies at `rows · (i, j, k, 1)`.
+/// A NIfTI volume of these voxels, with voxel `(i, j, k)` at `rows · (i, j, k, 1)`.
 fn volume(folder: &Path, rows: [[f32; 4]; 3], data: &Array3<f32>) -> Volume {
     let length = |c: usize| rows.iter().map(|row| row[c] * row[c]).sum::<f32>().sqrt();
     let header = NiftiHeader {
@@ -25,7 +25,7 @@ fn volume(folder: &Path, rows: [[f32; 4]; 3], data: &Array3<f32>) -> Volume {
     Volume::read(&path).unwrap()
 }
 
-/// Voxels of 1x2x3 mm, 4x5x6 of them.
+/// The affine of voxels of 1x2x3 mm.
 const ROWS: [[f32; 4]; 3] = [[1.0, 0.0, 0.0, -10.0], [0.0, 2.0, 0.0, 20.0], [0.0, 0.0, 3.0, 5.0]];
 
 fn ramp() -> Array3<f32> {
@@ -48,7 +48,7 @@ fn the_axes_of_a_map_are_turned_to_those_of_the_mask() {
     let map = Input::Volume(volume(folder.path(), rows, &stored));
     let (on_axes, unchanged) = pair(&map, &mask).unwrap();
     assert_eq!((&on_axes, &unchanged), (&ramp(), &ramp()));
-    // And the other way round.
+    // The same with map and mask exchanged.
     let (on_axes, unchanged) = pair(&mask, &map).unwrap();
     assert_eq!((on_axes, unchanged), (stored.clone(), stored));
 }
@@ -73,14 +73,14 @@ fn another_field_of_view_is_refused() {
         change(&mut rows);
         Input::Volume(volume(folder.path(), rows, &ramp()))
     };
-    // What f32 loses is none.
+    // A shift of 0.01 mm is within the tolerance for f32 affines.
     pair(&with(&|rows| rows[0][3] += 0.01), &mask).unwrap();
     let text = message(&with(&|rows| rows[1][3] += 0.5), &mask);
     assert!(text.contains("map: another field of view") && text.contains("0.500 mm"), "{text}");
     message(&with(&|rows| rows[2][2] = 3.1), &mask);
-    // Turned by 90 degrees about the corner, so another place.
+    // Rotated by 90 degrees about the corner, the volume covers another place.
     message(&with(&|rows| rows.swap(0, 1)), &mask);
-    // A crop.
+    // A crop covers a smaller field of view.
     let crop = ramp().slice(ndarray::s![..3, .., ..]).to_owned();
     let crop = Input::Volume(volume(folder.path(), ROWS, &crop));
     assert!(message(&crop, &mask).contains("1.000 mm"));
@@ -138,7 +138,7 @@ fn pictures_are_gray_and_their_masks_0_1_or_labels() {
     );
     let labels = [0.0, 1.0, 7.0].map(|label: f32| label / 255.0);
     assert_eq!(of(&picture(labels)).1, array![[[0.0, 1.0, 7.0]]]);
-    // 16 bits: no labels, and not made into ones.
+    // Values of 16 bits are no 8-bit labels, and are not rounded to labels.
     let labels = [0.0, 1.0, 7.0].map(|label: f32| label / 65535.0);
     assert!(of(&picture(labels)).1[[0, 0, 2]] < 0.1);
     let colour = Input::Image(Image::new(Array3::zeros((3, 2, 2))));

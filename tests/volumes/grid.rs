@@ -1,10 +1,10 @@
-//! To the model's axes and back.
+//! From an image to the model's axes, and back.
 
 use medcam::volumes::{Card, Grid, Image, Input, MapType, Volume, read, read_npy, stem_of};
 use ndarray::{Array3, Array4, Array5, ArrayD, Axis, s};
 use proptest::prelude::*;
 
-use super::files::{oblique_header, ramp, write_nifti, write_nifti_4d};
+use super::fixtures::{oblique_header, ramp, write_nifti, write_nifti_4d};
 
 fn oblique_volume(shape: [usize; 3]) -> Volume {
     let folder = tempfile::tempdir().unwrap();
@@ -13,7 +13,7 @@ fn oblique_volume(shape: [usize; 3]) -> Volume {
     Volume::read(&path).unwrap()
 }
 
-/// All 48 codes, by their definition.
+/// All 48 orientation codes, from their definition.
 fn all_codes() -> Vec<String> {
     let pairs = [['L', 'R'], ['P', 'A'], ['I', 'S']];
     let mut codes = Vec::new();
@@ -45,7 +45,7 @@ proptest! {
         let map = model_map(&prepared.tensor);
         prop_assert_eq!(map.shape(), prepared.grid.map_size());
         prop_assert_eq!(prepared.grid.restore(map.view()), volume.data.index_axis(Axis(0), 0));
-        // A mask takes the same way as the image.
+        // A mask is reoriented like the image.
         let mask = prepared.grid.prepare_mask(&input, prepared.grid.map_size()).unwrap();
         prop_assert_eq!(mask.into_dyn(), prepared.tensor);
     }
@@ -53,7 +53,7 @@ proptest! {
 
 #[test]
 fn ras_axes_run_right_anterior_superior() {
-    // The file's x runs left: RAS turns it round and keeps the others.
+    // The file's x axis runs left: RAS flips it and keeps the others.
     let volume = oblique_volume([3, 4, 5]);
     assert_eq!(volume.axis_codes(), ['L', 'A', 'S']);
     let card: Card = "[input]\norientation = \"RAS\"".parse().unwrap();
@@ -109,7 +109,7 @@ fn a_map_is_written_onto_the_image() {
     assert_eq!(prepared.tensor.shape(), [1, 1, 7, 4, 8]);
     assert_eq!(prepared.grid.map_size(), [5, 9, 6]);
 
-    // On the image's own grid.
+    // A map on the image's own grid.
     let map = Array5::from_shape_fn((1, 1, 5, 9, 6), |(_, _, d, h, w)| (d + h + w) as f32 / 20.0);
     let files = prepared.grid.save_map(folder.path(), "map", map.view(), MapType::F32).unwrap();
     assert_eq!(files, [folder.path().join("map.nii.gz")]);
@@ -119,12 +119,12 @@ fn a_map_is_written_onto_the_image() {
     let restored = prepared.grid.restore(map.slice(s![0, 0, .., .., ..]));
     assert_eq!(back.data.index_axis(Axis(0), 0), restored);
 
-    // 8 bits: within half a step.
+    // 8-bit maps are within half a step.
     let files = prepared.grid.save_map(folder.path(), "small", map.view(), MapType::U8).unwrap();
     let back = Volume::read(&files[0]).unwrap();
     let error = (&back.data.index_axis(Axis(0), 0) - &restored).mapv(f32::abs);
     assert!(error.iter().all(|&e| e <= 0.5 / 255.0 + 1e-6));
-    // What a reader that counts in f64 makes of the greatest value is no more than 1.
+    // A reader that scales in f64 gets no value above 1.
     let file = folder.path().join("ones.nii");
     volume.write_map(&file, &restored.mapv(|_| 1.0), MapType::U8).unwrap();
     let bytes = std::fs::read(file).unwrap();
@@ -132,7 +132,7 @@ fn a_map_is_written_onto_the_image() {
     let greatest = f64::from(bytes[352]) * slope;
     assert!((1.0 - 1e-7..=1.0).contains(&greatest), "{greatest}");
 
-    // On the layer's grid: the same field of view, from corner to corner.
+    // A map on the layer's grid covers the same field of view, from corner to corner.
     let map = Array5::zeros((1, 1, 2, 3, 4));
     let files = prepared.grid.save_map(folder.path(), "layer", map.view(), MapType::F32).unwrap();
     let back = Volume::read(&files[0]).unwrap();
@@ -187,7 +187,7 @@ fn a_single_slice_feeds_a_2d_model() {
     let back = Volume::read(file).unwrap();
     assert_eq!(back.data.dim(), (1, 6, 1, 5));
     assert_eq!(back.data[[0, 3, 0, 2]], 17.0);
-    // Left alone without a rank, refused where no axis or two are single.
+    // Without a rank the axis stays; a 2D model refuses no or two axes of extent 1.
     assert_eq!(Card::default().prepare(&input, None).unwrap().tensor.ndim(), 5);
     for shape in [[6, 2, 5], [6, 1, 1]] {
         let input = Input::Volume(oblique_volume(shape));
@@ -201,7 +201,7 @@ fn pictures_come_and_go() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("photo.PNG");
     let pixels = vec![0, 51, 102, 255, 255, 255, 255, 0, 0, 128, 0, 0];
-    // Two by two with alpha would be 16 values; one row of three RGBA pixels.
+    // Three RGBA pixels in one row.
     image::RgbaImage::from_raw(3, 1, pixels)
         .unwrap()
         .save_with_format(&path, image::ImageFormat::Png)
@@ -281,7 +281,7 @@ fn nothing_but_the_map_is_left_behind() {
         Card::default().prepare(&Input::Volume(oblique_volume([2, 2, 2])), None).unwrap().grid;
     let map = Array5::zeros((1, 1, 2, 2, 2));
     grid.save_map(folder.path(), "map", map.view(), MapType::F32).unwrap();
-    // A folder stands where the file should go: the rename fails.
+    // A folder has the file's name, so the rename fails.
     std::fs::create_dir(folder.path().join("other.nii.gz")).unwrap();
     assert!(grid.save_map(folder.path(), "other", map.view(), MapType::F32).unwrap_err().is_file());
     let mut names: Vec<_> =

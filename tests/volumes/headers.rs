@@ -1,11 +1,11 @@
-//! NIfTI headers with faults, NIfTI-2, pairs and colours: as nibabel reads them.
+//! NIfTI headers with faults, NIfTI-2, pairs and colours are read as nibabel reads them.
 
 use std::path::{Path, PathBuf};
 
 use medcam::volumes::{MapType, Volume, read_npy};
 use ndarray::{Array3, Ix4};
 
-use super::files::{oblique_header, ramp, write_nifti};
+use super::fixtures::{oblique_header, ramp, write_nifti};
 use super::nibabel::script;
 
 #[test]
@@ -33,7 +33,7 @@ fn what_nibabel_repairs_is_repaired_alike_and_noted() {
         }
         for (ours, theirs) in volume.affine.iter().flatten().zip(affine.split_whitespace()) {
             let theirs: f64 = theirs.parse().unwrap();
-            // NIfTI-2 has its affine in f64, and maps have theirs in f32.
+            // NIfTI-2 stores its affine in f64, maps store theirs in f32.
             assert!((ours - theirs).abs() <= 2e-6, "{name}: {:?} {affine}", volume.affine);
         }
         let data = read_npy(at(format!("{name}.npy"))).unwrap();
@@ -49,10 +49,10 @@ fn what_nibabel_repairs_is_repaired_alike_and_noted() {
     script(&python, "nibabel_headers.py", "check", folder.path());
 }
 
-/// Offsets in a header and what is put there.
+/// Offsets in a header, each with the bytes that replace its own.
 type Patches<'a> = &'a [(usize, &'a [u8])];
 
-/// The bytes of a small image with these bytes in place of some of the header's.
+/// A small image with parts of its header replaced.
 fn patched(folder: &Path, patches: Patches<'_>) -> PathBuf {
     let path = folder.join("patched.nii");
     write_nifti(&path, &oblique_header(), &ramp([5, 6, 7]));

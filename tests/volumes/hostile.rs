@@ -1,4 +1,4 @@
-//! Damaged files: always an error that names the file, never a panic or a huge allocation.
+//! Damaged files always give an error that names the file, never a panic or a huge allocation.
 
 use std::io::Write;
 use std::path::Path;
@@ -6,9 +6,9 @@ use std::path::Path;
 use medcam::volumes::{MapType, read, write_npy};
 use proptest::prelude::*;
 
-use super::files::{oblique_header, ramp, write_nifti};
+use super::fixtures::{oblique_header, ramp, write_nifti};
 
-/// The bytes of one small healthy file of each kind.
+/// The bytes of a small valid file of each kind.
 fn healthy(suffix: &str) -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(format!("healthy{suffix}"));
@@ -27,7 +27,7 @@ fn healthy(suffix: &str) -> Vec<u8> {
     std::fs::read(path).unwrap()
 }
 
-/// What reading these bytes says, if they are refused.
+/// The message with which these bytes are refused, if they are.
 fn refusal(suffix: &str, bytes: &[u8]) -> Option<String> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(format!("scan{suffix}"));
@@ -57,7 +57,7 @@ fn every_truncation_is_refused() {
         for length in 0..bytes.len() {
             let message = refusal(suffix, &bytes[..length]);
             assert!(message.is_some(), "{suffix} cut to {length} of {} bytes", bytes.len());
-            // The last bytes of a .nii.gz are those of its checksum.
+            // A .nii.gz ends with its checksum; cut there, it need not be reported as truncated.
             let said = length + 8 < bytes.len() || message.unwrap().contains("truncated");
             assert!(said, "{suffix} cut to {length} of {} bytes", bytes.len());
         }
@@ -178,7 +178,7 @@ proptest! {
         if zipped && in_header {
             bytes = gzip(&bytes);
         }
-        // Either answer is right; `refusal` checks the error.
+        // The bytes may be read or refused; `refusal` checks the error.
         let _ = refusal(suffix, &bytes);
     }
 }

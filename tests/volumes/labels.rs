@@ -1,4 +1,4 @@
-//! Masks that are pictures keep the integers in the file.
+//! Masks from pictures keep the integers in the file.
 
 use medcam::evaluation::pair;
 use medcam::volumes::{Card, Image, Input, read, read_npy};
@@ -7,7 +7,7 @@ use png::{BitDepth, ColorType};
 
 use super::nibabel::script;
 
-/// A PNG with these packed rows, read.
+/// Writes a PNG with these packed rows, and reads it.
 fn picture(width: u32, rows: &[&[u8]], color: ColorType, depth: BitDepth) -> Input {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("labels.png");
@@ -16,7 +16,7 @@ fn picture(width: u32, rows: &[&[u8]], color: ColorType, depth: BitDepth) -> Inp
     encoder.set_color(color);
     encoder.set_depth(depth);
     if color == ColorType::Indexed {
-        // As in Pascal VOC: 1 is dark red, and 255 cream.
+        // A palette in the manner of Pascal VOC, where label 1 is dark red.
         let mut palette = vec![0; 3 * if depth == BitDepth::Eight { 256 } else { 4 }];
         palette[3] = 128;
         palette[7] = 128;
@@ -31,7 +31,7 @@ fn labels(mask: &Input) -> Vec<f32> {
     let (_, height, width) = image.data.dim();
     let map = Input::Image(Image::new(Array3::from_elem((1, height, width), 0.5)));
     let (_, voxels) = pair(&map, mask).unwrap();
-    // As a target mask on the image's own grid.
+    // `prepare_mask` gives the same labels on the image's own grid.
     let grid = Card::default().prepare(&map, Some(2)).unwrap().grid;
     let region = grid.prepare_mask(mask, grid.map_size()).unwrap();
     assert_eq!(region.iter().collect::<Vec<_>>(), voxels.iter().collect::<Vec<_>>());
@@ -66,7 +66,7 @@ fn black_and_white_is_0_and_1() {
         (&[0, 0, 255, 255][..], Sixteen, 1.),
         (&[0, 255], Eight, 1.),
         (&[0b0100_0000], One, 1.),
-        // As likely the labels 15 and 3.
+        // The greatest value of 4 and 2 bits is as likely the label 15 or 3.
         (&[0x0f], Four, 15.),
         (&[0b0011_0000], Two, 3.),
     ] {
@@ -113,7 +113,7 @@ fn a_card_says_in_which_unit_a_picture_is_fed() {
     assert_eq!(values(&picture(2, &[&[1, 0]], ColorType::Indexed, Eight), stored)[0], 128.0);
     let gray = values(&rgb, &format!("{stored}\ncolor = \"gray\""))[0];
     assert!((gray - (0.299 * 10.0 + 0.587 * 20.0 + 0.114 * 255.0)).abs() < 1e-4, "{gray}");
-    // Arrays are fed as they are stored, whatever the card says.
+    // Arrays reach the model as stored, whatever the card says.
     let array = Input::Array(ArrayD::from_elem(vec![1, 1, 2, 2], 3.0));
     assert_eq!(fed(&array, unit), fed(&array, stored));
     let message = "[input]\nvalues = \"raw\"".parse::<Card>().unwrap_err().to_string();

@@ -1,4 +1,4 @@
-//! Against nibabel and torch, where `MEDCAM_PYTHON` names a Python that has them.
+//! Compares with nibabel and torch, if `MEDCAM_PYTHON` names a Python that has them.
 
 use std::path::Path;
 use std::process::Command;
@@ -64,7 +64,7 @@ fn nibabel_sees_what_medcam_sees() {
             (a + 2 * b + 3 * c) as f32 / (i + 2 * j + 3 * k) as f32
         });
         write_npy(at(format!("{name}-map.npy")), &map.clone().into_dyn(), MapType::F32).unwrap();
-        // Once straight, once by way of the model's axes.
+        // The map is written directly, and then by way of the model's axes.
         volume.write_map(at(format!("{name}-u8.nii.gz")), &map, MapType::U8).unwrap();
         let card: Card = "[input]\norientation = \"RAS\"\nsize = [4, 4, 4]".parse().unwrap();
         let grid = card.prepare(&Input::Volume(volume.clone()), Some(3)).unwrap().grid;

@@ -36,7 +36,7 @@ fn headers_of_python_2_are_read() {
     ] {
         assert_eq!(read(version, text, &ramp(6)).unwrap(), expected, "{text}");
     }
-    // The L of a type is no suffix of a number.
+    // The type name `L` is not the suffix of a Python 2 number.
     let text = "{'descr': 'L', 'fortran_order': False, 'shape': (1L,), }\n";
     assert_eq!(read(1, text, &7_u64.to_le_bytes()).unwrap().into_raw_vec_and_offset().0, [7.0]);
 }

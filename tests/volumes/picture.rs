@@ -1,18 +1,18 @@
-//! Pictures: the attention is shown on the side where it is.
+//! Pictures show the attention on the side where it is.
 
 use image::RgbImage;
 use medcam::volumes::{Caption, Card, Image, Input, Style, Volume, overlay};
 use ndarray::{Array3, ArrayD};
 use nifti::NiftiHeader;
 
-use super::files::write_nifti;
+use super::fixtures::write_nifti;
 
 fn caption() -> Caption {
     Caption { lines: vec!["class 1 (brain) · layer up0 · Grad-CAM".to_owned()] }
 }
 
-/// A cube of 96 mm about the scanner's origin whose axes run to S, L and P, in voxels of 2, 1 and
-/// 4 mm.
+/// A cube of 96 mm centred on the scanner's origin, whose axes run to S, L and P in voxels of 2, 1
+/// and 4 mm.
 fn turned_cube() -> Volume {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("cube.nii");
@@ -30,7 +30,7 @@ fn turned_cube() -> Volume {
     volume
 }
 
-/// A ball of attention about a point in the scanner's space.
+/// A map that is 1 in a ball about a point in the scanner's space.
 fn ball(volume: &Volume, centre_mm: [f64; 3]) -> Array3<f32> {
     let (_, i, j, k) = volume.data.dim();
     Array3::from_shape_fn((i, j, k), |(i, j, k)| {
@@ -70,10 +70,11 @@ fn attention_is_shown_on_its_side() {
         overlay(&input, &ball(&volume, [-25.0, 30.0, 15.0]), &caption(), Style::Heat).unwrap();
     assert_eq!(middle.dimensions(), moved.dimensions());
 
-    // Three equal squares, then the colour bar.
+    // The picture has three square panels of equal size, then the colour bar.
     let bar = 36 + 120;
     let cell = (middle.width() - bar - 36) / 3;
-    // Pixels to the right and down per panel: axial (x, -y), coronal (x, -z), sagittal (y, -z).
+    // Expected shift to the right and down in each panel: axial (x, -y), coronal (x, -z), sagittal
+    // (y, -z).
     let expected_mm = [[-25.0, -30.0], [-25.0, -15.0], [30.0, -15.0]];
     let mut scales = Vec::new();
     for (panel, expected) in (0..3).zip(expected_mm) {
@@ -81,7 +82,7 @@ fn attention_is_shown_on_its_side() {
         let [a, b] = [&middle, &moved].map(|picture| red_centre(picture, from, to));
         scales.extend([(b[0] - a[0]) / expected[0], (b[1] - a[1]) / expected[1]]);
     }
-    // One scale for all: directions are right, and millimetres are square (voxels are not).
+    // All panels have one scale, although the voxels are anisotropic, and the directions are right.
     let mean = scales.iter().sum::<f64>() / 6.0;
     assert!(mean > 1.0, "{scales:?}");
     assert!(scales.iter().all(|s| (s / mean - 1.0).abs() < 0.1), "{scales:?}");
@@ -102,7 +103,8 @@ fn a_map_of_zeros_colours_nothing_but_the_bar() {
 
 #[test]
 fn a_signed_map_is_gray_with_its_zero_in_the_middle() {
-    // Most voxels 0.3, which is then where the gradient is 0; ten above, and ten below as far.
+    // Most voxels are 0.3, which therefore stands for a gradient of 0; one patch is 0.2 above it
+    // and one 0.2 below.
     let mut map = Array3::from_elem((1, 20, 30), 0.3);
     map.slice_mut(ndarray::s![0, 4..6, 5..10]).fill(0.5);
     map.slice_mut(ndarray::s![0, 14..16, 20..25]).fill(0.1);
@@ -110,7 +112,7 @@ fn a_signed_map_is_gray_with_its_zero_in_the_middle() {
     let picture = overlay(&image, &map, &Caption::default(), Style::Gray).unwrap();
     assert!(picture.pixels().all(|p| p[0].abs_diff(p[1]) < 8 && p[1].abs_diff(p[2]) < 8));
 
-    // Two slices, each 20 pixels from its marks' room, at one scale; the second is the map.
+    // Looks in the second slice, which shows the map; the first shows the image.
     let place = |value: u8| {
         let bar = picture.width() - 36 - 120;
         let places = picture.enumerate_pixels().filter(|(x, y, pixel)| {
@@ -142,7 +144,7 @@ fn the_planes_go_through_what_matters_whatever_its_sign() {
     let [bright, dark] = [1.0, -1.0].map(|sign| picture(signed([-25.0, 30.0, 15.0], sign)));
     let middle = picture(signed([0.0; 3], 1.0));
     assert_eq!(bright.dimensions(), dark.dimensions());
-    // The upper half, the image with its titles and marks, is the same for both signs.
+    // The upper half, the image with titles and marks, does not depend on the sign of the map.
     let upper = |picture: &RgbImage| {
         let half = picture.height() / 2;
         image::imageops::crop_imm(picture, 0, 0, picture.width() - 150, half).to_image()

@@ -1,4 +1,4 @@
-//! Pictures that are cut off or damaged are refused; whole ones have the pixels of the `image` crate.
+//! Truncated or damaged pictures are refused; whole ones decode to the pixels of the `image` crate.
 
 use std::io::Cursor;
 
@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 use super::nibabel::script;
 
-/// The image, or what the refusal says.
+/// The image, or the message with which it is refused.
 fn read(bytes: &[u8]) -> Result<Array3<f32>, String> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("picture");
@@ -29,7 +29,7 @@ fn decoded(bytes: &[u8]) -> Array3<f32> {
     data.permuted_axes([2, 0, 1]).as_standard_layout().into_owned()
 }
 
-/// Noise that is the same on every run.
+/// Reproducible noise.
 fn noise(count: usize) -> Vec<u8> {
     let mut state = 1_u32;
     std::iter::repeat_with(|| {
@@ -71,11 +71,11 @@ fn half_a_jpeg_is_truncated_and_a_tail_does_no_harm() {
     for tail in [&b""[..], b"tail", &[0; 1000], b"\xff\xd8\xff", &whole] {
         assert_eq!(read(&[&whole[..], tail].concat()).unwrap(), expected);
     }
-    // Pillow reads an image of one scan without its end marker, if enough bytes follow.
+    // Pillow reads a single-scan image without its end marker, if enough bytes follow.
     assert_eq!(read(&[without_end, &[0; 16]].concat()).unwrap(), expected);
     let half = [&whole[..whole.len() / 2], &[0; 16]].concat();
     assert!(read(&half).unwrap_err().contains("truncated"));
-    // The tables of the Huffman codes, made nonsense.
+    // Overwrites a Huffman table.
     let mut damaged = whole.clone();
     let table = whole.windows(2).position(|pair| pair == b"\xff\xc4").unwrap();
     damaged[table + 5..table + 21].fill(0xff);
@@ -110,7 +110,7 @@ proptest! {
     ) {
         let bytes = if is_png { png(width, height, gray) } else { jpeg(width, height, gray) };
         prop_assert_eq!(read(&bytes).unwrap(), decoded(&bytes));
-        // Of a PNG, the end marker (12 bytes) may be missing, as for Pillow and the `image` crate.
+        // A PNG may lack its end marker (12 bytes), as for Pillow and the `image` crate.
         let length = cut.index(bytes.len() - if is_png { 12 } else { 0 });
         let message = read(&bytes[..length]).unwrap_err();
         let said = message.contains("truncated") || (length < 8 && message.contains("not an image"));

@@ -1,11 +1,11 @@
-//! Why a layer, or any layer of a network, cannot carry a map.
+//! Errors for layers that cannot carry a map.
 
 use super::{Layer, Layers};
 use crate::error::Error;
 
 impl Layers {
-    /// There is no layer of this name.
-    pub(super) fn unknown(&self, name: &str) -> Error {
+    /// The error for a name that no layer has.
+    pub(super) fn unknown_layer(&self, name: &str) -> Error {
         if self.not_run.contains(name) {
             return Error::layer(format!(
                 "layer '{name}' cannot carry a map: the output that is explained does not depend on \
@@ -30,8 +30,8 @@ impl Layers {
         ))
     }
 
-    /// This layer cannot carry a map.
-    pub(super) fn mapless(&self, layer: &Layer) -> Error {
+    /// The error for a layer that cannot carry a map.
+    pub(super) fn cannot_carry(&self, layer: &Layer) -> Error {
         let auto = self
             .auto()
             .map_or(String::new(), |auto| format!(" Layer auto would take is '{}'.", auto.name));
@@ -51,8 +51,8 @@ impl Layers {
         Error::layer(format!("layer '{}' cannot carry a map: {why}.{auto}", layer.name))
     }
 
-    /// No layer can carry a map.
-    pub(super) fn none(&self) -> Error {
+    /// The error for a network without a layer that can carry a map.
+    pub(super) fn no_layer(&self) -> Error {
         let stacked =
             |layer: &&Layer| !layer.has_batch && layer.shape.len() >= 4 && layer.is_floating_point;
         let why = match self.layers.iter().rfind(stacked) {

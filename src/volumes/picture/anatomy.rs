@@ -1,4 +1,4 @@
-//! The slices of a volume, turned so that their sides can be named.
+//! Slices of a volume in RAS axes, with anatomical letters at their sides.
 
 use ndarray::{ArrayView3, Axis};
 
@@ -10,7 +10,8 @@ use crate::volumes::{Volume, grid};
 pub(super) const CONVENTION: &str =
     "neurological convention: the left of the picture is the patient's left (L)";
 
-/// Through, right and up as RAS axes, with the letters of the left, right, upper and lower side.
+/// The planes: name, RAS axes through the plane, to the right and up, and letters of the left,
+/// right, upper and lower side.
 const PLANES: [(&str, usize, usize, usize, [char; 4]); 3] = [
     ("axial", 2, 0, 1, ['L', 'R', 'A', 'P']),
     ("coronal", 1, 0, 2, ['L', 'R', 'S', 'I']),
@@ -34,7 +35,7 @@ pub(super) fn panels(
     let (layers, centre) = layers(image, map, style, single.len() == 1);
     let spacing_mm = axes.map(|(axis, _)| volume.spacing_mm[axis]);
 
-    // The same voxel in the file's own index, and where it lies in the scanner.
+    // The centre of attention as the file's voxel index, and its position in the scanner.
     let mut index = [0; 3];
     for (ras, &(axis, backwards)) in axes.iter().enumerate() {
         let extent = image.shape()[ras];

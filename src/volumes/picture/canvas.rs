@@ -1,4 +1,4 @@
-//! Text, boxes and colour on a picture.
+//! Draws text, boxes and colours on a picture.
 
 use ab_glyph::{Font, FontRef, PxScale, ScaleFont, point};
 use image::{Rgb, RgbImage};
@@ -14,13 +14,13 @@ pub(super) const MARK: Rgb<u8> = Rgb([255, 255, 255]);
 /// The opacity of the map where its value is 1.
 const OPACITY: f32 = 0.72;
 
-/// A picture that can be written on.
+/// A picture, with the font for its text.
 pub(super) struct Canvas {
     pub(super) picture: RgbImage,
     font: FontRef<'static>,
 }
 
-/// Where the given x coordinate of a text lies within it.
+/// The point of a text that its x coordinate places.
 #[derive(Clone, Copy)]
 pub(super) enum Align {
     Left,
@@ -36,7 +36,7 @@ impl Canvas {
         Ok(Self { picture: RgbImage::from_pixel(width, height, BACKGROUND), font })
     }
 
-    /// Mixes `colour` into one pixel; outside of the picture nothing happens.
+    /// Blends `colour` into one pixel; positions outside the picture are ignored.
     fn blend(&mut self, x: i64, y: i64, colour: Rgb<u8>, opacity: f32) {
         let (Ok(x), Ok(y)) = (u32::try_from(x), u32::try_from(y)) else { return };
         if let Some(pixel) = self.picture.get_pixel_mut_checked(x, y) {
@@ -89,13 +89,13 @@ impl Canvas {
             outline.draw(|column, row, coverage| {
                 let (x, y) =
                     (corner.x as i64 + i64::from(column), corner.y as i64 + i64::from(row));
-                // The face is a light one: a little more ink keeps it legible on black.
+                // The font is light; the square root darkens its thin strokes enough to be legible.
                 self.blend(x, y, colour, coverage.sqrt());
             });
         }
     }
 
-    /// Writes one line that is made smaller, then cut, until it takes at most `room` pixels.
+    /// Writes one line, shrunk and then cut to at most `room` pixels.
     pub(super) fn write_within(
         &mut self,
         text: &str,
@@ -118,11 +118,11 @@ impl Canvas {
     }
 }
 
-/// Turbo ends in a dark red that on black looks weaker than the orange before it; the colours stop
-/// at bright red.
+/// The part of the Turbo colour map in use. Beyond it lies a dark red that would look weaker on
+/// black than the orange below.
 const TURBO_END: f64 = 0.92;
 
-/// `map` within `0..=1` over a gray or coloured value.
+/// The heat colour of `map`, within `0..=1`, blended over the image's colour `base`.
 pub(super) fn over(base: [f32; 3], map: f32) -> Rgb<u8> {
     let colour = colorous::TURBO.eval_continuous(f64::from(map) * TURBO_END);
     let opacity = OPACITY * map;

@@ -1,4 +1,4 @@
-//! Panels in rows, caption above, colour bar beside.
+//! Arranges panels in rows, with the caption above and the colour bar beside them.
 
 use image::RgbImage;
 use image::imageops::{FilterType, resize};
@@ -8,16 +8,16 @@ use super::panel::Panel;
 use super::{Caption, Style};
 use crate::error::Result;
 
-/// The slices of a row together are at most this wide and high, in pixels.
+/// Maximum width and height of a row of slices, in pixels.
 const ROOM: [f64; 2] = [1200.0, 620.0];
-/// As high are the slices at most where there are several rows.
+/// Maximum height of a row of slices if there are several rows.
 const ROOM_OF_ROWS: f64 = 340.0;
 const MARGIN: i64 = 36;
-/// Around every slice, for its letters and marks.
+/// Margin around every slice for its letters and marks.
 const FRAME: i64 = 30;
-/// Between two slices' frames and between two rows, so that their letters are not read together.
+/// Gap between two frames and between two rows; without it, neighbouring letters read as one word.
 const GAP: i64 = 20;
-/// A cell is at least as wide as its title.
+/// Font size of panel titles. A cell is at least as wide as its title.
 const TITLE: f32 = 17.0;
 const HEAD: f32 = 27.0;
 const LINE: f32 = 18.0;
@@ -26,7 +26,7 @@ const BAR: [i64; 2] = [22, 260];
 const BAR_CELL: i64 = 120;
 const LEAST_WIDTH: i64 = 900;
 
-/// Draws everything.
+/// Draws the rows of panels with caption, colour bar and footer.
 pub(super) fn compose(
     rows: &[Vec<Panel>],
     caption: &Caption,
@@ -84,10 +84,10 @@ pub(super) fn compose(
     Ok(canvas.picture)
 }
 
-/// Slices with their width and height on the picture.
+/// Panels with the width and height of their slices, in pixels.
 type Row<'a> = Vec<(&'a Panel, [u32; 2])>;
 
-/// All slices at the same scale.
+/// Sizes all slices to the same number of pixels per millimetre.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within ROOM")]
 fn sized(rows: &[Vec<Panel>]) -> Vec<Row<'_>> {
     let millimetres = |panel: &Panel| {
@@ -128,7 +128,7 @@ fn draw_panel(canvas: &mut Canvas, panel: &Panel, [width, height]: [u32; 2], [x,
     if let Some([left, right, upper, lower]) = panel.sides {
         let middle = y + h / 2 - whole(LINE * 0.6);
         let centre = x + w / 2;
-        // Beside the marks, which may stand in the middle.
+        // The letters lie outside the marks, which may be centred as well.
         for (letter, at) in [
             (left, [x - 20, middle]),
             (right, [x + w + 20, middle]),
@@ -140,7 +140,7 @@ fn draw_panel(canvas: &mut Canvas, panel: &Panel, [width, height]: [u32; 2], [x,
     }
 }
 
-/// The colours from 0 to 1 as they look over middle gray, or the grays.
+/// Draws the bar: the heat colours over middle gray, or the gray scale.
 fn draw_bar(canvas: &mut Canvas, [x, y]: [i64; 2], style: Style) {
     let [width, height] = BAR;
     let labels: &[&str] = match style {

@@ -27,10 +27,11 @@ pub enum Style {
     /// In colour over the image: for maps that say where and how much, such as Grad-CAM's.
     #[default]
     Heat,
-    /// In gray apart from the image: for maps as fine as the image and with a sign, such as Guided
-    /// Backpropagation's. Where the map is as its median it is middle gray: there the image does not
-    /// matter. Where it is bright, a brighter voxel speaks for what is explained; where it is dark, a
-    /// darker one. The 0.5 % of all other values that are farthest from the median are black or white.
+    /// In gray, separate from the image: for signed maps of the image's resolution, such as Guided
+    /// Backpropagation's. The median of the map is middle gray: those voxels do not matter. Raising
+    /// a voxel's intensity speaks for the explained output where the map is bright, and against it
+    /// where it is dark. Of all other values, the 0.5 % farthest from the median are black or
+    /// white.
     Gray,
 }
 
@@ -44,16 +45,16 @@ pub enum Style {
 ///
 /// Volumes are shown in RAS axes, with anterior and superior up, in neurological convention: the
 /// left of the picture is the patient's left. Every panel bears the letters of its four sides,
-/// which for an oblique image name the nearest anatomical axis. The millimetres over a slice are the
-/// scanner's coordinate of the centre of attention, the index beside them is the file's own.
-/// Lengths are true in millimetres.
-/// The centre of attention is the mean position, weighted by the map, of the values above half
-/// the map's maximum (of a gray map, of its distances from middle gray); without any, the centre of
-/// the image. The gray image is windowed to its 1st and 99th percentile. A heat map's colour (Turbo,
-/// up to its bright red) and its opacity grow with its value, which should lie within `0..=1`.
+/// which for an oblique image name the nearest anatomical axis. The millimetres over a slice are
+/// the scanner's coordinate of the centre of attention, the index beside them is the file's own.
+/// All slices have the same scale in millimetres. The centre of attention is the mean position,
+/// weighted by the map, of the values above half the map's maximum (of a gray map, of its distances
+/// from middle gray); without any, the centre of the image. The gray image is windowed to its 1st
+/// and 99th percentile. A heat map's colour (Turbo, up to its bright red) and its opacity grow with
+/// its value, which should lie within `0..=1`.
 ///
 /// `map` is in the image's voxel order, as [`Grid::restore`](super::Grid::restore) gives it
-/// (`(1, H, W)` for a 2D image); of another size, it is resampled linearly.
+/// (`(1, H, W)` for a 2D image); a map of another size is resampled linearly.
 ///
 /// # Errors
 ///
@@ -129,7 +130,7 @@ pub fn overlay(
     layout::compose(&rows, caption, footer, style)
 }
 
-/// What one row of slices after the other shows, and the centre of attention.
+/// The layers to draw, one per row of slices or per panel, and the centre of attention.
 fn layers<'a>(
     image: ArrayView3<'a, f32>,
     map: ArrayView3<'a, f32>,
@@ -152,7 +153,7 @@ fn layers<'a>(
     }
 }
 
-/// The image, and the image with its map or the map.
+/// Two panels: the image, then the image with the heat map over it or the gray map alone.
 fn picture_panels(image: &Image, map: &Array3<f32>, style: Style) -> Result<Vec<Panel>> {
     let (channels, height, width) = image.data.dim();
     if map.dim().0 != 1 {

@@ -9,14 +9,14 @@ use crate::volumes::intensity::percentile;
 pub(super) type Gray = ImageBuffer<Luma<f32>, Vec<f32>>;
 pub(super) type Colour = ImageBuffer<Rgb<f32>, Vec<f32>>;
 
-/// What is shown slice by slice: gray values, and a map over them.
+/// Gray values with an optional map over them, drawn slice by slice.
 pub(super) struct Layer<'a> {
     pub(super) values: ArrayView3<'a, f32>,
     pub(super) window: Window,
     pub(super) map: Option<ArrayView3<'a, f32>>,
 }
 
-/// A slice with what is drawn around it.
+/// A slice with its title, side letters and cross.
 pub(super) struct Panel {
     pub(super) title: String,
     pub(super) base: Colour,
@@ -81,7 +81,7 @@ impl Plane {
     }
 }
 
-/// The gray values between black and white.
+/// The range of values between black and white.
 pub(super) struct Window {
     low: f32,
     range: f32,
@@ -93,14 +93,15 @@ impl Window {
         let mut finite = spread(values);
         let [mut low, mut high] = [1.0, 99.0].map(|p| percentile(&mut finite, p));
         if high <= low {
-            // Hardly any of the image differs from its background: all of the range.
+            // Nearly all values are equal, so the percentiles coincide: use the full range.
             (low, high) = finite.iter().fold((low, high), |(l, h), &v| (l.min(v), h.max(v)));
         }
         Self { low, range: high - low }
     }
 
-    /// For a signed map that was brought to another range: its zero, which is the median since most
-    /// voxels hardly matter, is middle gray; one in 200 of the others is black or white.
+    /// The window of a signed map that was rescaled. Its original zero is the median, since most
+    /// voxels hardly matter, and becomes middle gray. Of the other values, one in 200 is black or
+    /// white.
     pub(super) fn about_zero(map: ArrayView3<'_, f32>) -> Self {
         let mut values = spread(map);
         let zero = percentile(&mut values, 50.0);
@@ -110,7 +111,7 @@ impl Window {
         Self { low: zero - reach, range: 2.0 * reach }
     }
 
-    /// How far from the middle of the window, within `0..=1`.
+    /// Distance of `value` from the window's middle: 0 in the middle, 1 at or beyond its ends.
     pub(super) fn strength(&self, value: f32) -> f32 {
         (2.0 * self.apply(value) - 1.0).abs()
     }
@@ -125,13 +126,14 @@ impl Window {
     }
 }
 
-/// The finite ones of at most a million values, evenly spread.
+/// The finite values among at most a million, sampled at an even stride.
 fn spread(values: ArrayView3<'_, f32>) -> Vec<f32> {
     let step = values.len().div_ceil(1_000_000).max(1);
     values.iter().copied().step_by(step).filter(|v| v.is_finite()).collect()
 }
 
-/// The mean position of the values above half the maximum, weighted by them.
+/// The mean position of the values above half the maximum, weighted by value; without any, the
+/// centre of the grid.
 pub(super) fn centre_of_attention(map: ArrayView3<'_, f32>) -> [usize; 3] {
     let (d, h, w) = map.dim();
     let most = map.iter().copied().fold(0.0, f32::max);
@@ -181,7 +183,7 @@ pub(super) fn from_plane(plane: ArrayView2<'_, f32>) -> Gray {
     })
 }
 
-/// Files hold no image of more than u32 pixels a side.
+/// No image file has a side of more than `u32::MAX` pixels.
 fn extent(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }

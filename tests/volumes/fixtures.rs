@@ -1,4 +1,4 @@
-//! Small files to read.
+//! NIfTI images that the tests write and read.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use ndarray::{Array3, Array4};
 use nifti::NiftiHeader;
 use nifti::writer::WriterOptions;
 
-/// Oblique and anisotropic: rotated by 20° about z and tilted by 10° about x.
+/// A header of an oblique, anisotropic grid: rotated by 20° about z and tilted by 10° about x.
 pub fn oblique_header() -> NiftiHeader {
     let (s, c) = 20_f32.to_radians().sin_cos();
     let (t, d) = 10_f32.to_radians().sin_cos();
@@ -24,7 +24,7 @@ pub fn oblique_header() -> NiftiHeader {
     }
 }
 
-/// Different at every voxel.
+/// Values that differ at every voxel.
 pub fn ramp(shape: [usize; 3]) -> Array3<f32> {
     let mut next = 0.0;
     Array3::from_shape_simple_fn(shape, || {

@@ -1,4 +1,4 @@
-//! What is told of a network and its maps: noise, and why there is no map.
+//! Warnings about maps, such as noise, and errors that say why there is no map.
 
 use medcam::tch::{self, Kind, Tensor};
 use medcam::{
@@ -10,7 +10,7 @@ use crate::common::difference;
 
 type Forward = fn(&Tensor, &mut Tape) -> Result<Tensor>;
 
-/// A network that is its forward.
+/// A network defined by its forward and its facts.
 struct Net(Forward, Facts);
 
 impl Network for Net {
@@ -34,13 +34,13 @@ fn input() -> Tensor {
     Tensor::from_slice(&values).reshape([2, 1, 2, 2])
 }
 
-/// Of the first and the second sample.
+/// Gradients of the first and the second sample; their mean is rounding noise.
 const NOISE: [f32; 8] = [1.0, -1.0, -1.0, 1.000_001, 1.0, -1.0, -1.0, 1.000_001];
 const NOISE_IN_SECOND: [f32; 8] = [1.0, 2.0, 0.5, 1.0, 1.0, -1.0, -1.0, 1.000_001];
-/// More than the numbers call noise.
+/// A gradient whose mean is too large to count as noise by its magnitude.
 const SMALL: [f32; 8] = [1.0, -0.999, -1.0, 1.0, 1.0, -0.999, -1.0, 1.0];
 
-/// The sum of layers, each with such a gradient.
+/// A score that sums layers, each with the given gradient.
 fn sum_of(layers: &[(&str, Tensor, [f32; 8])], tape: &mut Tape) -> Result<Tensor> {
     let mut score = Tensor::zeros([1, 1], (Kind::Float, tch::Device::Cpu));
     for (name, values, gradient) in layers {
@@ -91,7 +91,7 @@ fn maps_that_are_noise_are_left_out_where_maps_are_fused() {
             run(Net(layers, Facts::default()), &["noise", "half"], Options::default().fuse(fuse));
         let map = fused.attention_maps()[0].to_array();
         assert!(difference(&sample(&map, 0), &sample(&half.to_array(), 0)) <= 1e-6);
-        // Nothing else is left in the second sample.
+        // In the second sample both layers are noise, so both are fused.
         let (a, b) = (sample(&noise.to_array(), 1), sample(&half.to_array(), 1));
         let mut both = a.clone();
         both.zip_mut_with(&b, |a, &b| *a = of(*a, b));
@@ -119,9 +119,9 @@ fn weights_that_the_graph_says_cancel_are_noise_whatever_the_numbers() {
             run(Net(layers, facts), names, options)
         };
         assert_eq!(noisy(&run(Facts::default(), &["small"], None)), []);
-        let told = run(cancelling("small"), &["small"], None);
+        let injected = run(cancelling("small"), &["small"], None);
         let expected: &[_] = if pools { &[("small", 0), ("small", 1)] } else { &[] };
-        assert_eq!(noisy(&told), expected, "{backend}");
+        assert_eq!(noisy(&injected), expected, "{backend}");
         let fused = run(cancelling("small"), &["small", "half"], Some(Fuse::Mean));
         let half = run(cancelling("small"), &["half"], None);
         let [fused, half] = [&fused, &half]
@@ -130,26 +130,27 @@ fn weights_that_the_graph_says_cancel_are_noise_whatever_the_numbers() {
     }
 }
 
-/// What the graph says of a layer that runs twice is said of its last run.
+/// Of a layer that runs twice, the graph's facts hold for the last run.
 #[test]
 fn what_the_graph_says_is_of_the_last_run() {
     fn twice(input: &Tensor, tape: &mut Tape) -> Result<Tensor> {
         sum_of(&[("a", input + 1.0, SMALL), ("a", input.square(), SMALL)], tape)
     }
     for (name, expected) in [("a#1", vec![]), ("a#2", vec![("a#2", 0), ("a#2", 1)])] {
-        let told = run(Net(twice, cancelling("a")), &[name], Options::default());
-        assert_eq!(noisy(&told), expected, "{name}");
+        let injected = run(Net(twice, cancelling("a")), &[name], Options::default());
+        assert_eq!(noisy(&injected), expected, "{name}");
     }
 }
 
-/// A gradient of zeros has its own name.
+/// A gradient of zeros has a warning of its own.
 #[test]
 fn a_gradient_of_zeros_is_not_noise() {
     fn zeros(input: &Tensor, tape: &mut Tape) -> Result<Tensor> {
         sum_of(&[("a", input + 1.0, [0.0; 8])], tape)
     }
-    let told = run(Net(zeros, cancelling("a")), &["a"], Options::default());
-    let codes: Vec<_> = told.warnings().iter().map(|warning| warning.code.to_string()).collect();
+    let injected = run(Net(zeros, cancelling("a")), &["a"], Options::default());
+    let codes: Vec<_> =
+        injected.warnings().iter().map(|warning| warning.code.to_string()).collect();
     assert_eq!(codes, ["ZERO_GRADIENT", "ZERO_GRADIENT"]);
 }
 
