@@ -5,8 +5,8 @@
 
 mod common;
 mod backends {
+    mod archives;
     mod calls;
-    mod kept;
     mod several;
     mod warnings;
 }
