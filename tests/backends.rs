@@ -5,9 +5,9 @@
 
 mod common;
 mod backends {
+    mod archives;
     mod calls;
     mod explainer;
-    mod kept;
     mod several;
     mod warnings;
 }

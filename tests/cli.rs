@@ -12,10 +12,10 @@ mod cli {
     pub mod hostile;
     pub mod images;
     pub mod interrupted;
-    pub mod kept;
     pub mod oblique;
     pub mod options;
     pub mod outputs;
+    pub mod records;
     pub mod run;
     pub mod score;
     pub mod usage;

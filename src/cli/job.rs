@@ -135,7 +135,7 @@ impl<'a> Job<'a> {
     }
 
     fn names<'b>(&'b self, stem: &'b str) -> Names<'b> {
-        let one_target = Target::one_map(&self.settings.targets);
+        let one_target = Target::is_single(&self.settings.targets);
         Names { folder: &self.arguments.output, stem, one_target }
     }
 
@@ -156,7 +156,7 @@ impl<'a> Job<'a> {
     /// Computes and writes the outputs of input number `index`; `wrote` is called with each file
     /// once it is written.
     ///
-    /// Also returns the layers whose maps were made.
+    /// Returns what the record holds of the input, and the layers that have maps.
     pub fn process(
         &self,
         index: usize,

@@ -26,7 +26,7 @@ use crate::error::Result;
 pub struct Scoring {
     /// The metrics to compute.
     pub metrics: Vec<Metric>,
-    /// From which value on a voxel counts as attention.
+    /// The least value at which a voxel counts as attention.
     pub threshold: Threshold,
     /// How the values of masks are read.
     pub masks: Masks,
@@ -79,7 +79,7 @@ pub struct Score {
     pub metric: String,
     /// The score; NaN where it is not defined.
     pub score: f64,
-    /// The layer whose map it was.
+    /// The layer of the map.
     pub layer: String,
     /// The class that was explained.
     pub class: Option<usize>,

@@ -1,4 +1,4 @@
-//! Metrics, and the threshold from which on a voxel counts as attention.
+//! Metrics, and the threshold of attention.
 
 use std::fmt;
 use std::str::FromStr;
@@ -154,7 +154,7 @@ impl FromStr for Metric {
     }
 }
 
-/// The value from which on a voxel of a normalised map counts as attention.
+/// The least value at which a voxel of a normalised map counts as attention.
 ///
 /// A constant map has no attention, whatever the threshold.
 ///

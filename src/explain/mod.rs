@@ -212,9 +212,9 @@ impl<N: Network> Explainer<N> {
         checks::finite("input", input)
     }
 
-    /// Finds the layers, once, and selects the requested ones. Without a layer to select, only a
-    /// batch of several samples needs this: a single sample's output tells whether the batch axis
-    /// is real.
+    /// Finds the layers, once, and selects the requested ones. A method that takes no layer needs
+    /// them only for a batch of several samples, whose output is compared with that of a single
+    /// sample.
     fn discover(&mut self, input: &Tensor) -> Result<()> {
         let needs_layer = self.settings.backend.needs().layer;
         if needs_layer && self.selected.is_empty() {

@@ -24,8 +24,7 @@ use crate::warning::Warning;
 /// Injects attention maps into a network: each [`Injected::forward`] gives the network's own
 /// output, bit for bit, and computes the maps along with it.
 ///
-/// Runs nothing yet. The first forward runs one sample of its batch once more, without autograd, to
-/// find the layers and the output shape of a single sample.
+/// Runs nothing yet: the layers are found with the first forward, see [`Explainer::explain`].
 ///
 /// # Errors
 ///
@@ -153,7 +152,7 @@ impl<N: Network> Injected<N> {
         self.timings = explanation.timings;
         let name = call.name.clone().unwrap_or_else(|| format!("{number:06}"));
         let targets = request.targets.unwrap_or_default();
-        self.keep(&name, Target::one_map(&targets), input, call)?;
+        self.keep(&name, Target::is_single(&targets), input, call)?;
         Ok(explanation.output)
     }
 

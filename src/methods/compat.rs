@@ -172,7 +172,7 @@ mod tests {
     fn a_name_comes_after_those_that_begin_with_it() {
         let order = |names: &[&str]| parents_last(names.iter().map(|n| (*n).to_owned()).collect());
         assert_eq!(order(&["a", "a.x", "a.x.1", "a.y", "b"]), ["a.x.1", "a.x", "a.y", "a", "b"]);
-        // M3d-CAM takes conv for the parent of conv2, but not where another lies between.
+        // M3d-CAM takes conv for the parent of conv2, unless another module lies between.
         assert_eq!(order(&["conv", "conv2", "head"]), ["conv2", "conv", "head"]);
         assert_eq!(order(&["conv", "act", "conv2"]), ["conv", "act", "conv2"]);
         assert_eq!(order(&["one"]), ["one"]);

@@ -19,7 +19,7 @@ pub struct Evidence<'a> {
     weights_cancel: bool,
 }
 
-/// The size and the numbers of finished maps.
+/// How a map is finished: its size, and whether by M3d-CAM's numbers.
 #[derive(Debug)]
 pub(crate) struct Finish {
     /// The size of the maps; `None` keeps that of the layer, or of the input for guided maps.

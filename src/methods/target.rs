@@ -64,7 +64,7 @@ pub enum Target {
 impl Target {
     /// Whether this is a single target that expands to no others.
     #[cfg(feature = "files")]
-    pub(crate) fn one_map(targets: &[Self]) -> bool {
+    pub(crate) fn is_single(targets: &[Self]) -> bool {
         matches!(targets, [target] if !matches!(target, Self::Each | Self::Components(_)))
     }
 
@@ -206,8 +206,8 @@ pub(crate) struct TargetScore {
 }
 
 impl TargetScore {
-    /// `y`: where the score is taken; `logits`: before a final activation (the same tensor where
-    /// there is none). Both `(B, K)` or `(B, K, [D,] H, W)`.
+    /// `y` is the tensor from which the score is taken. `logits` are the scores before a final
+    /// activation, or the same tensor if there is none. Both are `(B, K)` or `(B, K, [D,] H, W)`.
     pub(crate) fn of(target: &Target, task: Task, y: &Tensor, logits: &Tensor) -> Result<Self> {
         let batch = extent(y, 0);
         let same = |class: usize| vec![class; batch];

@@ -38,7 +38,7 @@ pub struct Run<O = serde_json::Value> {
     pub model_sha256: String,
     /// The file of the model card.
     pub card: Option<PathBuf>,
-    /// Where the model ran: `cpu`, `cuda:0`.
+    /// The device that ran the model: `cpu`, `cuda:0`.
     pub device: String,
     /// Number of CPU threads.
     pub threads: usize,
@@ -48,7 +48,7 @@ pub struct Run<O = serde_json::Value> {
     pub task: Option<Task>,
     /// The activation that ends the model, before which the score is taken by default.
     pub final_activation: Option<String>,
-    /// The layers whose maps were made.
+    /// The layers that have maps.
     pub layers: Vec<String>,
     /// The record of each input.
     pub inputs: Vec<InputRecord>,
@@ -108,7 +108,7 @@ pub enum Outcome {
 pub struct Done {
     /// The explained targets.
     pub explained: Vec<ExplainedTarget>,
-    /// The scores of each map, where there is a mask.
+    /// The scores of each map, if there is a mask.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub scores: Vec<MapScores>,
     /// Warnings about the maps.
@@ -131,7 +131,7 @@ pub struct ExplainedTarget {
 pub struct Class {
     /// Its channel of the output.
     pub index: usize,
-    /// Its name, where the model card has one.
+    /// Its name, if the model card has one.
     pub name: Option<String>,
 }
 
@@ -144,7 +144,7 @@ pub struct MapScores {
     pub class: Option<usize>,
     /// Name of the map in the tables of scores.
     pub name: String,
-    /// By metric; null where a score is not defined.
+    /// The scores by metric; null if undefined.
     pub scores: serde_json::Map<String, serde_json::Value>,
 }
 

@@ -216,7 +216,7 @@ impl Layers {
         &self.output_shape
     }
 
-    /// What the network does.
+    /// The network's task.
     pub fn task(&self) -> Task {
         self.task
     }

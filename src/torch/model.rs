@@ -205,12 +205,12 @@ impl Model {
         Ok(unsafe { own(output) })
     }
 
-    /// Where the model was loaded from.
+    /// The file from which the model was loaded.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Where the model runs.
+    /// The device on which the model runs.
     pub fn device(&self) -> Device {
         self.device
     }

@@ -72,8 +72,8 @@ pub struct Facts {
     pub input_channels: Option<usize>,
     /// Rank that the input must have, with its batch and channel axes: 4 (2D) or 5 (3D).
     pub input_rank: Option<usize>,
-    /// The floating point type that the input must have: that of the weights that it meets first,
-    /// or of the first parameter where it meets none.
+    /// The floating point type that the input must have: that of the first weights that use it, or
+    /// else of the first parameter.
     pub input_kind: Option<tch::Kind>,
     /// The activation (`"softmax"`, `"sigmoid"`...) that ends the network, if one does.
     pub final_activation: Option<String>,

@@ -36,11 +36,11 @@ use crate::ops::Interpolation;
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Card {
-    /// What the model is called.
+    /// The model's name.
     pub name: Option<String>,
     /// The licence of its weights.
     pub license: Option<String>,
-    /// Where it comes from.
+    /// Where the model comes from.
     pub source: Option<String>,
     /// The names of the classes, by index.
     pub classes: Option<Vec<String>>,

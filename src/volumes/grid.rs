@@ -199,8 +199,8 @@ impl Grid {
     /// | image | an image of the same size, or an array of its shape |
     /// | array | an array `(B, 1, …)`, `(B, …)` or, for one sample, `(D, H, W)` or `(H, W)` |
     ///
-    /// In an image, black and white alone are 0 and 1. Other gray or palette images have the
-    /// integers in the file; colour images are converted to gray.
+    /// A mask image of only black and white has the values 0 and 1. Other gray or palette images
+    /// have the integers in the file; colour images are converted to gray.
     ///
     /// # Errors
     ///

@@ -96,7 +96,7 @@ pub fn read(path: impl AsRef<Path>) -> Result<Input> {
     }
 }
 
-/// Opens a file and returns its length in bytes. Refuses a pipe, which could block forever.
+/// Opens a file and returns its length in bytes. Refuses pipes, as reading one could block forever.
 fn open(path: &Path) -> Result<(File, u64)> {
     let refuse =
         |error: io::Error| Error::file(path, format!("cannot open: {error}")).because(error);

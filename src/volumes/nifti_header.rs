@@ -31,7 +31,7 @@ pub(super) struct Contents {
     pub(super) notes: Vec<String>,
 }
 
-/// A header, and apart from it the fields whose types differ between NIfTI-1 and NIfTI-2.
+/// A NIfTI-1 header, with the fields whose types differ in NIfTI-2 held in the wider type.
 struct Fields {
     header: NiftiHeader,
     dim: [i64; 8],
@@ -207,8 +207,9 @@ fn version_2(head: &[u8], pair: bool) -> Result<Fields, String> {
         endianness: if little { Endianness::Little } else { Endianness::Big },
         ..NiftiHeader::default()
     };
-    // Near a half turn, a quaternion rounded to f32 is too imprecise: its real part is the small
-    // difference `1 - b² - c² - d²`. The matrix, computed in f64, is stored as the sform instead.
+    // Near a half turn, a quaternion rounded to f32 is too imprecise: its real part is the root of
+    // the small difference `1 - b² - c² - d²`. The matrix, computed in f64, is stored as the sform
+    // instead.
     if header.sform_code == 0 && (1..=5).contains(&header.qform_code) {
         let [qfac, x, y, z] = [0, 1, 2, 3].map(|i| double(104 + 8 * i));
         let qfac = if qfac == -1.0 { -1.0 } else { 1.0 };

@@ -17,7 +17,7 @@ pub struct Image {
     /// dropped.
     pub data: Array3<f32>,
     /// The stored gray values or palette indices, `(H, W)`; `None` for a colour picture without a
-    /// palette.
+    /// palette, and for an image that was not read from a file.
     pub(crate) stored: Option<Array2<u16>>,
     /// The stored integer that corresponds to 1 in `data`: 255 or 65535.
     pub(crate) maximum: u16,
@@ -98,7 +98,8 @@ impl Image {
 
     /// The labels of a mask, `(1, H, W)`: the stored integers, except that an image of only black
     /// and white has labels 0 and 1. In 2 or 4 bits, white keeps its integer, which is as likely
-    /// the label 3 or 15. `None` for a colour picture without a palette.
+    /// the label 3 or 15. Without stored integers, gray values give `255·value`. `None` for a
+    /// colour picture without a palette.
     pub(crate) fn labels(&self) -> Option<Array3<f32>> {
         let gray = self.data.dim().0 == 1;
         let few_bits =

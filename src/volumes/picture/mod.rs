@@ -13,7 +13,7 @@ use super::{Image, Input};
 use crate::error::{Error, Result};
 use crate::ops::{Interpolation, Resize, resample};
 
-/// What stands above a picture.
+/// The text above a picture.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Caption {
     /// The first line is the title, such as `class 1 (brain) · layer up0 · Grad-CAM`; the others
