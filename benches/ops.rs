@@ -49,7 +49,7 @@ use std::time::Duration;
 use criterion::Criterion;
 
 /// The cases of each op for one layer.
-const OPS: [fn(case::Layer) -> Vec<case::Case>; 10] = [
+const OPS: &[fn(case::Layer) -> Vec<case::Case>] = &[
     channel_weights::cases,
     alpha_weights::cases,
     project::cases,

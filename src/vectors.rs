@@ -8,6 +8,9 @@
 /// All of them give the same bits, as long as the order of the additions is written down lane by
 /// lane: the compiler changes no order, and it fuses no product with a sum, not even where `fma`
 /// is at hand, unless `mul_add` says so.
+///
+/// Don't create closures in such a function: they would be compiled for AVX2, and the standard
+/// library's functions, compiled for the baseline, could not inline them.
 macro_rules! for_each_instruction_set {
     ($function:item) => {
         #[multiversion::multiversion(targets("x86_64+avx2+f16c"))]

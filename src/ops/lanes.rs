@@ -108,9 +108,6 @@ fn row<T, const N: usize>(values: [&[T]; N], start: usize, width: usize) -> [&[T
     values.map(|values| &values[start..][..width])
 }
 
-// Don't create closures in these functions: they would be compiled for AVX2, and the standard
-// library's functions, compiled for the baseline, could not inline them.
-
 for_each_instruction_set! {
     /// `sum_i term([a[i], b[i], ...])` of slices of one length.
     pub(super) fn sum<const N: usize, S: Copy + Default + AddAssign>(

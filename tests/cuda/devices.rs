@@ -65,7 +65,8 @@ fn launch(stream: &Stream, operation: &str, elsewhere: usize) -> Result<()> {
             let (map, guided, range) = (values(0, 2), values(1, 3), Some(range(2)));
             guided_product::cuda::guided_product_into(stream, map, guided, resize, range, out(3, 3))
         }
-        _ => normalize::cuda::normalize(stream, out(0, 4), range(1)),
+        "normalize" => normalize::cuda::normalize(stream, out(0, 4), range(1)),
+        other => panic!("no launch of {other}"),
     }
 }
 

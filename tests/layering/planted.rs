@@ -77,7 +77,10 @@ fn a_header_without_its_source_is_seen() {
 }
 
 const OP: [(&str, &str); 13] = [
-    ("benches/ops.rs", "#[path = \"ops/one.rs\"] mod one; mod two;"),
+    (
+        "benches/ops.rs",
+        "#[path = \"ops/one.rs\"] mod one; mod two; const C: &[C] = &[one::cases, two::cases];",
+    ),
     ("benches/ops/one.rs", ""),
     ("benches/ops/two.rs", ""),
     ("kernels/one.cu", ""),
@@ -107,7 +110,8 @@ fn a_missing_stem_is_seen() {
         assert!(!missing(&fewer).is_empty(), "{file}");
     }
     for (file, text) in [
-        ("benches/ops.rs", "mod two; // mod one;"),
+        ("benches/ops.rs", "mod two; /* mod one; */ const C: &[C] = &[one::cases, two::cases];"),
+        ("benches/ops.rs", "mod one; mod two; const C: &[C] = &[two::cases];"),
         ("tests/ops.rs", "mod one { } mod two;"),
         ("src/ops/one/cuda.rs", "// include_str!(\"../../../kernels/one.cu\")"),
         ("kernels/three.cu", ""),

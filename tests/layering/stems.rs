@@ -45,6 +45,10 @@ pub fn missing(files: &Files, no_kernel: &[&str], reductions: &[&str]) -> Vec<St
             }
         }
     }
+    let benches = files.get("benches/ops.rs").map_or("", String::as_str);
+    for op in ops.iter().filter(|op| !benches.contains(&format!("{op}::cases"))) {
+        missing.push(format!("{op}::cases in benches/ops.rs"));
+    }
     let mut kernels = within("kernels/", ".cu");
     for kernel in &kernels {
         let launcher = format!("src/ops/{kernel}/cuda.rs");
