@@ -152,11 +152,11 @@ fn the_image_of_a_call_is_that_of_its_batch() {
         let image = medcam::volumes::Input::Array(ArrayD::zeros(shape));
         medcam::volumes::Card::default().prepare(&image, Some(2)).unwrap()
     };
-    let own = prepared(&[3, 1, 33, 47]);
+    let own = prepared(&[3, 3, 33, 47]);
     let _output = injected.forward_with(&input(), &Call::default().image(&own)).unwrap();
     assert_eq!(files(&folder.path().join("features")), ["000000.npy"]);
-    let other = prepared(&[1, 1, 33, 47]);
+    let other = prepared(&[1, 3, 33, 47]);
     let error = injected.forward_with(&input(), &Call::default().image(&other)).unwrap_err();
     assert!(error.is_input(), "{error}");
-    assert!(error.to_string().contains("[3, 1, 33, 47], but the image was prepared to"), "{error}");
+    assert!(error.to_string().contains("[3, 3, 33, 47], but the image was prepared to"), "{error}");
 }
