@@ -194,6 +194,6 @@ fn too_long(files: &Files) -> Vec<String> {
 
 #[test]
 fn each_op_has_its_files_under_its_name() {
-    let files = read(&["src", "kernels", "tests", "benches"], &[".rs", ".cu", ".cuh"]);
+    let files = read(&["src", "kernels", "tests", "benches"], &[".rs", ".cu", ".cuh", ".md"]);
     none(&stems::missing(&files, NO_KERNEL, REDUCTIONS));
 }

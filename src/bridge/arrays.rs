@@ -51,6 +51,7 @@ pub fn to_tensor(array: &ArrayD<f32>, device: Device, kind: Kind) -> Result<Tens
     })
 }
 
-pub(super) fn extents(tensor: &Tensor) -> Vec<usize> {
+/// The shape of a tensor as arrays count it.
+pub(crate) fn extents(tensor: &Tensor) -> Vec<usize> {
     tensor.size().iter().map(|&extent| usize::try_from(extent).unwrap_or(0)).collect()
 }

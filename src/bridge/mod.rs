@@ -6,5 +6,6 @@ mod gpu;
 mod layout;
 mod maps;
 
+pub(crate) use arrays::extents;
 pub use arrays::{to_array, to_tensor};
 pub(crate) use maps::{ChannelMean, MapMaker, channel_mean};

@@ -3,6 +3,7 @@
 use tch::{Kind, Tensor};
 
 use super::settings::MapSize;
+use crate::bridge::extents;
 use crate::error::{Error, Result};
 use crate::torch::in_libtorch;
 
@@ -26,11 +27,11 @@ pub(super) fn size(asked: MapSize, input: &Tensor) -> Result<Option<[usize; 3]>>
 
 /// `D, H, W` of an input; 2D has `D = 1`.
 fn spatial(input: &Tensor) -> [usize; 3] {
-    let mut extents = [1; 3];
-    for (extent, &n) in extents.iter_mut().rev().zip(input.size()[2..].iter().rev()) {
-        *extent = usize::try_from(n).unwrap_or(0);
+    match extents(input)[..] {
+        [_, _, d, h, w] => [d, h, w],
+        [_, _, h, w] => [1, h, w],
+        _ => [1; 3],
     }
-    extents
 }
 
 /// Refuses a score that has no gradient.

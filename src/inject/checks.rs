@@ -4,6 +4,7 @@ use ndarray::ArrayD;
 use tch::Tensor;
 
 use super::{Call, Injected};
+use crate::bridge::extents;
 use crate::error::{Error, Result};
 use crate::outputs::Names;
 use crate::torch::Network;
@@ -33,8 +34,8 @@ impl<N: Network> Injected<N> {
         if let Some(image) = call.image {
             check_image(image, input)?;
         }
-        let (images, batch) = (call.raw_input.len(), input.size().first().copied().unwrap_or(0));
-        if images != 0 && i64::try_from(images).ok() != Some(batch) {
+        let (images, batch) = (call.raw_input.len(), extents(input).first().copied().unwrap_or(0));
+        if images != 0 && images != batch {
             return Err(Error::input(
                 "raw_input",
                 format!("{images} image(s) for a batch of {batch}; give one per sample"),
@@ -47,9 +48,8 @@ impl<N: Network> Injected<N> {
 /// Checks that the batch has the shape of the prepared image: on another image's grid, maps would
 /// be misplaced without any error.
 fn check_image(image: &Prepared, input: &Tensor) -> Result<()> {
-    let prepared: Vec<_> =
-        image.tensor.shape().iter().filter_map(|&n| i64::try_from(n).ok()).collect();
-    if prepared == input.size() {
+    let prepared = image.tensor.shape();
+    if prepared == extents(input) {
         return Ok(());
     }
     Err(Error::input(
@@ -64,9 +64,9 @@ fn check_image(image: &Prepared, input: &Tensor) -> Result<()> {
 
 /// Checks that a mask is `(B, 1, [D,] H, W)`, on any grid.
 fn check_mask(mask: &ArrayD<f32>, input: &Tensor) -> Result<()> {
-    let (shape, of_input) = (mask.shape(), input.size());
-    let batch = of_input.first().and_then(|&n| usize::try_from(n).ok()).unwrap_or(0);
-    if shape.len() == of_input.len() && shape[..2] == [batch, 1] {
+    let (shape, of_input) = (mask.shape(), extents(input));
+    let batch = of_input.first().copied().unwrap_or(0);
+    if shape.len() == of_input.len() && shape.get(..2) == Some(&[batch, 1]) {
         return Ok(());
     }
     let axes = if of_input.len() == 4 { "1, H, W" } else { "1, D, H, W" };

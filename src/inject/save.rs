@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use tch::Tensor;
 
 use super::{Call, Injected};
+use crate::bridge::extents;
 use crate::error::Result;
 use crate::explain::AttentionMap;
 use crate::outputs::{self, Archive, MapView, Names};
@@ -61,8 +62,7 @@ impl<N: Network> Injected<N> {
         if let Some(archive) = archive {
             archive.check(name, &maps)?;
         }
-        let shape: Vec<_> = input.size().iter().filter_map(|&n| usize::try_from(n).ok()).collect();
-        let of_batch = Grid::of_array_shape(&shape);
+        let of_batch = Grid::of_array_shape(&extents(input))?;
         let mut kept = Ok(());
         if let (Some(evaluator), Some(mask)) = (&mut *evaluator, call.mask) {
             // The mask has the axes of the batch, so the maps are scored in them too, not in the

@@ -54,9 +54,14 @@ pub fn save_maps(
 pub(super) fn with_depth<'a>(map: &'a MapView<'_>) -> Result<ArrayView5<'a, f32>> {
     let values = map.values.view();
     let values = if values.ndim() == 4 { values.insert_axis(Axis(2)) } else { values };
-    values.into_dimensionality::<Ix5>().map_err(|error| {
+    let refuse = || {
         let (layer, shape) = (map.layer, map.values.shape());
         let what = format!("layer '{layer}': shape {shape:?}; expected (B, 1, [D,] H, W)");
-        Error::input("map", what).because(error)
-    })
+        Error::input("map", what)
+    };
+    let values = values.into_dimensionality::<Ix5>().map_err(|error| refuse().because(error))?;
+    if values.is_empty() || values.dim().1 != 1 {
+        return Err(refuse());
+    }
+    Ok(values)
 }

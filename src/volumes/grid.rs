@@ -50,8 +50,16 @@ pub(crate) type Axes = [(usize, bool); 3];
 
 impl Grid {
     /// The grid of arrays of this shape, `(B, C, H, W)` or `(B, C, D, H, W)`.
-    pub fn of_array_shape(shape: &[usize]) -> Self {
-        Self(Kind::Array(shape.to_vec()))
+    ///
+    /// # Errors
+    ///
+    /// If the shape has another number of axes.
+    pub fn of_array_shape(shape: &[usize]) -> Result<Self> {
+        if !(4..=5).contains(&shape.len()) {
+            let what = format!("shape {shape:?}; expected (B, C, H, W) or (B, C, D, H, W)");
+            return Err(Error::input("grid", what));
+        }
+        Ok(Self(Kind::Array(shape.to_vec())))
     }
 
     pub(crate) fn of(input: &Input, axes: Axes) -> Self {

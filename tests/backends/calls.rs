@@ -193,6 +193,12 @@ fn what_cannot_be_evaluated_is_refused_in_words() {
         refused(evaluating(), Some(&of(&[3, 1, 16, 20], 1.0)), "must be (3, 1, D, H, W)");
         refused(evaluating(), Some(&of(&[3, 1, 16, 20, 24], 0.5)), "mask");
         refused(evaluating(), Some(&of(&[3, 1, 16, 20, 24], f32::NAN)), "mask");
+        // A tensor that is no batch, with a mask of as many axes.
+        let call = of(&[2], 1.0);
+        let no_batch = Tensor::ones([2_i64].as_slice(), (tch::Kind::Float, tch::Device::Cpu));
+        let mut injected = inject(model(case.file), evaluating()).unwrap();
+        let error = injected.forward_with(&no_batch, &Call::default().mask(&call)).unwrap_err();
+        assert!(error.is_input(), "{error}");
         let error = "mean_iou".parse::<Metric>().unwrap_err().to_string();
         assert!(error.contains("wioa"), "{error}");
         assert!("1.5".parse::<Threshold>().is_err());

@@ -76,18 +76,20 @@ fn a_header_without_its_source_is_seen() {
     assert_eq!(wrong(more, &["shim.h", "lost.h"]).len(), 1);
 }
 
-const OP: [(&str, &str); 13] = [
+const OP: [(&str, &str); 15] = [
     (
         "benches/ops.rs",
         "#[path = \"ops/one.rs\"] mod one; mod two; const C: &[C] = &[one::cases, two::cases];",
     ),
     ("benches/ops/one.rs", ""),
     ("benches/ops/two.rs", ""),
+    ("kernels/README.md", "| `one` | `one` | a thread | read |"),
     ("kernels/one.cu", ""),
     ("src/ops/one/cpu.rs", ""),
     ("src/ops/one/cuda.rs", "static P: &str = include_str!(\"../../../kernels/one.cu\");"),
     ("src/ops/one/mod.rs", ""),
     ("tests/cuda.rs", "mod one; mod two;"),
+    ("tests/cuda/devices.rs", "(\"one\", &[\"map\"]),"),
     ("tests/cuda/one.rs", ""),
     ("tests/cuda/two.rs", ""),
     ("tests/ops.rs", "mod one; mod two;"),
@@ -114,6 +116,8 @@ fn a_missing_stem_is_seen() {
         ("benches/ops.rs", "mod one; mod two; const C: &[C] = &[two::cases];"),
         ("tests/ops.rs", "mod one { } mod two;"),
         ("src/ops/one/cuda.rs", "// include_str!(\"../../../kernels/one.cu\")"),
+        ("kernels/README.md", "`one`, which has no row"),
+        ("tests/cuda/devices.rs", "\"one\" => launch(),"),
         ("kernels/three.cu", ""),
         ("kernels/two.cu", ""),
         ("src/ops/three/mod.rs", ""),

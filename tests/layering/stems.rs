@@ -45,11 +45,21 @@ pub fn missing(files: &Files, no_kernel: &[&str], reductions: &[&str]) -> Vec<St
             }
         }
     }
-    let benches = files.get("benches/ops.rs").map_or("", String::as_str);
-    for op in ops.iter().filter(|op| !benches.contains(&format!("{op}::cases"))) {
-        missing.push(format!("{op}::cases in benches/ops.rs"));
+    let text = |file: &str| files.get(file).map_or("", String::as_str);
+    for op in &ops {
+        if !text("benches/ops.rs").contains(&format!("{op}::cases")) {
+            missing.push(format!("{op}::cases in benches/ops.rs"));
+        }
     }
     let mut kernels = within("kernels/", ".cu");
+    for kernel in &kernels {
+        if !text("kernels/README.md").contains(&format!("| `{kernel}`")) {
+            missing.push(format!("a row `{kernel}` in kernels/README.md"));
+        }
+        if !text("tests/cuda/devices.rs").contains(&format!("(\"{kernel}\", &[")) {
+            missing.push(format!("a row \"{kernel}\" in tests/cuda/devices.rs"));
+        }
+    }
     for kernel in &kernels {
         let launcher = format!("src/ops/{kernel}/cuda.rs");
         let source = format!("/kernels/{kernel}.cu\"");

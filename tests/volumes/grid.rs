@@ -1,5 +1,6 @@
 //! From an image to the model's axes, and back.
 
+use medcam::outputs::{MapView, Names, save_maps};
 use medcam::volumes::{Card, Grid, Image, Input, MapType, Volume, read, read_npy, stem_of};
 use ndarray::{Array3, Array4, Array5, ArrayD, Axis, s};
 use proptest::prelude::*;
@@ -65,6 +66,32 @@ fn ras_axes_run_right_anterior_superior() {
 }
 
 #[test]
+fn other_shapes_are_no_grid_and_no_map() {
+    for shape in [&[][..], &[3], &[1, 2, 3], &[1; 6]] {
+        let error = Grid::of_array_shape(shape).unwrap_err();
+        assert!(error.is_input() && error.to_string().contains(&format!("{shape:?}")), "{error}");
+    }
+    let (folder, grid) =
+        (tempfile::tempdir().unwrap(), Grid::of_array_shape(&[1, 3, 4, 5]).unwrap());
+    for shape in
+        [&[][..], &[4, 5], &[1, 0, 4, 5], &[1, 2, 4, 5], &[0, 1, 4, 5], &[1, 1, 1, 1, 4, 5]]
+    {
+        let values = ArrayD::zeros(shape);
+        let map = MapView {
+            layer: "up2",
+            target: "best",
+            values: values.view(),
+            classes: &[None],
+            signed: false,
+        };
+        let names = Names { folder: folder.path(), stem: "scan", one_target: true };
+        let saved = save_maps(&[map], &names, &grid, MapType::F32, &mut |_| {});
+        let error = saved.unwrap_err();
+        assert!(error.is_input() && error.to_string().contains("layer 'up2': shape"), "{error}");
+    }
+}
+
+#[test]
 fn a_map_is_scored_as_it_will_be_read_again() {
     let folder = tempfile::tempdir().unwrap();
     let volume = Input::Volume(oblique_volume([6, 9, 5]));
@@ -73,8 +100,8 @@ fn a_map_is_scored_as_it_will_be_read_again() {
     let inputs = [
         (card.prepare(&volume, Some(3)).unwrap().grid, 1),
         (Card::default().prepare(&picture, Some(2)).unwrap().grid, 1),
-        (Grid::of_array_shape(&[2, 3, 4, 5]), 2),
-        (Grid::of_array_shape(&[2, 3, 4, 5, 6]), 2),
+        (Grid::of_array_shape(&[2, 3, 4, 5]).unwrap(), 2),
+        (Grid::of_array_shape(&[2, 3, 4, 5, 6]).unwrap(), 2),
     ];
     for (number, (grid, batch)) in inputs.iter().enumerate() {
         let own = grid.map_size();
