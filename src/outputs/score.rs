@@ -7,6 +7,7 @@ use std::path::Path;
 use ndarray::Axis;
 
 use super::MapView;
+use super::save::with_depth;
 use crate::error::{Error, Result};
 use crate::evaluation::{Evaluator, pair};
 use crate::record::MapScores;
@@ -33,8 +34,14 @@ pub fn score(
     name: &str,
     warnings: &mut Vec<Warning>,
 ) -> Result<Vec<MapScores>> {
-    let written = grid.as_written(super::save::with_depth(map)?, dtype)?;
-    let samples = map.classes.len();
+    let values = with_depth(map)?;
+    let (samples, classes) = (values.dim().0, map.classes.len());
+    if classes != samples {
+        let layer = map.layer;
+        let what = format!("layer '{layer}': {samples} samples and the classes of {classes}");
+        return Err(Error::input("map", what));
+    }
+    let written = grid.as_written(values, dtype)?;
     let mut scores_of_map = Vec::new();
     for (sample, &class) in map.classes.iter().enumerate() {
         let map_input = sample_of(&written, sample, samples)?;

@@ -1,6 +1,7 @@
 //! From an image to the model's axes, and back.
 
-use medcam::outputs::{MapView, Names, save_maps};
+use medcam::evaluation::{Evaluator, Metric, Scoring, Threshold};
+use medcam::outputs::{MapView, Names, save_maps, score};
 use medcam::volumes::{Card, Grid, Image, Input, MapType, Volume, read, read_npy, stem_of};
 use ndarray::{Array3, Array4, Array5, ArrayD, Axis, s};
 use proptest::prelude::*;
@@ -89,6 +90,18 @@ fn other_shapes_are_no_grid_and_no_map() {
         let error = saved.unwrap_err();
         assert!(error.is_input() && error.to_string().contains("layer 'up2': shape"), "{error}");
     }
+    let values = ArrayD::ones(&[1, 1, 4, 5][..]);
+    let map = MapView {
+        layer: "up2",
+        target: "best",
+        values: values.view(),
+        classes: &[None, None],
+        signed: false,
+    };
+    let mut evaluator = Evaluator::new(Scoring::new(vec![Metric::Ioa], Threshold::Otsu));
+    let (place, mask) = ((&grid, MapType::F32), (&Input::Array(values.clone()), "mask"));
+    let error = score(&mut evaluator, &map, place, mask, "scan", &mut Vec::new()).unwrap_err();
+    assert!(error.to_string().contains("1 samples and the classes of 2"), "{error}");
 }
 
 #[test]
