@@ -3,7 +3,7 @@
 //!
 //! `MEDCAM_REGISTERS=1 cargo test --no-default-features --features cuda --test nvrtc -- --nocapture`
 //! prints the table of `kernels/README.md`.
-// It takes a minute, and libtorch changes nothing about it: once is enough.
+// These tests take a minute and do not depend on libtorch: the small build alone runs them.
 #![cfg(not(feature = "torch"))]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test")]
 
@@ -14,11 +14,11 @@ use medcam::ops::programs;
 
 const ARCHS: [&str; 5] = ["sm_75", "sm_80", "sm_90", "sm_100", "sm_120"];
 
-/// Has the compiler tell what each kernel takes, and refuse to spill.
+/// Options that print each kernel's resources, and make spills an error.
 const STRICT: [&str; 3] =
     ["--ptxas-options=-v", "--ptxas-options=--warn-on-spills", "--ptxas-options=-Werror"];
 
-/// What the compiler says that a kernel takes.
+/// A kernel's resources, as the compiler reports them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Use {
     registers: u32,
@@ -28,7 +28,7 @@ struct Use {
     spilled_bytes: u32,
 }
 
-/// What a log of `ptxas -v` says of each entry point.
+/// Each entry point's resources in a log of `ptxas -v`.
 fn uses(log: &str) -> BTreeMap<String, Use> {
     let mut uses = BTreeMap::<String, Use>::new();
     let mut entry = String::new();
@@ -52,7 +52,7 @@ fn uses(log: &str) -> BTreeMap<String, Use> {
     uses
 }
 
-/// What is wrong with one build of a program; else what its kernels take.
+/// The resources of one build's kernels, or an error message.
 fn build(program: &Program, scalar: Scalar, arch: &str) -> Result<BTreeMap<String, Use>, String> {
     let built = compile(program, scalar, arch, &STRICT).map_err(|error| error.to_string())?;
     let uses = uses(&built.log);

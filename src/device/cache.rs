@@ -68,7 +68,7 @@ impl Cache {
 /// The file of a build, named after everything that its machine code depends on.
 fn name(program: &Program, scalar: Scalar, arch: &str, version: (i32, i32)) -> String {
     let mut hash = Sha256::new();
-    // With its length in front, no part can be taken for the beginning of the next.
+    // Each part is hashed behind its length, so that no other split of the same bytes has this name.
     let mut add = |part: &str| {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
@@ -146,7 +146,7 @@ mod tests {
         let compiled = cubin(&cache_in(&folder));
         assert!(compiled.starts_with(b"\x7fELF"));
         assert_eq!(cubin(&cache_in(&folder)), compiled);
-        // What is read is the entry, not a build of the same.
+        // The planted bytes come back, so the entry was read and nothing was compiled.
         let planted = b"machine code".to_vec();
         write(&entry(&folder), &planted).unwrap();
         assert_eq!(cubin(&cache_in(&folder)), planted);

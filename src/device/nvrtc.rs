@@ -1,6 +1,6 @@
-//! NVRTC: found, loaded, and asked to compile.
+//! Finds and loads NVRTC, and compiles programs with it.
 //!
-//! Loaded by ourselves rather than through `cudarc`, which takes the first `libnvrtc` that the
+//! `cudarc` is not used for it: `cudarc` takes the first `libnvrtc` that the
 //! system's loader finds and panics where there is none.
 
 use std::ffi::{CStr, CString, c_char, c_int};
@@ -19,7 +19,7 @@ type Strings = *const *const c_char;
 
 const SUCCESS: Status = 0;
 
-/// The names of the library, the one that this crate is tested with first.
+/// File names of the library; this crate is tested with the first.
 const NAMES: [&str; 3] = ["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"];
 
 /// The functions of NVRTC, as its header declares them.
@@ -52,7 +52,8 @@ pub(super) fn library() -> Result<&'static Nvrtc, Unavailable> {
     Ok(LOADED.get_or_init(|| nvrtc))
 }
 
-/// The folder that the user names alone; else the one beside libtorch, then where the system looks.
+/// Loads NVRTC from `MEDCAM_NVRTC` if set, and from nowhere else then; otherwise from beside libtorch, or by the
+/// system's search path.
 fn find() -> Result<Nvrtc, Unavailable> {
     let own = std::env::var_os("MEDCAM_NVRTC").filter(|value| !value.is_empty()).map(PathBuf::from);
     let advice = "install it (pip install nvidia-cuda-nvrtc) and name its folder in MEDCAM_NVRTC";
@@ -109,7 +110,7 @@ fn load(name: &std::ffi::OsStr) -> Result<Nvrtc, String> {
     }
 }
 
-/// What the system's loader says, which `libloading` keeps as the cause of its error.
+/// The message of the system's loader: `libloading` keeps it as the cause of its error.
 fn loader_words(error: libloading::Error) -> String {
     std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string)
 }
@@ -246,7 +247,7 @@ impl Nvrtc {
         }
     }
 
-    /// What a pair of functions, the first for the size, tells of a program.
+    /// Reads bytes of a program through a pair of functions, of which the first gives their number.
     fn bytes(
         &self,
         handle: Handle,

@@ -1,4 +1,4 @@
-//! What is there: the driver, NVRTC, devices.
+//! Finds the driver, NVRTC and the devices.
 
 use cudarc::driver::{result, sys};
 
@@ -7,26 +7,26 @@ use super::{Unavailable, driver_words, nvrtc};
 /// A CUDA device, as [`probe()`] finds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GpuInfo {
-    /// Its number, from 0, among those that the process may use.
+    /// Index of the device, from 0, among those visible to the process.
     pub ordinal: usize,
-    /// As NVIDIA sells it.
+    /// Product name, such as `NVIDIA H100 80GB HBM3`.
     pub name: String,
-    /// `(9, 0)` is `sm_90`.
+    /// Compute capability: `(9, 0)` is `sm_90`.
     pub compute_capability: (i32, i32),
-    /// All of its memory.
+    /// Total memory, used or not.
     pub memory_bytes: usize,
-    /// How many blocks it runs at once, at least.
+    /// Number of streaming multiprocessors.
     pub multiprocessors: u32,
 }
 
 /// The devices that kernels can run on, at least one.
 ///
-/// Looks anew at each call (a few microseconds once the libraries are loaded), and creates nothing
+/// Queries the driver at each call (a few microseconds once the libraries are loaded); allocates nothing
 /// on the devices.
 ///
 /// # Errors
 ///
-/// What is missing, as a value. A missing library never panics.
+/// [`Unavailable`] says what is missing. A missing library never panics.
 ///
 /// # Example
 ///

@@ -1,4 +1,4 @@
-//! Scratch memory: taken piece by piece during a call, and used again by the next.
+//! Scratch memory: a call takes it piece by piece, and the next call reuses it.
 
 use std::cell::RefCell;
 
@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 
 /// Every piece begins at a multiple of this, as every allocation does.
 const ALIGNMENT: usize = 256;
-/// The least that is allocated at once.
+/// Bytes of the smallest block.
 const BLOCK_BYTES: usize = 1 << 20;
 
 /// Blocks that are handed out piece by piece, and all taken back at once.

@@ -9,7 +9,7 @@ use medcam::device::{Allocator, DriverAllocator, Slice};
 
 use crate::common::gpu;
 
-/// Memory of the driver, and a list of what is in use; refuses what is above `limit`.
+/// The driver's allocator with a list of the memory in use; refuses more than `limit` bytes at once.
 struct Listing {
     in_use: Mutex<BTreeMap<u64, usize>>,
     limit: usize,
@@ -24,7 +24,7 @@ impl Listing {
         self.in_use.lock().unwrap().len()
     }
 
-    /// Whether all of it lies in memory that is in use.
+    /// Whether the whole slice lies in memory that is in use.
     fn holds(&self, slice: Slice<u8>) -> bool {
         let in_use = self.in_use.lock().unwrap();
         let before = in_use.range(..=slice.pointer()).next_back();
@@ -70,7 +70,7 @@ fn small_memory_comes_from_the_allocator_and_goes_back() {
     assert_eq!(allocator.count(), 2);
     assert_eq!(stream.download(stream.counters(3).unwrap().as_slice()).unwrap(), [0; 3]);
     assert_eq!(allocator.count(), 3);
-    // An empty buffer is no memory, and the scratch of the next call is that of the last.
+    // An empty buffer takes no memory, and the next call reuses the scratch of the last.
     drop(stream.allocate::<f32>(0).unwrap());
     stream.release_scratch();
     stream.scratch::<u8>(1000).unwrap();
@@ -91,7 +91,7 @@ fn what_the_allocator_refuses_is_an_error_with_its_words() {
     assert!(error.is_device(), "{error}");
     assert!(error.to_string().starts_with("1001 bytes of memory on "), "{error}");
     assert!(error.to_string().ends_with(": the pool is empty"), "{error}");
-    // The least that scratch takes at once.
+    // Bytes of the smallest block of scratch.
     let error = stream.scratch::<u8>(1).unwrap_err();
     assert!(error.to_string().starts_with("1048576 bytes of memory on "), "{error}");
 }

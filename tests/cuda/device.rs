@@ -115,7 +115,7 @@ fn scratch_is_used_again() {
     let Some(mut stream) = gpu() else { return };
     let mut seen = Vec::new();
     for _ in 0..3 {
-        // The fifth does not fit with the others into what is asked of the driver at once.
+        // The fifth piece does not fit into the first block of scratch, 1 MiB.
         let pieces: Vec<_> = [1, 1000, 0, 65, 1 << 19]
             .into_iter()
             .map(|len| stream.scratch::<f32>(len).unwrap())
@@ -185,7 +185,7 @@ fn small_counters_are_zero_between_kernels() {
     assert_eq!(stream.counters(5000).unwrap().pointer(), many);
 }
 
-/// What a launch of `fill` with these numbers and arguments says; it must not run.
+/// The error of a launch of `fill` with these numbers and arguments; the launch must be refused.
 fn refused(stream: &Stream, launch: Launch, arguments: &[&dyn Argument]) -> String {
     // SAFETY: refused before it runs.
     let error = unsafe { stream.launch(&kernel(stream, "fill"), launch, arguments) }.unwrap_err();
@@ -309,7 +309,7 @@ fn small_a_stream_moves_between_threads_and_is_lent() {
         });
         assert_eq!(lent.handle(), handle);
     }
-    // Not destroyed with those that borrowed it.
+    // Dropping a borrowed stream does not destroy it.
     stream.upload(&[1_u8]).unwrap();
     stream.synchronize().unwrap();
 }

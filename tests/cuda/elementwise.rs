@@ -91,14 +91,14 @@ fn maps_of_many_voxels() {
     check::<bf16>(&mut stream, [1, 64, 12, 13, 14], [1.0, 1.0]);
 }
 
-/// As many as make two voxels for each thread at a time.
+/// Enough voxels that each thread reads two at a time.
 #[test]
 fn maps_of_very_many_voxels() {
     let Some(mut stream) = gpu() else { return };
     check::<bf16>(&mut stream, [1, 136, 1, 1, 4400], [1.0, 1.0]);
 }
 
-/// As many channels as the tolerance is proven for.
+/// The largest number of channels for which the tolerance is proven.
 #[test]
 fn maps_of_many_channels() {
     let Some(mut stream) = gpu() else { return };

@@ -19,7 +19,7 @@ fn map(kind: u32, voxels: u32) -> Vec<f32> {
             3 => [0.0, 1.0][(i % 2) as usize],
             4 => 0.0,
             5 => even.powi(40),
-            // The greatest fraction of a row, many times: more than 32 bits hold.
+            // The greatest fraction of a row, so often that the sum overflows 32 bits.
             _ => (1.0_f32 / 512.0).next_down(),
         }
     };
@@ -43,7 +43,7 @@ fn on_gpu(
     let map = map.slice().part(skipped..map.len()).unwrap();
     cuda::evaluation_sums(stream, map, mask, batch, threshold, tables.slice_mut()).unwrap();
     let first = stream.download(tables.slice()).unwrap();
-    // Once more, so that what the first launch left is zeros.
+    // A second launch shows that the first left its counters at 0.
     cuda::evaluation_sums(stream, map, mask, batch, threshold, tables.slice_mut()).unwrap();
     assert_eq!(stream.download(tables.slice()).unwrap(), first);
     EvaluationSums::from_tables(&first, threshold)
@@ -87,7 +87,7 @@ fn any_threshold() {
     }
 }
 
-/// More than a block takes, at few rounds and at the most.
+/// More values than one block counts, with few rounds and with the most.
 #[test]
 fn many_blocks() {
     let Some(stream) = gpu() else { return };

@@ -19,7 +19,7 @@ const METHODS: [Method; 5] = [
     Method::LayerCam,
 ];
 
-/// The finished maps of a chain on the device, and what it tells of them.
+/// The finished maps of a chain on the device, with their ranges and noise flags.
 fn on_device<T: Element, O: MapElement + Default>(
     stream: &mut Stream,
     (activation, gradient): (&View<T>, &View<T>),
@@ -150,7 +150,7 @@ fn not_finite_is_the_error_of_the_cpu_twin() {
     }
 }
 
-/// A zero or constant map is 0, and weights that cancel are told of.
+/// A zero or constant map becomes 0, and cancelling weights set the noise flag.
 #[test]
 fn flat_maps_are_0() {
     let Some(mut stream) = gpu() else { return };

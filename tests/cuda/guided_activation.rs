@@ -33,7 +33,7 @@ fn bits<T: Element>(values: &[T]) -> Vec<u32> {
     values.iter().map(|value| value.to_f32().to_bits()).collect()
 }
 
-/// All but the first `skipped` values of each tensor: a tensor that begins where 16 bytes do not.
+/// Drops the first `skipped` values of each tensor, so that its address is no multiple of 16 bytes.
 fn check<T: Element + Default>(stream: &Stream, count: usize, skipped: [usize; 3]) {
     let (input, gradient) = (values::<T>(count, 1), values::<T>(count, 5));
     let mut expected = vec![T::default(); count];
@@ -54,7 +54,7 @@ fn check<T: Element + Default>(stream: &Stream, count: usize, skipped: [usize; 3
         .unwrap();
         let found = stream.download(output.slice()).unwrap();
         assert_eq!(bits(&found[skipped[2]..][..count]), bits(&expected), "{count} {skipped:?}");
-        // Nothing beside them is touched.
+        // The memory around the tensors is unchanged.
         let around = found[..skipped[2]].iter().chain(&found[skipped[2] + count..]);
         assert!(around.into_iter().all(|value| value.to_f32() == 9.0));
     }
@@ -84,7 +84,7 @@ fn small_equals_the_cpu() {
 fn any_length_and_alignment() {
     let Some(stream) = gpu() else { return };
     for count in [2, 5, 7, 32, 1023, 2184, 8191] {
-        // Together off the border, and each by itself.
+        // Both tensors misaligned alike, and each alone.
         for skipped in [[0, 0, 0], [1, 1, 1], [3, 7, 11], [0, 1, 0], [0, 0, 2], [5, 5, 4]] {
             check_all_types(&stream, count, skipped);
         }

@@ -22,7 +22,7 @@ fn ranges(stream: &Stream, map: &[f32], guided: &[f32], resize: Resize) -> Vec<D
     first
 }
 
-/// The guided map and the product begin `skipped` values behind a border, one more for the first.
+/// The product begins `skipped` values behind a multiple of 256 bytes, the guided map twice as many.
 fn products<O: Stored>(
     stream: &Stream,
     map: &[f32],

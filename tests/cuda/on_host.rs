@@ -25,7 +25,7 @@ struct Run<'a> {
     variables: &'a [(&'a str, &'a str)],
 }
 
-/// How a run ended.
+/// Whether a run passed, and its output.
 struct Outcome {
     passed: bool,
     text: String,
@@ -46,7 +46,7 @@ impl Run<'_> {
         let output = command(self.flavour)
             .env("LD_LIBRARY_PATH", path)
             .env("LD_PRELOAD", preloaded.join(":"))
-            // The Rust side is not watched, and neither keeps memory that it means to keep.
+            // Rust code is not instrumented, and both sides keep some memory until the process ends: no leak check.
             .env("ASAN_OPTIONS", "detect_leaks=0")
             .env("UBSAN_OPTIONS", "print_stacktrace=1")
             .env("TSAN_OPTIONS", "atexit_sleep_ms=0:ignore_noninstrumented_modules=1")

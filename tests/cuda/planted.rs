@@ -5,7 +5,7 @@ use medcam::device::{KernelBudget, Launch, Program, Scalar, probe};
 
 use crate::common::gpu;
 
-/// What all these kernels take: `(const float* from, float* to, int count)`, where `from` is 1, 2, 3...
+/// All these kernels take `(const float* from, float* to, int count)`, where `from` is 1, 2, 3...
 /// and `to` is 0 at first.
 const COUNT: u16 = 60;
 
@@ -66,7 +66,7 @@ pub static CASES: [Case; 14] = [
     case!("saturating_cast", (1, 60, 0), |i| f32::from(i + 1)),
 ];
 
-/// Runs a case like any test of a kernel: the ordinary launch, and a look at all the numbers.
+/// Runs a case like any test of a kernel: the ordinary launch, then a comparison of all numbers.
 fn check(case: &Case, planted: usize) {
     let Some(stream) = gpu() else { return };
     let kernel = stream.gpu().kernel(case.programs[planted], Scalar::F32, case.name).unwrap();

@@ -36,7 +36,7 @@ fn run<T: Element>(
         None => cuda::channel_mean(stream, &tensor, part, extremes.slice_mut()).unwrap(),
     }
     let found = stream.download(map.slice()).unwrap();
-    // Nothing beside the map is touched.
+    // The memory around the map is unchanged.
     assert!(found[..skipped].iter().chain(&found[skipped + count..]).all(|&value| value == 9.0));
     (found[skipped..][..count].to_vec(), stream.download(extremes.slice()).unwrap())
 }
@@ -108,7 +108,7 @@ fn sums_of_few_voxels() {
     }
 }
 
-/// As many channels as the tolerance is proven for.
+/// The largest number of channels for which the tolerance is proven.
 #[test]
 fn sums_of_many_channels() {
     let Some(mut stream) = gpu() else { return };
@@ -145,7 +145,7 @@ fn means_of_the_channels() {
     }
 }
 
-/// As many as make several voxels for each thread, and several steps for each block.
+/// Enough voxels that each thread reads several, and each block takes several steps.
 #[test]
 fn sums_of_very_many_voxels() {
     let Some(mut stream) = gpu() else { return };

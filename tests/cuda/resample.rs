@@ -12,7 +12,7 @@ use medcam::ops::{Interpolation, Resize, normalize};
 use crate::common::gpu;
 use crate::on_the_cpu::wide;
 
-/// Values behind the results, which must stay as they are.
+/// Number of guard values behind the results; no launch may change them.
 const AROUND: usize = 5;
 
 pub fn values(count: usize, kind: usize) -> Vec<f32> {
@@ -52,8 +52,8 @@ impl Stored for u8 {
     const MARK: Self = 77;
 }
 
-/// What `write` writes, twice the same, to memory that begins `skipped` values behind a border of
-/// 256 bytes, and to nothing beside it.
+/// The values that `write` writes, the same in two runs, to memory that begins `skipped` values behind a multiple of
+/// 256 bytes; the memory around them stays unchanged.
 pub fn written<O: Stored>(
     stream: &Stream,
     count: usize,
@@ -162,7 +162,7 @@ fn check(
         assert_eq!((unit * 255.0).round_ties_even(), f32::from(byte), "{place}");
     }
 
-    // Each sample is what it is alone.
+    // Each sample gives the same bits alone.
     for b in 0..if batch > 1 { batch } else { 0 } {
         let (single, map) = (Resize { batch: 1, ..resize }, &map[b * old..][..old]);
         let range = self::ranges(stream, map, single, interpolation);

@@ -53,7 +53,7 @@ pub fn sample<'a, T: Element>(view: &View<'a, T>, b: usize) -> View<'a, T> {
     View::new(&view.data()[b * length..][..length], single, view.layout()).unwrap()
 }
 
-/// What `op` gives on 1 thread, after a check that 4 threads and a second run give the same.
+/// The result of `op` on 1 thread, after a check that 4 threads and a second run give the same bits.
 pub fn on_any_threads<R: PartialEq + std::fmt::Debug + Send>(op: impl Fn() -> R + Sync) -> R {
     let on = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
@@ -74,7 +74,7 @@ pub fn bits(values: &[f32]) -> Vec<u32> {
 ///
 /// # Panics
 ///
-/// If it is not so, with the place that is the furthest off.
+/// If a value is further off than `bound`; the message names the place with the greatest error.
 pub fn assert_close(fast: &[f32], reference: &[f64], bound: impl Fn(usize) -> f64) {
     assert_eq!(fast.len(), reference.len());
     let excess = |i: usize| {

@@ -187,7 +187,7 @@ fn zero_and_constant_tensors_give_a_map_of_0() {
     }
 }
 
-/// Not finite anywhere is an error: behind ReLU, at voxels that resampling leaves out, and in
+/// A value that is not finite is an error anywhere: behind ReLU, at voxels that resampling leaves out, and in
 /// sums of finite values.
 #[test]
 fn not_finite_is_an_error_that_names_the_sample() {
@@ -262,7 +262,7 @@ fn a_map_that_its_type_does_not_hold_is_an_error() {
     assert_eq!(error.to_string(), expected);
     let error = guided_cam::<_, f16>(&activation, &gradient, &[1.0; 4], &recipe).unwrap_err();
     assert_eq!(error.to_string(), expected);
-    // Products below 0 reach as far.
+    // The limit holds for products below 0 too.
     assert!(guided_cam::<_, f16>(&activation, &gradient, &[-1.0; 4], &recipe).is_err());
     let maps: Maps<f32> = cam(&activation, &gradient, &recipe).unwrap();
     assert_eq!(maps.values, [64.0, 128.0, 64e3, 128e3]);

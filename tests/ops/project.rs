@@ -58,7 +58,7 @@ proptest! {
     }
 }
 
-/// As many channels as the tolerance is proven for.
+/// The largest number of channels for which the tolerance is proven.
 #[test]
 fn many_channels() {
     check::<f32>(Shape::new(2, 2048, [1, 7, 7]).unwrap(), 1.0, 7);

@@ -376,7 +376,7 @@ fn bad_sizes_are_errors_that_name_the_argument() {
     );
 }
 
-/// What it takes on the way, too: weights, rows in hand, and the lists of what threads do.
+/// Temporary memory counts too: weights, buffered rows, and the lists of tasks.
 #[test]
 fn what_memory_does_not_hold_is_an_error() {
     let (map, longest) = ([1.0, 2.0], 1 << 30);

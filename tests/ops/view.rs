@@ -66,7 +66,7 @@ fn arrays_that_no_layout_fits_are_refused() {
     );
     let one = Array4::<f32>::zeros((1, 1, 4, 5));
     assert!(message(one.broadcast((2, 1, 4, 5)).unwrap()).contains("strides (0, 20, 5, 1)"));
-    // What the message says to do works.
+    // The remedy in the message works.
     let reversed = array.slice(s![.., .., ..;-1, ..]);
     let standard = reversed.as_standard_layout();
     assert_eq!(View::from_array(standard.view()).unwrap().value(0, 0, 0), 30.0);
@@ -87,7 +87,7 @@ fn arrays_of_another_shape_are_refused() {
     );
 }
 
-/// No kernel's index, and no other library's, holds more.
+/// The indices of kernels and of other libraries hold no longer axis.
 #[test]
 fn an_extent_past_32_bits_is_refused_by_its_axis() {
     let longest = Shape::LONGEST_AXIS;

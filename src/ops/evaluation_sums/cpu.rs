@@ -6,11 +6,11 @@ use crate::error::{Error, Result};
 use crate::ops::tasks;
 use crate::vectors::for_each_instruction_set;
 
-/// Tasks that a sample is parted into, if each has a block to do.
+/// Most tasks that a sample is split into; each has at least one block.
 const TASKS: usize = 64;
-/// Values that are counted before the words of [`Packed`] could overflow: `2^16·2^24 = 2^40`.
+/// Most values that a [`Packed`] table counts before its words could overflow: `2^16·2^24 = 2^40`.
 const BLOCK: usize = 1 << 16;
-/// Values that are turned into slots, in vector code, before they are counted, one by one.
+/// Values whose slots are computed in one vectorised loop; a scalar loop then counts them.
 const CHUNK: usize = 256;
 /// The row of the values that are not in `[0, 1]`.
 #[expect(clippy::cast_possible_truncation, reason = "below 1000")]
@@ -42,7 +42,7 @@ pub fn reference(map: &[f32], mask: Option<&[u8]>, threshold: f64) -> Sums {
 
 /// Refuses a batch for whose tables there is no memory: an allocation that fails ends the process.
 pub(super) fn check_memory(voxels: usize, batch: usize) -> Result<()> {
-    // Those of all parts, their sums, which grow by doubling, and what they are copied to.
+    // Counts the tables of all parts, their sums (a vector that grows by doubling), and the result.
     let tables = batch.saturating_mul(voxels.div_ceil(segment(voxels)) + 4);
     let words = tables.saturating_mul(TABLE_LENGTH);
     match Vec::<u64>::new().try_reserve_exact(words) {
@@ -54,7 +54,7 @@ pub(super) fn check_memory(voxels: usize, batch: usize) -> Result<()> {
     }
 }
 
-/// Values that a task counts, of a sample of so many.
+/// Number of values that one task counts, of a sample of `voxels` values.
 fn segment(voxels: usize) -> usize {
     voxels.div_ceil(TASKS).next_multiple_of(BLOCK)
 }
@@ -74,7 +74,7 @@ pub(super) fn tables(
             .enumerate()
             .map(move |(i, map)| (map, mask.map(|mask| &mask[i * segment..][..map.len()])))
     });
-    // Nothing is at or above NaN.
+    // Without a threshold: NaN, which no value is at or above.
     let threshold = threshold.unwrap_or(f32::NAN);
     let parts = tasks::map(2 * map.len(), segments, |(map, mask)| {
         let mut table = vec![0; TABLE_LENGTH];
@@ -136,7 +136,7 @@ fn word(fraction: u32) -> u64 {
     (1 << COUNT_SHIFT) + u64::from(fraction)
 }
 
-/// Adds all that was counted to `table`, and begins anew.
+/// Adds the packed counts to `table` and clears them.
 fn flush(packed: &mut Packed, table: &mut [u64]) {
     let (cells, _) = table.as_chunks_mut::<2>();
     for packed in packed {
@@ -148,9 +148,9 @@ fn flush(packed: &mut Packed, table: &mut [u64]) {
     }
 }
 
-/// The slot of a value, `2·row + (mask != 0)`, and how far it lies above the lower border of its
-/// bin. Without a branch or a conversion, which Rust defines for any value, so that a loop of it is
-/// vector code.
+/// The slot of a value, `2·row + (mask != 0)`, and its distance from the lower border of its bin.
+/// Don't branch or convert with `as` here: Rust's conversions saturate, and the loop would not be
+/// vectorised.
 #[inline(always)]
 fn place_of(value: f32, mask: u8, threshold: f32) -> (u32, u32) {
     /// From here to twice that, the last bit of an f32 is worth 1.
@@ -160,7 +160,7 @@ fn place_of(value: f32, mask: u8, threshold: f32) -> (u32, u32) {
     let nearest = (scaled + WHOLE) - WHOLE;
     let over = nearest > scaled;
     let bin = (scaled + WHOLE).to_bits() - WHOLE.to_bits() - u32::from(over);
-    // Exact, and below 2^24. Whole numbers from 2^23 on, so only those below it need rounding.
+    // Exact, and below 2^24. An f32 from 2^23 on is a whole number, so only smaller ones need rounding.
     let fraction = (scaled - (nearest - f32::from(u8::from(over)))) * BIN_WIDTH as f32;
     let large = fraction >= WHOLE;
     let rounded = if large { fraction } else { fraction + WHOLE };

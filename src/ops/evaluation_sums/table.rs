@@ -1,4 +1,4 @@
-//! The table of one sample, as the CPU and the kernel fill it, and what it tells.
+//! The table of one sample, which the CPU or the kernel fills, and the counts and sums read from it.
 //!
 //! `[0, 1]` is parted into 513 bins: `k/512 <= v < (k + 1)/512`, and the last of 1 alone. The given
 //! threshold parts the bin that it lies in once more. So there are 514 rows, in the order of the
@@ -21,16 +21,16 @@ pub(super) const BIN_WIDTH: u32 = 1 << 24;
 /// The unit of a fraction.
 const UNIT: f64 = 1.0 / (HALF_BINS as f64 * BIN_WIDTH as f64);
 
-/// What lies at or above a threshold: counts, and sums of the map's values.
+/// Counts of the voxels at or above a threshold, and sums of their values.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sums {
-    /// How many voxels.
+    /// Number of voxels at or above the threshold.
     pub count: u64,
-    /// How many of them are in the mask.
+    /// Number of these voxels in the mask.
     pub in_mask: u64,
-    /// The sum of their values.
+    /// Sum of the values of these voxels.
     pub sum: f64,
-    /// The sum of the values of those in the mask.
+    /// Sum of the values of these voxels in the mask.
     pub sum_in_mask: f64,
 }
 
@@ -44,7 +44,7 @@ pub struct EvaluationSums {
 impl EvaluationSums {
     /// From the tables of all samples, of [`TABLE_LENGTH`] words each, as a GPU fills them.
     ///
-    /// `threshold` is the one that they were made with.
+    /// `threshold` must be the threshold with which the tables were filled.
     ///
     /// # Errors
     ///
@@ -179,7 +179,7 @@ impl EvaluationSums {
     }
 }
 
-/// The bin that a threshold in `[0, 1]` parts.
+/// The bin that holds a threshold in `[0, 1]`.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to 512")]
 fn split(threshold: f32) -> usize {
     (threshold * HALF_BINS as f32) as usize

@@ -10,7 +10,7 @@ use std::sync::{Mutex, OnceLock};
 use medcam::device::{Program, Scalar};
 use rayon::prelude::*;
 
-/// How the kernels are compiled, and what watches them run.
+/// The sanitizers with which the kernels are compiled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Flavour {
     Plain,
@@ -62,7 +62,7 @@ impl Flavour {
     }
 }
 
-/// What a test run is of: the programs, and the folder that they include `lib/` from.
+/// The programs of a test run, and the folder from which they include `lib/`.
 pub struct Kernels {
     pub programs: Vec<&'static Program>,
     pub folder: PathBuf,
@@ -96,14 +96,14 @@ impl Kernels {
     }
 }
 
-/// What a process needs to run kernels on the host.
+/// The libraries with which a process runs kernels on the host.
 pub struct Built {
     /// The folder of `libcuda.so.1`.
     pub driver: PathBuf,
     pub libraries: Vec<PathBuf>,
 }
 
-/// Builds all that is not there yet; at most two compilers run at a time.
+/// Builds what is missing, with at most two compilers at a time.
 pub fn build(flavour: Flavour, kernels: &Kernels) -> Built {
     // Tests that need the same come here at once: the first builds it.
     static ONE: Mutex<()> = Mutex::new(());
@@ -131,7 +131,7 @@ fn sources() -> PathBuf {
     root().join("tests/cuda_on_host")
 }
 
-/// Where everything that is built here is kept from run to run.
+/// The folder that keeps builds from run to run.
 pub fn built() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("cuda_on_host")
 }
@@ -172,7 +172,7 @@ fn texts(folder: &Path) -> Vec<String> {
     files(folder).iter().map(|path| fs::read_to_string(path).unwrap()).collect()
 }
 
-/// What g++ prints when it is called like this.
+/// The standard output of g++ with these arguments.
 fn compiler(arguments: &[&str]) -> String {
     let output = Command::new("g++").args(arguments).output().unwrap_or_else(|error| {
         panic!("the kernels are built for the host with g++, which does not start: {error}")
@@ -187,7 +187,7 @@ fn library_of_compiler(name: &str) -> PathBuf {
     path
 }
 
-/// What every library here depends on.
+/// The files on which every library depends.
 fn common_fingerprint() -> &'static str {
     static FINGERPRINT: OnceLock<String> = OnceLock::new();
     FINGERPRINT.get_or_init(|| {
@@ -196,7 +196,7 @@ fn common_fingerprint() -> &'static str {
     })
 }
 
-/// Has g++ make a shared library, in its folder's last moment under its name.
+/// Builds a shared library with g++ under a temporary name, and renames it when it is complete.
 fn link(library: &Path, options: &[String], inputs: &[PathBuf]) {
     let unfinished = unfinished(library);
     let output = Command::new("g++")

@@ -5,7 +5,7 @@ use super::build::{Flavour, Kernels};
 use super::{Outcome, Run};
 use crate::planted::CASES;
 
-/// What a run says of a bug; `None` where it does not see it, or not surely.
+/// Words of each run's report on a planted bug; `None` where the run need not see the bug.
 struct Caught {
     name: &'static str,
     plain: Option<&'static str>,
@@ -13,7 +13,7 @@ struct Caught {
     thread: Option<&'static str>,
 }
 
-/// The test itself sees wrong numbers.
+/// The test itself fails, on wrong numbers.
 const NUMBERS: Option<&str> = Some("left == right");
 const RACE: Option<&str> = Some("ThreadSanitizer: data race");
 

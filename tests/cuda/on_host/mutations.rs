@@ -39,7 +39,7 @@ static MUTATIONS: &[Mutation] = &[
         tests: "guided_activation::any_length_and_alignment",
         says: "panicked at tests/cuda/guided_activation.rs:",
     },
-    // What some threads of the block have not counted yet is added to the sample's sums.
+    // Without the barrier a block adds its counts to the sample's before all of its threads have counted.
     Mutation {
         stem: "evaluation_sums",
         file: "evaluation_sums.cu",
@@ -49,7 +49,7 @@ static MUTATIONS: &[Mutation] = &[
         tests: "evaluation_sums::small_equals_the_cpu",
         says: "ThreadSanitizer: data race kernels/evaluation_sums.cu:",
     },
-    // A block's sums are added up while some threads have not written theirs.
+    // Without the barrier a block adds up sums that some threads have not written yet.
     Mutation {
         stem: "project",
         file: "lib/voxel_sums.cuh",
@@ -69,7 +69,7 @@ static MUTATIONS: &[Mutation] = &[
         tests: "project::small_sums_of_any_shape",
         says: "heap-buffer-overflow",
     },
-    // What other blocks wrote need not be seen.
+    // Without the fence the last block may not see what other blocks wrote.
     Mutation {
         stem: "project",
         file: "lib/last_block.cuh",
@@ -79,7 +79,7 @@ static MUTATIONS: &[Mutation] = &[
         tests: "project::sums_of_many_channels",
         says: "ThreadSanitizer: data race",
     },
-    // Warps add up what other warps have not written yet.
+    // Without the barrier warps add up values that other warps have not written yet.
     Mutation {
         stem: "project",
         file: "lib/reduce.cuh",
@@ -89,7 +89,7 @@ static MUTATIONS: &[Mutation] = &[
         tests: "project::small_sums_of_any_shape",
         says: "ThreadSanitizer: data race",
     },
-    // A voxel is mixed from values that other threads have not made yet.
+    // Without the barrier a voxel is interpolated from values that other threads have not written yet.
     Mutation {
         stem: "resample",
         file: "lib/resampling.cuh",
