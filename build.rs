@@ -47,20 +47,25 @@ mod torch {
     use std::path::{Path, PathBuf};
 
     const SHIM: &str = "src/torch/shim";
-    const SOURCES: [&str; 15] = [
+    const SOURCES: [&str; 20] = [
         "analysis",
         "backward",
         "boundary",
         "channels",
         "device",
+        "foreign",
         "graph",
         "guided",
         "input",
+        "meta",
         "module",
         "newer",
         "operators",
+        "origins",
         "outputs",
+        "shapes",
         "tape",
+        "taps",
         "training",
         "values",
     ];

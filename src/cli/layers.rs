@@ -88,6 +88,7 @@ fn table(layers: &Layers) -> String {
             _ if Some(&layer.name) == auto.as_ref() => '*',
             _ if layer.redraws_output => '=',
             _ if layer.weights_cancel => '~',
+            _ if layer.can_carry_map && !layer.shows_image => '-',
             _ if layer.can_carry_map => '+',
             _ => ' ',
         };
@@ -98,8 +99,15 @@ fn table(layers: &Layers) -> String {
     let legend = [
         "* what --layer auto takes   + can carry a map   = map would only redraw the output",
         "~ map would be rounding noise: an instance norm behind the layer cancels its weights",
+        "- map would show nothing of the image: the layer pads, crops or resizes, or has one voxel behind it",
         "xN: runs N times; NAME#k picks the k-th run, NAME the last",
     ];
     lines.extend(legend.map(str::to_owned));
+    if layers.has_operations() {
+        lines.push(
+            "KIND.N: the N-th operation of its kind, for want of modules; names hold for this file alone"
+                .to_owned(),
+        );
+    }
     lines.join("\n")
 }

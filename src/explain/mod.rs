@@ -2,6 +2,7 @@
 //! request. It writes no files and computes no scores.
 
 mod checks;
+mod discovery;
 mod map;
 mod pass;
 mod recorded;
@@ -22,9 +23,7 @@ pub(crate) use warnings::training_mode;
 use crate::bridge::MapMaker;
 use crate::error::{Error, Result};
 use crate::methods::{Compat, NamedTarget, ScoreAt, compat, named_targets};
-use crate::torch::{
-    Facts, LayerChoice, Layers, Network, Selected, Tape, batched_shape, check_input, in_libtorch,
-};
+use crate::torch::{Facts, LayerChoice, Layers, Network, Selected, Tape, check_input};
 use crate::warning::Warning;
 
 /// Explains a network batch by batch: returns the network's own output and attention maps that
@@ -104,10 +103,7 @@ impl<N: Network> Explainer<N> {
             Compat::M3dCam => ScoreAt::Output,
             Compat::None => settings.score,
         };
-        let facts = match score {
-            ScoreAt::Logits => network.facts(),
-            ScoreAt::Output => network.facts().scored_at_output(),
-        };
+        let facts = discovery::facts_of(&network, score);
         let settings = Settings { score, ..settings };
         let (layers, selected, maker) = (None, Vec::new(), MapMaker::default());
         Ok(Self { network, settings, facts, layers, selected, maker })
@@ -115,9 +111,10 @@ impl<N: Network> Explainer<N> {
 
     /// Runs the network on a batch `(B, C, [D,] H, W)` and makes its attention maps.
     ///
-    /// The first call runs one sample of its batch once more, without autograd, to find the layers
-    /// and the output shape of a single sample. A method that takes no layer skips this for a batch
-    /// of one.
+    /// The first call finds the layers and the output shape of a single sample. It does so by shapes
+    /// alone where the network can tell them ([`Network::forward_shapes`]); otherwise it runs one
+    /// sample of its batch once more, without autograd, unless the batch has one sample alone and
+    /// layers are named or the method takes none.
     ///
     /// # Errors
     ///
@@ -129,7 +126,16 @@ impl<N: Network> Explainer<N> {
         let size = checks::size(request.size.unwrap_or(self.settings.size), input)?;
         self.discover(input)?;
         let discovered = Instant::now();
-        let mut recorded = self.record(input)?;
+        let mut recorded = match self.record(input) {
+            Err(_) if self.selected.iter().any(|layer| layer.run.is_none()) => {
+                // Layers that nobody has looked at: discovery may say better what is wrong with them.
+                let layers = discovery::by_forward(&self.network, &self.facts, input)?;
+                self.selected = self.select(&layers)?;
+                self.layers = Some(layers);
+                self.record(input)?
+            }
+            recorded => recorded?,
+        };
         if self.settings.backend.needs().layer && self.select_anew(input, &recorded)? {
             recorded = self.record(input)?;
         }
@@ -142,6 +148,7 @@ impl<N: Network> Explainer<N> {
         let mut pass = Pass {
             settings: &self.settings,
             layers: self.layers.as_ref(),
+            quantized: self.facts.quantized.as_deref(),
             selected: &self.selected,
             maker: &mut self.maker,
             recorded,
@@ -171,18 +178,19 @@ impl<N: Network> Explainer<N> {
         self.network.forward_tapped(input, &mut Tape::new()?)
     }
 
-    /// The layers of the network, found with one forward of the first sample of `input` unless they
-    /// are known already.
+    /// The layers of the network for a sample of the shape of `input`, unless they are known already:
+    /// found by shapes, or with one forward of the first sample.
     ///
     /// # Errors
     ///
     /// If the input does not fit the network, or its output is no classification or segmentation.
     pub fn layers(&mut self, input: &Tensor) -> Result<&Layers> {
         self.check(input)?;
-        match self.layers {
-            Some(ref layers) => Ok(layers),
-            None => Ok(self.layers.insert(find_layers(&self.network, &self.facts, input)?)),
+        if self.layers.is_none() {
+            let layers = discovery::find(&self.network, &self.facts, input)?;
+            self.layers = Some(self.with_operations(layers, input)?);
         }
+        self.layers.as_ref().ok_or_else(|| Error::model("layers: none were found"))
     }
 
     /// The layers of the network, if a forward has shown them.
@@ -217,18 +225,50 @@ impl<N: Network> Explainer<N> {
     /// sample.
     fn discover(&mut self, input: &Tensor) -> Result<()> {
         let needs_layer = self.settings.backend.needs().layer;
-        if needs_layer && self.selected.is_empty() {
-            // Layers without a selectable one are not kept: another input may show one.
-            let layers = match self.layers.take() {
-                Some(layers) => layers,
-                None => find_layers(&self.network, &self.facts, input)?,
-            };
-            self.selected = self.select(&layers)?;
-            self.layers = Some(layers);
-        } else if !needs_layer && self.layers.is_none() && input.size()[0] > 1 {
-            self.layers = Some(find_layers(&self.network, &self.facts, input)?);
+        let is_batch = input.size()[0] > 1;
+        let is_done = if needs_layer { !self.selected.is_empty() } else { self.layers.is_some() };
+        if is_done || !(needs_layer || is_batch) {
+            return Ok(());
         }
+        // Layers without a selectable one are not kept: another input may show one.
+        let layers = match self.layers.take() {
+            Some(layers) => layers,
+            None => match discovery::by_shapes(&self.network, &self.facts, input)? {
+                Some(layers) => layers,
+                None => {
+                    let Self { network, facts, settings, .. } = self;
+                    let choice = Some(&settings.layers).filter(|_| needs_layer && !is_batch);
+                    let choice = choice.map(|choice| discovery::in_advance(network, facts, choice));
+                    if let Some(selected) = choice.transpose()?.flatten() {
+                        self.selected = selected;
+                        return Ok(());
+                    }
+                    discovery::by_forward(&self.network, &self.facts, input)?
+                }
+            },
+        };
+        let layers = if needs_layer { self.with_operations(layers, input)? } else { layers };
+        if needs_layer {
+            self.selected = self.select(&layers)?;
+        }
+        self.layers = Some(layers);
         Ok(())
+    }
+
+    /// These layers, or where none of them is one for `auto`, the network's operations with them if
+    /// one of those is.
+    fn with_operations(&mut self, layers: Layers, input: &Tensor) -> Result<Layers> {
+        if layers.auto().is_some() || !self.network.tap_operations(true)? {
+            return Ok(layers);
+        }
+        let facts = discovery::facts_of(&self.network, self.settings.score);
+        let more = discovery::find(&self.network, &facts, input)?;
+        if more.auto().is_none() {
+            self.network.tap_operations(false)?;
+            return Ok(layers);
+        }
+        self.facts = facts;
+        Ok(more)
     }
 
     fn select(&self, layers: &Layers) -> Result<Vec<Selected>> {
@@ -248,19 +288,23 @@ impl<N: Network> Explainer<N> {
         let seen = recorded.tape.seen();
         let layers = Layers::new(&input.size(), &recorded.shape, &seen, &self.facts)?;
         let selected = self.select(&layers)?;
-        let differs = selected != self.selected;
-        if differs {
-            (self.layers, self.selected) = (Some(layers), selected);
+        let is_recorded = selected.len() == self.selected.len()
+            && selected.iter().zip(&self.selected).all(|(now, then)| now.is_recorded_by(then));
+        if !is_recorded || self.layers.is_none() {
+            self.layers = Some(layers);
         }
-        Ok(differs)
+        self.selected = selected;
+        Ok(!is_recorded)
     }
 
     fn check_recorded(&self, tape: &Tape) -> Result<()> {
         for (wish, layer) in self.selected.iter().enumerate() {
             if !tape.recorded(wish) {
+                let run =
+                    layer.run.map_or_else(|| "its last run".to_owned(), |k| format!("run {k}"));
                 return Err(Error::layer(format!(
-                    "layer '{}': run {} did not happen for this input",
-                    layer.label, layer.run
+                    "layer '{}': {run} did not happen for this input",
+                    layer.label
                 )));
             }
         }
@@ -282,19 +326,6 @@ impl<N: Network> Explainer<N> {
             .chain(warnings::partly_guided(&self.settings, &self.facts))
             .collect()
     }
-}
-
-fn find_layers(network: &impl Network, facts: &Facts, input: &Tensor) -> Result<Layers> {
-    let mut tape = Tape::new()?;
-    // A copy: the network may write to its input.
-    let sample = in_libtorch("input", || input.f_narrow(0, 0, 1)?.f_detach_copy())?;
-    let output = {
-        let _no_grad = tch::no_grad_guard();
-        network.forward_tapped(&sample, &mut tape)?
-    };
-    checks::differentiable(tape.noted_logits().as_ref().unwrap_or(&output))?;
-    let output = batched_shape(&sample.size(), &output.size(), None)?;
-    Layers::new(&sample.size(), &output, &tape.seen(), facts)
 }
 
 // An explainer may move to a worker thread, and its results to a thread that writes them.

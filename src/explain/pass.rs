@@ -6,20 +6,22 @@ use super::map::AttentionMap;
 use super::recorded::Recorded;
 use super::settings::Settings;
 use super::warnings::{
-    channels_last, empty_target, judge, judge_fused, no_gradient_warning, redraws,
+    channels_last, empty_target, judge, judge_fused, no_gradient_warning, no_image, redraws,
 };
 use crate::bridge::MapMaker;
 use crate::error::{Error, Result};
 use crate::methods::{Compat, Evidence, Finish, Guided, NamedTarget, TargetScore, compat};
 use crate::ops::{Maps, Range};
 use crate::task::Task;
-use crate::torch::{LayerChoice, Layers, Selected, backward_error, in_libtorch};
+use crate::torch::{LayerChoice, Layers, Selected, backward_error, in_libtorch, quantized};
 use crate::warning::Warning;
 
 /// One recorded forward, from which the maps of each target are made.
 pub(super) struct Pass<'a> {
     pub settings: &'a Settings,
     pub layers: Option<&'a Layers>,
+    /// See [`Facts::quantized`](crate::Facts::quantized).
+    pub quantized: Option<&'a str>,
     pub selected: &'a [Selected],
     pub maker: &'a mut MapMaker,
     pub recorded: Recorded,
@@ -60,8 +62,10 @@ impl Pass<'_> {
         let score = tch::with_grad(|| TargetScore::of(&asked, *task, scored, logits))?;
         self.warnings.extend(empty_target(&asked, &target.label, &score.empty));
         if !score.sum.requires_grad() {
-            let unreached = || Error::model("no gradient of the score reaches the input");
-            return Err(self.selected.first().map_or_else(unreached, no_gradient));
+            return Err(match self.selected.first() {
+                Some(layer) => self.no_gradient(layer),
+                None => self.input_unreached(),
+            });
         }
         let guided = match start {
             Some(start) => {
@@ -105,7 +109,7 @@ impl Pass<'_> {
             .remove(0);
         tape.set_guided(false);
         if !gradient.defined() {
-            return Err(Error::model("no gradient of the score reaches the input"));
+            return Err(self.input_unreached());
         }
         Ok(gradient)
     }
@@ -168,9 +172,12 @@ impl Pass<'_> {
             };
             match &map {
                 Some(_) => {
-                    let of_layer =
-                        channels_last(layer).into_iter().chain(redraws(self.layers, layer));
-                    for warning in of_layer {
+                    let of_layer = [
+                        channels_last(layer),
+                        redraws(self.layers, layer),
+                        no_image(self.layers, layer),
+                    ];
+                    for warning in of_layer.into_iter().flatten() {
                         // Once per layer, not once per target.
                         if !self.warnings.contains(&warning) {
                             self.warnings.push(warning);
@@ -178,19 +185,23 @@ impl Pass<'_> {
                     }
                 }
                 None if self.settings.layers == LayerChoice::Full => {
-                    self.warnings.push(no_gradient_warning(layer, &no_gradient(layer)));
+                    self.warnings.push(no_gradient_warning(layer, &self.no_gradient(layer)));
                 }
-                None => return Err(no_gradient(layer)),
+                None => return Err(self.no_gradient(layer)),
             }
             maps.push(map);
         }
         Ok(maps.into_iter().flatten().collect())
     }
-}
 
-fn no_gradient(layer: &Selected) -> Error {
-    Error::layer(format!(
-        "layer '{}': no gradient of the score reaches it; the score does not depend on it",
-        layer.label
-    ))
+    fn no_gradient(&self, layer: &Selected) -> Error {
+        let why =
+            self.quantized.map_or_else(|| "the score does not depend on it".to_owned(), quantized);
+        Error::layer(format!("layer '{}': no gradient of the score reaches it; {why}", layer.label))
+    }
+
+    fn input_unreached(&self) -> Error {
+        let why = self.quantized.map_or_else(String::new, |name| format!("; {}", quantized(name)));
+        Error::model(format!("no gradient of the score reaches the input{why}"))
+    }
 }

@@ -123,6 +123,19 @@ pub(super) fn redraws(layers: Option<&Layers>, layer: &Selected) -> Option<Warni
     })
 }
 
+/// Warns of a layer whose map does not depend on the image.
+pub(super) fn no_image(layers: Option<&Layers>, layer: &Selected) -> Option<Warning> {
+    let facts = layers.and_then(|layers| layers.get(&layer.name))?;
+    facts.regrids_one_voxel.then(|| {
+        Warning::of_layer(
+            "NO_IMAGE",
+            &layer.label,
+            "it pads or resizes a single voxel, so the map has the same form for every image. Take a \
+             layer that still has more than one, as auto does",
+        )
+    })
+}
+
 /// Warnings about the values of a map.
 pub(super) fn judge(map: &AttentionMap) -> Vec<Warning> {
     let warning = |code: &'static str, sample, message: &str| Warning {

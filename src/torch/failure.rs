@@ -4,6 +4,8 @@
 //! A TorchScript file does not say which torch wrote it. Its `version` counts changes of the file
 //! format and of operators' semantics, and did not change between torch 2.11 and 2.15.
 
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 use crate::error::Error;
@@ -32,6 +34,12 @@ pub(super) fn at_load(path: &Path, message: &str) -> Error {
     }
     let what = if let Some(what) = of_another_torch(message) {
         what
+    } else if let Some(what) = other_archive(path) {
+        what.to_owned()
+    } else if message.contains("required keyword attribute 'value' is undefined") {
+        "torch.jit.optimize_for_inference put weights into the file in a form that no file holds, and \
+         torch.jit.load cannot read it either. Save the network before that call, torch.jit.freeze is fine"
+            .to_owned()
     } else if message.contains("constants.pkl") || message.contains("data.pkl") {
         "not a TorchScript model: it looks like a checkpoint of torch.save. Export the network with \
          torch.jit.trace(network, example).save(path)"
@@ -49,9 +57,42 @@ pub(super) fn at_load(path: &Path, message: &str) -> Error {
     Error::file(path, what)
 }
 
+/// What a zip archive is that is no TorchScript file, told by the files in it.
+fn other_archive(path: &Path) -> Option<&'static str> {
+    let names = archive_names(path)?;
+    let has = |part: &str| names.windows(part.len()).any(|window| window == part.as_bytes());
+    if has("models/model.json") || has("serialized_exported_program.json") {
+        return Some(
+            "not a TorchScript model, but an archive of torch.export (.pt2). Make a TorchScript file of it: \
+             module = torch.export.load(path).module(); torch.jit.trace(module, example).save(\"model.pt\")",
+        );
+    }
+    None
+}
+
+/// The end of a file, where a zip archive lists what is in it.
+fn archive_names(path: &Path) -> Option<Vec<u8>> {
+    /// A list of some thousand files.
+    const LIST: u64 = 1 << 20;
+    let mut file = File::open(path).ok()?;
+    let length = file.metadata().ok()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(LIST))).ok()?;
+    let mut names = Vec::new();
+    file.take(LIST).read_to_end(&mut names).ok()?;
+    Some(names)
+}
+
 /// The error for a network that fails when it runs on an input of this shape.
-pub(super) fn at_run(path: &Path, message: &str, input: &[i64]) -> Error {
+///
+/// `device` is one that the graph names and that is not the one on which it runs.
+pub(super) fn at_run(path: &Path, message: &str, input: &[i64], device: Option<&str>) -> Error {
     let path = path.display();
+    if let Some(device) = device {
+        return Error::model(format!(
+            "{path}: the model was traced on {device}, which tracing wrote into it, and cannot run on the \
+             CPU. Trace it again with network and example on the CPU, or run it with --device cuda"
+        ));
+    }
     // The shim's message about a newer operator; libtorch puts a Python traceback in front of it.
     let newer = message.trim_end().rsplit("RuntimeError: ").next();
     let newer = newer.filter(|words| words.contains(" was added after torch "));
@@ -61,6 +102,43 @@ pub(super) fn at_run(path: &Path, message: &str, input: &[i64]) -> Error {
         Error::model(format!("{path}: {message}"))
     } else {
         Error::model(format!("{path}: the model failed on an input of shape {input:?}: {message}"))
+    }
+}
+
+/// What autograd's message means for the model.
+pub(crate) fn backward_error(message: &str) -> Error {
+    // What follows the first line is libtorch's C++ stack.
+    let first = message.lines().next().unwrap_or("libtorch failed");
+    let operator =
+        first.strip_prefix("derivative for ").and_then(|rest| rest.split_once(" is not"));
+    if let Some((operator, _)) = operator {
+        return Error::model(format!(
+            "backward: {operator} has no derivative. {}",
+            remedy(operator)
+        ));
+    }
+    if !first.contains("modified by an inplace operation") {
+        return Error::model(format!("backward: {first}"));
+    }
+    let value = first.split_once("which is ").and_then(|(_, rest)| rest.split_once(", is at"));
+    let value =
+        value.map_or_else(String::new, |(value, _)| format!(" (in autograd's words, {value})"));
+    Error::model(format!(
+        "backward: the model overwrites a value that its own gradient needs{value}. Take a layer \
+         behind that step, or export the model without in-place operations there (x = x + y, not \
+         x += y; inplace=False)"
+    ))
+}
+
+/// What to do about an operator that has no derivative.
+fn remedy(operator: &str) -> &'static str {
+    let is_fast_path = ["_native_multi_head_attention", "_transformer_encoder_layer_fwd"];
+    if is_fast_path.iter().any(|name| operator.ends_with(name)) {
+        "It is the fast path that PyTorch's attention takes when it is traced under torch.no_grad(). \
+         Call torch.backends.mha.set_fastpath_enabled(False) before you trace the model, or trace it with \
+         gradients on, or script it"
+    } else {
+        "Take a layer behind it, or export the model without it"
     }
 }
 
@@ -218,9 +296,9 @@ mod tests {
     fn an_operator_that_runs_though_it_is_newer() {
         let trace = "The following operation failed in the TorchScript interpreter.\nTraceback\n  File \
                      \"code\"\nRuntimeError: aten::foo was added after torch 2.11, which medcam runs on\n";
-        let error = at_run(Path::new("a.pt"), trace, &[1]).to_string();
+        let error = at_run(Path::new("a.pt"), trace, &[1], None).to_string();
         assert_eq!(error, "a.pt: aten::foo was added after torch 2.11, which medcam runs on");
-        let error = at_run(Path::new("a.pt"), "RuntimeError: other", &[1]).to_string();
+        let error = at_run(Path::new("a.pt"), "RuntimeError: other", &[1], None).to_string();
         assert_eq!(error, "a.pt: the model failed on an input of shape [1]: RuntimeError: other");
     }
 }

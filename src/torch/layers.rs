@@ -1,8 +1,11 @@
 //! The layers of a network: which of them can carry a map, and which are selected.
 
+mod auto;
 mod refusals;
 
 use std::collections::{HashMap, HashSet};
+
+pub(crate) use refusals::{quantized, unknown_layer};
 
 use serde::{Serialize, Serializer};
 use tch::Tensor;
@@ -13,13 +16,14 @@ use super::tape::Seen;
 use crate::error::{Error, Result};
 use crate::task::Task;
 
-/// One layer (submodule) of a network.
+/// One layer of a network: a submodule, or an operation where there is none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Layer {
-    /// The dotted name of the submodule, as PyTorch names it.
+    /// The dotted name of the submodule, as PyTorch names it; of an operation, its kind and number in the
+    /// graph, such as `conv3d.4`, which hold for one file.
     pub name: String,
-    /// The name of its class, such as `Conv3d`; empty where unknown.
+    /// The name of its class, such as `Conv3d`, or an operation's kind; empty where unknown.
     #[serde(rename = "type")]
     pub kind: String,
     /// The shape of its output for one sample, `(1, C, [D,] H, W)` for most; that of its last run.
@@ -39,6 +43,15 @@ pub struct Layer {
     /// all steps in between mix channels alike at every voxel (1x1 convolutions, sums). Grad-CAM's
     /// weights and its map are rounding noise there.
     pub weights_cancel: bool,
+    /// Whether it shows an image of its own: it does more than pad, crop or resize what came before,
+    /// and does not come from a single voxel, as behind a global pool.
+    pub shows_image: bool,
+    /// Whether it is a single voxel, padded or resized.
+    #[serde(skip)]
+    pub(crate) regrids_one_voxel: bool,
+    /// See [`Facts::patch_embeddings`].
+    #[serde(skip)]
+    embeds_patches: bool,
     /// Position of its last run among the runs of all layers, from 0.
     #[serde(skip)]
     last_run: usize,
@@ -80,8 +93,9 @@ pub enum LayerChoice {
     /// bottleneck.
     ///
     /// Layers whose weights cancel ([`Layer::weights_cancel`]) are left out, and so are those with
-    /// a single channel, which a map could only repeat. Layers that are one voxel thin along an
-    /// axis are taken only if there is no other.
+    /// a single channel, which a map could only repeat, and those that show no image of their own
+    /// ([`Layer::shows_image`]). Layers that are one voxel thin along an axis, and the first layer of
+    /// a transformer, which embeds patches of the image, are taken only if there is no other.
     #[default]
     Auto,
     /// All that can carry a map.
@@ -126,8 +140,9 @@ pub(crate) struct Selected {
     /// The name as requested: `NAME` or `NAME#k`.
     pub label: String,
     pub name: String,
-    /// Number of the run, from 1.
-    pub run: usize,
+    /// Number of the run, from 1; `None` for the last, while it is not known how often the layer
+    /// runs.
+    pub run: Option<usize>,
     /// See [`Layer::channels_last`].
     pub channels_last: bool,
     /// See [`Layer::weights_cancel`], which is known for the last run alone; else `false`.
@@ -135,6 +150,28 @@ pub(crate) struct Selected {
 }
 
 impl Selected {
+    /// A layer that no forward has shown yet, by the name that was asked for.
+    ///
+    /// # Errors
+    ///
+    /// If what follows a `#` is no number.
+    pub(crate) fn in_advance(label: &str, facts: &Facts) -> Result<Self> {
+        let (name, run) = name_and_run(label, facts.layer_types.contains_key(label))?;
+        Ok(Self {
+            label: label.to_owned(),
+            name: name.to_owned(),
+            run,
+            channels_last: facts.channels_last.contains(name),
+            weights_cancel: facts.cancelling.contains(name) && run.is_none(),
+        })
+    }
+
+    /// Whether a forward that recorded `earlier` recorded this.
+    pub(crate) fn is_recorded_by(&self, earlier: &Self) -> bool {
+        let run = earlier.run.or(self.run);
+        *self == Self { run, weights_cancel: self.weights_cancel, ..earlier.clone() }
+    }
+
     /// The layer's activation or gradient as `(B, C, [D,] H, W)`: the same memory, with other
     /// strides.
     pub(crate) fn channels_first(&self, tensor: &Tensor) -> Result<Tensor> {
@@ -159,6 +196,9 @@ pub struct Layers {
     not_run: HashSet<String>,
     /// Layers whose output has no axis of the image, such as attention weights.
     no_images: HashSet<String>,
+    untapped: HashMap<String, String>,
+    quantized: Option<String>,
+    operations: bool,
 }
 
 impl Layers {
@@ -180,6 +220,9 @@ impl Layers {
                     redraws_output: task == Task::Segmentation
                         && facts.redrawing.contains(&run.name),
                     weights_cancel: facts.cancelling.contains(&run.name),
+                    shows_image: true,
+                    regrids_one_voxel: false,
+                    embeds_patches: facts.patch_embeddings.contains(&run.name),
                     last_run: 0,
                     is_floating_point: true,
                     has_batch: true,
@@ -204,11 +247,27 @@ impl Layers {
                 && !facts.unreached.contains(&run.name)
                 && !facts.products.contains(&run.name);
         }
+        let image_voxels = auto::image_voxels(seen, input, facts);
+        for layer in &mut layers {
+            let is_one_voxel = image_voxels.get(&layer.name).is_some_and(|&voxels| voxels <= 1);
+            let regrids = facts.regridding.contains(&layer.name);
+            layer.shows_image = !is_one_voxel && !regrids;
+            layer.regrids_one_voxel = is_one_voxel && regrids;
+        }
         let ran = |name: &String| by_name.contains_key(name.as_str());
         let not_run = facts.unreached.iter().filter(|name| !ran(name)).cloned().collect();
         let output_shape = [&[1], &output[1..]].concat();
-        let no_images = facts.products.clone();
-        Ok(Self { task, layers: parents_first(layers), output_shape, batch, not_run, no_images })
+        Ok(Self {
+            task,
+            layers: parents_first(layers),
+            output_shape,
+            batch,
+            not_run,
+            no_images: facts.products.clone(),
+            untapped: facts.untapped.clone(),
+            quantized: facts.quantized.clone(),
+            operations: facts.operations,
+        })
     }
 
     /// The shape `(1, K, ...)` of the network's output for one sample.
@@ -226,22 +285,9 @@ impl Layers {
         self.layers.iter()
     }
 
-    /// The layer that [`LayerChoice::Auto`] takes; see there for the rule.
-    pub fn auto(&self) -> Option<&Layer> {
-        let candidates = self
-            .layers
-            .iter()
-            .filter(|layer| layer.can_carry_map && !layer.weights_cancel && layer.channels() > 1);
-        match self.task {
-            Task::Classification => {
-                candidates.max_by_key(|layer| (layer.has_extent(), layer.last_run))
-            }
-            Task::Segmentation => {
-                candidates.filter(|layer| !layer.redraws_output).max_by_key(|layer| {
-                    (layer.has_extent(), std::cmp::Reverse(layer.voxels()), layer.last_run)
-                })
-            }
-        }
+    /// Whether operations are among them, see [`Network::tap_operations`](crate::Network::tap_operations).
+    pub fn has_operations(&self) -> bool {
+        self.operations
     }
 
     /// The layers and runs that a choice selects.
@@ -249,13 +295,13 @@ impl Layers {
         let last = |layer: &Layer| Selected {
             label: layer.name.clone(),
             name: layer.name.clone(),
-            run: layer.runs,
+            run: Some(layer.runs),
             channels_last: layer.channels_last,
             weights_cancel: layer.weights_cancel,
         };
         match choice {
             LayerChoice::Auto => {
-                self.auto().map(|layer| vec![last(layer)]).ok_or_else(|| self.no_layer())
+                self.auto().map(|layer| vec![last(layer)]).ok_or_else(|| self.no_auto())
             }
             LayerChoice::Full => {
                 let all: Vec<_> =
@@ -284,18 +330,10 @@ impl Layers {
     }
 
     fn named(&self, label: &str) -> Result<Selected> {
-        let (name, run) = match label.rsplit_once('#') {
-            Some((name, run)) if self.get(label).is_none() => {
-                let run: usize = run.parse().map_err(|_| {
-                    Error::layer(format!("layer '{label}': what follows # must be a number"))
-                })?;
-                (name, Some(run))
-            }
-            _ => (label, None),
-        };
+        let (name, run) = name_and_run(label, self.get(label).is_some())?;
         let layer = self.get(name).ok_or_else(|| self.unknown_layer(name))?;
         let run = run.unwrap_or(layer.runs);
-        if run == 0 || run > layer.runs {
+        if run > layer.runs {
             return Err(Error::layer(format!(
                 "layer '{label}': '{name}' runs {} time(s); # counts from 1",
                 layer.runs
@@ -306,7 +344,22 @@ impl Layers {
         }
         let (label, name) = (label.to_owned(), name.to_owned());
         let weights_cancel = layer.weights_cancel && run == layer.runs;
+        let run = Some(run);
         Ok(Selected { label, name, run, channels_last: layer.channels_last, weights_cancel })
+    }
+}
+
+/// `NAME#k` as name and run; `is_name` says that the whole is the name of a layer.
+fn name_and_run(label: &str, is_name: bool) -> Result<(&str, Option<usize>)> {
+    match label.rsplit_once('#') {
+        Some((name, run)) if !is_name => match run.parse() {
+            Ok(0) => Err(Error::layer(format!("layer '{label}': # counts from 1"))),
+            Ok(run) => Ok((name, Some(run))),
+            Err(_) => {
+                Err(Error::layer(format!("layer '{label}': what follows # must be a number")))
+            }
+        },
+        _ => Ok((label, None)),
     }
 }
 

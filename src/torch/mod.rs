@@ -19,9 +19,10 @@ use tch::{Kind, Tensor};
 #[cfg(feature = "cuda")]
 pub(crate) use device::current_cuda_stream;
 pub use device::{Device, keep_freed_memory};
+pub(crate) use failure::backward_error;
 pub use guide::Guide;
-pub(crate) use layers::Selected;
 pub use layers::{Layer, LayerChoice, Layers};
+pub(crate) use layers::{Selected, quantized, unknown_layer};
 pub use model::{Model, load};
 pub use network::{Facts, Network, TrainingSteps};
 pub use output::Output;
@@ -71,23 +72,6 @@ pub(crate) fn check_input(facts: &Facts, input: &Tensor) -> Result<()> {
         ));
     }
     Ok(())
-}
-
-/// What autograd's message means for the model.
-pub(crate) fn backward_error(message: &str) -> Error {
-    // What follows the first line is libtorch's C++ stack.
-    let first = message.lines().next().unwrap_or("libtorch failed");
-    if !first.contains("modified by an inplace operation") {
-        return Error::model(format!("backward: {first}"));
-    }
-    let value = first.split_once("which is ").and_then(|(_, rest)| rest.split_once(", is at"));
-    let value =
-        value.map_or_else(String::new, |(value, _)| format!(" (in autograd's words, {value})"));
-    Error::model(format!(
-        "backward: the model overwrites a value that its own gradient needs{value}. Take a layer \
-         behind that step, or export the model without in-place operations there (x = x + y, not \
-         x += y; inplace=False)"
-    ))
 }
 
 /// Runs libtorch calls that can fail, and turns their error into ours, which names the operation.

@@ -91,6 +91,7 @@ unsafe fn read_facts(raw: NonNull<ffi::mc_module>) -> Facts {
     unsafe {
         let text = |pointer: *const c_char| CStr::from_ptr(pointer).to_string_lossy().into_owned();
         let facts = ffi::mc_module_facts(raw.as_ptr());
+        let named = |pointer| Some(text(pointer)).filter(|name: &String| !name.is_empty());
         let known = |n: i64| usize::try_from(n).ok().filter(|&n| n > 0);
         let mut result = Facts {
             input_channels: known(facts.input_channels),
@@ -102,7 +103,9 @@ unsafe fn read_facts(raw: NonNull<ffi::mc_module>) -> Facts {
                 "Double" => Some(Kind::Double),
                 _ => None,
             },
-            final_activation: Some(text(facts.final_activation)).filter(|name| !name.is_empty()),
+            final_activation: named(facts.final_activation),
+            named_device: named(facts.device),
+            quantized: named(facts.quantized),
             outputs: usize::try_from(facts.outputs).ok(),
             ..Facts::default()
         };
@@ -121,6 +124,8 @@ unsafe fn read_facts(raw: NonNull<ffi::mc_module>) -> Facts {
                 (&mut result.cancelling, tap.weights_cancel),
                 (&mut result.channels_last, tap.channels_last),
                 (&mut result.products, tap.is_product),
+                (&mut result.regridding, tap.regrids),
+                (&mut result.patch_embeddings, tap.embeds_patches),
             ] {
                 if member {
                     set.insert(name.clone());
@@ -128,7 +133,15 @@ unsafe fn read_facts(raw: NonNull<ffi::mc_module>) -> Facts {
                     set.remove(&name);
                 }
             }
+            if let Ok(count) = usize::try_from(tap.sources) {
+                let source = |i| text(ffi::mc_module_tap_source(raw.as_ptr(), index, i));
+                result.sources.insert(text(tap.run), (0..count).map(source).collect());
+            }
             result.layer_types.insert(name, text(tap.type_));
+        }
+        for index in 0..facts.untapped {
+            let ffi::mc_untapped { name, returns } = ffi::mc_module_untapped(raw.as_ptr(), index);
+            result.untapped.insert(text(name), text(returns));
         }
         for index in 0..facts.activations {
             let activation = ffi::mc_module_activation(raw.as_ptr(), index);
@@ -183,7 +196,8 @@ impl Model {
         })
         .map_err(|message| Error::model(format!("{}: {message}", self.path.display())))?;
         // SAFETY: the module is alive, and `self.facts` holds copies of what was read before.
-        self.facts = unsafe { read_facts(self.raw) };
+        let facts = unsafe { read_facts(self.raw) };
+        self.facts = Facts { operations: self.facts.operations, ..facts };
         Ok(self)
     }
 
@@ -216,7 +230,9 @@ impl Model {
     }
 
     fn run(&self, input: &Tensor, call: impl FnOnce(*mut *mut c_char) -> bool) -> Result<()> {
-        ffi::checked(call).map_err(|message| failure::at_run(&self.path, &message, &input.size()))
+        let device = self.facts.named_device.as_deref().filter(|_| self.device == Device::Cpu);
+        ffi::checked(call)
+            .map_err(|message| failure::at_run(&self.path, &message, &input.size(), device))
     }
 }
 
@@ -235,6 +251,36 @@ impl Network for Model {
         })?;
         // SAFETY: on success the shim hands out a tensor that is ours.
         Ok(unsafe { own(output) })
+    }
+
+    fn tap_operations(&mut self, on: bool) -> Result<bool> {
+        // SAFETY: the module is alive and exclusively ours.
+        ffi::checked(|error| unsafe {
+            ffi::mc_module_tap_operations(self.raw.as_ptr(), on, error)
+        })
+        .map_err(|message| Error::model(format!("{}: {message}", self.path.display())))?;
+        // SAFETY: the module is alive, and `self.facts` holds copies of what was read before.
+        self.facts = Facts { operations: on, ..unsafe { read_facts(self.raw) } };
+        Ok(true)
+    }
+
+    fn forward_shapes(&self, input: &Tensor, tape: &mut Tape) -> Option<Tensor> {
+        let mut output = std::ptr::null_mut();
+        // SAFETY: module, tape and tensor are alive for the call, and the tape is exclusively ours.
+        let found = ffi::checked(|error| unsafe {
+            ffi::mc_module_shapes(
+                self.raw.as_ptr(),
+                input.as_ptr().cast(),
+                tape.as_ptr(),
+                &raw mut output,
+                error,
+            )
+        });
+        if let (Err(message), Some(_)) = (&found, std::env::var_os("MEDCAM_SHAPES")) {
+            eprintln!("SHAPES {:?} {message}", self.path);
+        }
+        // SAFETY: on success the shim hands out a tensor that is ours.
+        found.is_ok().then(|| unsafe { own(output) })
     }
 
     fn facts(&self) -> Facts {

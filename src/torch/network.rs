@@ -58,6 +58,27 @@ pub trait Network: Send {
     /// If the network cannot run on the input.
     fn forward_tapped(&self, input: &Tensor, tape: &mut Tape) -> Result<Tensor>;
 
+    /// The shapes of a forward on an input like this one, without computing it: taps each layer as
+    /// [`forward_tapped`](Self::forward_tapped) does, with tensors that have a shape and a type, but
+    /// no values (libtorch's meta device), and returns the output as such a tensor.
+    ///
+    /// `None`, the default, if shapes cannot be found so: a step needs values, or the network is
+    /// written in Rust. Then a forward of one sample may be needed before the first map.
+    fn forward_shapes(&self, _input: &Tensor, _tape: &mut Tape) -> Option<Tensor> {
+        None
+    }
+
+    /// Makes layers of the network's operations too (convolutions, norms, activations, pools, sums),
+    /// where no module does so already, or undoes that, and returns whether it could. By default it
+    /// cannot.
+    ///
+    /// # Errors
+    ///
+    /// If the network cannot be rewritten.
+    fn tap_operations(&mut self, _on: bool) -> Result<bool> {
+        Ok(false)
+    }
+
     /// What is known of the network without running it; nothing by default.
     fn facts(&self) -> Facts {
         Facts::default()
@@ -100,6 +121,24 @@ pub struct Facts {
     /// Layers whose output is a product of matrices, such as attention weights: no axis of it is
     /// one of the image.
     pub products: HashSet<String>,
+    /// Layers that only pad, crop or resize what came before, but for pointwise steps: they show no
+    /// more of the image than it did.
+    pub regridding: HashSet<String>,
+    /// Layers that are the input cut into patches, each by the same convolution, as in front of a
+    /// transformer.
+    pub patch_embeddings: HashSet<String>,
+    /// For runs of layers, as `NAME#k`, that come from others alone: the runs next behind them; none
+    /// for what comes from a global pool. A run that the input reaches by another way too, or of
+    /// which this is not known, is not here.
+    pub sources: HashMap<String, Vec<String>>,
+    /// Modules that run and return no single tensor, and what they return, such as `List[Tensor]`.
+    pub untapped: HashMap<String, String>,
+    /// A device other than the CPU that the network names itself, such as `cuda:0`.
+    pub named_device: Option<String>,
+    /// Whether its operations are layers too, see [`Network::tap_operations`].
+    pub operations: bool,
+    /// An operator of quantised tensors, which have no gradient, such as `quantized::conv2d`.
+    pub quantized: Option<String>,
     /// The activations that [`Guide::All`](crate::Guide::All) would guide, such as `leaky_relu`,
     /// and how many of each there are.
     pub activations: BTreeMap<String, usize>,

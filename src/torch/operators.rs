@@ -163,7 +163,7 @@ impl Run {
         // What runs is the graph of the file; `forward` would refuse an input of one axis.
         let own = (input.dim() > 3).then(|| model.forward(&input.copy()).unwrap());
         let mut tape = Tape::new().unwrap();
-        tape.want("first", 1).unwrap();
+        tape.want("first", Some(1)).unwrap();
         let output = tch::no_grad(|| model.forward_tapped(&input.copy(), &mut tape)).unwrap();
         let mut has_gradient = false;
         if output.requires_grad() {

@@ -44,10 +44,11 @@ impl Tape {
         Ok(Self { raw, wishes: 0 })
     }
 
-    /// Asks for the activation of the `run`-th run (from 1) of a layer; returns the wish's number.
-    pub(crate) fn want(&mut self, name: &str, run: usize) -> Result<usize> {
+    /// Asks for the activation of the `run`-th run (from 1) of a layer, or of its last; returns the
+    /// wish's number.
+    pub(crate) fn want(&mut self, name: &str, run: Option<usize>) -> Result<usize> {
         let text = c_string(name)?;
-        let run = i64::try_from(run).unwrap_or(i64::MAX);
+        let run = run.map_or(0, |run| i64::try_from(run).unwrap_or(i64::MAX));
         // SAFETY: the tape is alive, `text` is NUL-terminated and outlives the call.
         ffi::checked(|error| unsafe {
             ffi::mc_tape_want(self.raw.as_ptr(), text.as_ptr(), run, error)

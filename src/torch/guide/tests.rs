@@ -161,7 +161,7 @@ fn a_layer_has_its_true_gradient_from_the_forward_that_is_guided() {
         for layer in ["layer2.0.relu", "layer3.0.bn2"] {
             let at_layer = |guide: Option<Guide>| {
                 let mut tape = Tape::new().unwrap();
-                tape.want(layer, 1).unwrap();
+                tape.want(layer, Some(1)).unwrap();
                 guide.into_iter().for_each(|guide| tape.guide(guide));
                 let (leaf, output) = run(&model, &input, &mut tape);
                 let score = case.score(&tape, &output);

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "operators.h"
+#include "origins.h"
 #include "values.h"
 
 namespace medcam {
@@ -12,18 +13,6 @@ namespace medcam {
 using namespace torch::jit;
 
 namespace {
-
-// Whether all elements of a constant list of integers (or a single one) are 1; no list, no.
-bool all_ones(const Value* value) {
-  const auto constant = toIValue(value);
-  if (!constant) return false;
-  if (constant->isInt()) return constant->toInt() == 1;
-  if (!constant->isIntList()) return false;
-  for (const int64_t extent : constant->toIntList()) {
-    if (extent != 1) return false;
-  }
-  return true;
-}
 
 // Whether the elements of the output are those of the first input in the same order, in another shape, for one
 // sample as for a batch.
@@ -212,6 +201,7 @@ bool GraphAnalysis::cancels(const Value* value) const {
 }
 
 void GraphAnalysis::judge(std::vector<TapFacts>& taps) const {
+  const Origins origins(graph_, module_);
   for (const Node* node : findAllNodes(graph_, kTap, /*recurse=*/true)) {
     TapFacts& facts = taps.at(static_cast<size_t>(node->i(attr::idx)));
     facts.in_graph = true;
@@ -222,6 +212,10 @@ void GraphAnalysis::judge(std::vector<TapFacts>& taps) const {
     const Channels channels = channels_.of(node->output());
     facts.channels_last = channels == Channels::kLast;
     facts.is_product = channels == Channels::kNone;
+    facts.regrids = origins.regrids(node->input(0));
+    facts.embeds_patches = origins.embeds_patches(node->input(0));
+    facts.run = origins.run(node);
+    if (!facts.run.empty()) facts.sources = origins.sources(node->input(0));
   }
   // What folding and dead-code elimination took away never runs.
   taps.erase(std::remove_if(taps.begin(), taps.end(), [](const auto& tap) { return !tap.in_graph; }),

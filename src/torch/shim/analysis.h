@@ -5,6 +5,7 @@
 #include <torch/script.h>
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <unordered_set>
@@ -25,6 +26,13 @@ struct TapFacts {
   bool weights_cancel = false;
   bool channels_last = false;
   bool is_product = false;
+  bool regrids = false;
+  bool embeds_patches = false;
+  // Which of its layer's runs it is, as NAME#k; "" where the graph does not tell.
+  std::string run = {};
+  // The runs of layers from which alone it comes, likewise; nothing where it comes from the input too, or where the graph
+  // does not tell. What comes from a single voxel, as behind a global pool, comes from no layer.
+  std::optional<std::vector<std::string>> sources = std::nullopt;
 };
 
 class GraphAnalysis {

@@ -20,8 +20,10 @@ using torch::autograd::Node;
 class Handout {
  public:
   Handout(Tape& tape, bool keep, mc_gradient gradient, void* context) : tape_(tape) {
-    tape.receiver->set([=, &tape](size_t index, const at::Tensor& arrived) {
+    tape.receiver->set([=, &tape](size_t index, const Node* node, const at::Tensor& arrived) {
       Record& record = *tape.wishes[index].record;
+      // Of an earlier run, or of a tensor that an earlier wish recorded too.
+      if (record.node.lock().get() != node || tape.same(index) != index) return;
       // A copy: what the tape holds is let go below, and the engine holds it no longer than it must.
       const at::Tensor activation = record.again ? record.again() : record.activation;
       if (!activation.defined()) return;
@@ -33,8 +35,12 @@ class Handout {
       gradient(context, index, reinterpret_cast<const mc_tensor*>(&activation),
                reinterpret_cast<const mc_tensor*>(&arrived));
       if (keep) return;
-      record.activation.reset();
-      record.again = nullptr;
+      for (size_t other = index; other < tape.wishes.size(); ++other) {
+        auto& alike = tape.wishes[other].record;
+        if (!alike || tape.same(other) != index) continue;
+        alike->activation.reset();
+        alike->again = nullptr;
+      }
     });
   }
 

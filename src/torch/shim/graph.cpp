@@ -16,6 +16,7 @@
 
 #include "operators.h"
 #include "tape.h"
+#include "taps.h"
 #include "values.h"
 
 namespace medcam {
@@ -46,8 +47,8 @@ std::string class_name(const ClassType& type) {
 
 class Tapper {
  public:
-  Tapper(Graph& graph, Value* tape, std::vector<TapFacts>& taps)
-      : graph_(graph), tape_(tape), taps_(taps) {}
+  Tapper(Value* tape, std::vector<TapFacts>& taps, std::vector<Untapped>& untapped)
+      : tape_(tape), taps_(taps), untapped_(untapped) {}
 
   // Inlines the first call found and taps it; false when there is none left. Names are only known
   // while inlining, one level at a time: instances of a type share one piece of code.
@@ -69,10 +70,13 @@ class Tapper {
     GraphFunction* callee = tryToGraphFunction(type->getMethod(call->s(attr::name)));
     if (!callee) return false;
     const std::string path = module_path(call->input(0));
-    if (!path.empty() && is_forward(call->s(attr::name)) && call->outputs().size() == 1 &&
-        call->output()->type()->isSubtypeOf(*TensorType::get())) {
-      tap(call, path);
-      taps_.push_back({path, class_name(*type)});
+    if (!path.empty() && is_forward(call->s(attr::name)) && call->outputs().size() == 1) {
+      if (is_tensor(call->output())) {
+        insert_tap(call, tape_, path, taps_.size());
+        taps_.push_back({path, class_name(*type)});
+      } else {
+        untapped_.push_back({path, call->output()->type()->annotation_str()});
+      }
     }
     inlineCallTo(call, callee, callee->graph().get());
     return true;
@@ -87,21 +91,9 @@ class Tapper {
     return true;
   }
 
-  void tap(Node* call, const std::string& path) {
-    WithInsertPoint here(call->next());
-    Value* name = graph_.insertConstant(path);
-    Value* no = graph_.insertConstant(false);
-    Node* tap = graph_.insertNode(
-        graph_.create(kTap, {call->output(), tape_, name, /*shared=*/no, /*copy=*/no}, /*outputs=*/1));
-    tap->output()->setType(TensorType::get());
-    // The number by which the facts of this tap are found again.
-    tap->i_(attr::idx, static_cast<int64_t>(taps_.size()));
-    call->output()->replaceAllUsesAfterNodeWith(tap, tap->output());
-  }
-
-  Graph& graph_;
   Value* tape_;
   std::vector<TapFacts>& taps_;
+  std::vector<Untapped>& untapped_;
 };
 
 // The module is in evaluation mode for good, and what its code never sets stays: what depends on its flags
@@ -260,7 +252,7 @@ void protect_from_writes(const std::shared_ptr<Graph>& graph) {
 
 }  // namespace
 
-TappedGraph tap_graph(const Module& module, const OutputChoice& output) {
+TappedGraph tap_graph(const Module& module, const OutputChoice& output, bool operations) {
   GraphFunction* forward = tryToGraphFunction(module.get_method("forward").function());
   TORCH_CHECK(forward, "forward is not TorchScript code");
   TappedGraph tapped;
@@ -268,7 +260,7 @@ TappedGraph tap_graph(const Module& module, const OutputChoice& output) {
   Value* tape = graph->addInput("tape");
   tape->setType(c10::getCustomClassType<c10::intrusive_ptr<Tape>>());
 
-  Tapper tapper(*graph, tape, tapped.taps);
+  Tapper tapper(tape, tapped.taps, tapped.untapped);
   while (tapper.step(graph->block())) {
   }
   insert_autocasts(graph);
@@ -276,6 +268,8 @@ TappedGraph tap_graph(const Module& module, const OutputChoice& output) {
   ConstantPropagation(graph);
   drop_dropout(graph->block());
   EliminateDeadCode(graph);
+  // Before anything depends on the output that is explained: names are those of the file.
+  if (operations) tap_operations(*graph, module, tape, tapped.taps);
   tapped.returned = keep_only(graph, output);
 
   const GraphAnalysis analysis(*graph, module);
@@ -285,6 +279,7 @@ TappedGraph tap_graph(const Module& module, const OutputChoice& output) {
   EliminateDeadCode(graph);
   tapped.input = input_facts(*graph, module);
   tapped.training = training_steps(*graph, module);
+  tapped.foreign = foreign_steps(*graph);
   if (!tapped.final_activation.empty()) insert_score(*graph, tape, analysis.logits());
   protect_from_writes(graph);
   graph->lint();

@@ -13,6 +13,7 @@
 #include "graph.h"
 #include "guided.h"
 #include "newer.h"
+#include "shapes.h"
 #include "tape.h"
 
 namespace {
@@ -46,6 +47,8 @@ struct mc_module {
   std::string input_type;
   std::vector<std::string> names;
   medcam::OutputChoice output;
+  // Whether operations are tapped too, where no module is.
+  bool operations = false;
 };
 
 namespace {
@@ -54,6 +57,11 @@ namespace {
 std::vector<c10::IValue> default_inputs(const torch::jit::Module& module) {
   const auto& arguments = module.get_method("forward").function().getSchema().arguments();
   TORCH_CHECK(arguments.size() >= 2, "forward takes no input");
+  const auto& type = arguments[1].type();
+  TORCH_CHECK(c10::TensorType::get()->isSubtypeOf(*type), "forward takes ", type->annotation_str(),
+              " as its input '", arguments[1].name(), "', and maps are made for models that take a "
+              "tensor. Wrap the model in a module that takes one and makes of it what this one "
+              "takes, and export that");
   std::vector<c10::IValue> defaults;
   std::string names = arguments[1].name();
   size_t required = 1;
@@ -80,7 +88,8 @@ Tapped& tapped_now(mc_module& module) {
   const Autocast autocast = current_autocast();
   const auto known = module.tapped.find(autocast);
   if (known != module.tapped.end()) return known->second;
-  return module.tapped[autocast] = {medcam::tap_graph(module.module, module.output), {}};
+  return module.tapped[autocast] = {
+             medcam::tap_graph(module.module, module.output, module.operations), {}};
 }
 
 torch::jit::GraphExecutor& executor_for(Tapped& tapped, mc_guide guide) {
@@ -142,6 +151,13 @@ bool mc_module_choose_output(mc_module* module, int64_t index, const char* name,
   });
 }
 
+bool mc_module_tap_operations(mc_module* module, bool on, char** error) {
+  return medcam::guarded(error, [&] {
+    module->operations = on;
+    tap(*module);
+  });
+}
+
 bool mc_module_forward(mc_module* module, const mc_tensor* input, mc_tensor** output,
                        char** error) {
   return medcam::guarded(error, [&] {
@@ -166,6 +182,17 @@ bool mc_module_forward_tapped(mc_module* module, const mc_tensor* input, mc_tape
   });
 }
 
+bool mc_module_shapes(mc_module* module, const mc_tensor* like, mc_tape* tape, mc_tensor** output,
+                      char** error) {
+  return medcam::guarded(error, [&] {
+    const auto& tapped = tapped_now(*module).graph;
+    const c10::IValue returned = medcam::run_shapes(module->module, tapped, module->defaults,
+                                                    medcam::unwrap(like), tape->tape);
+    *output = medcam::wrap(tapped.returned.choice_only ? returned.toTensor()
+                                                       : medcam::pick(returned, module->output));
+  });
+}
+
 mc_facts mc_module_facts(const mc_module* module) {
   const medcam::TappedGraph& facts = *module->facts;
   const auto& outputs = facts.returned.tensors;
@@ -173,8 +200,11 @@ mc_facts mc_module_facts(const mc_module* module) {
           facts.input.rank,
           module->input_type.c_str(),
           facts.final_activation.c_str(),
+          facts.foreign.device.c_str(),
+          facts.foreign.quantized.c_str(),
           outputs ? static_cast<int64_t>(*outputs) : -1,
           facts.taps.size(),
+          facts.untapped.size(),
           module->activations.size(),
           facts.training.size(),
           module->names.size()};
@@ -186,8 +216,27 @@ const char* mc_module_name(const mc_module* module, size_t index) {
 
 mc_tap mc_module_tap(const mc_module* module, size_t index) {
   const medcam::TapFacts& tap = module->facts->taps[index];
-  return {tap.name.c_str(),   tap.type.c_str(),   tap.reaches_score, tap.follows_score,
-          tap.redraws_score, tap.weights_cancel, tap.channels_last, tap.is_product};
+  return {tap.name.c_str(),
+          tap.type.c_str(),
+          tap.reaches_score,
+          tap.follows_score,
+          tap.redraws_score,
+          tap.weights_cancel,
+          tap.channels_last,
+          tap.is_product,
+          tap.regrids,
+          tap.embeds_patches,
+          tap.run.c_str(),
+          tap.sources ? static_cast<int64_t>(tap.sources->size()) : -1};
+}
+
+const char* mc_module_tap_source(const mc_module* module, size_t tap, size_t index) {
+  return (*module->facts->taps[tap].sources)[index].c_str();
+}
+
+mc_untapped mc_module_untapped(const mc_module* module, size_t index) {
+  const medcam::Untapped& untapped = module->facts->untapped[index];
+  return {untapped.name.c_str(), untapped.returns.c_str()};
 }
 
 mc_activation mc_module_activation(const mc_module* module, size_t index) {

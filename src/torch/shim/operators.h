@@ -33,6 +33,8 @@ enum class Family {
   kAlongAxis,
   // Takes one place of an axis, and drops that axis.
   kSelect,
+  // Takes places of an axis that lie side by side, or at steps.
+  kSlice,
 };
 
 // The axes of the output, told by those of the tensors that go in.
@@ -76,6 +78,10 @@ enum Property : unsigned {
   kOtherActivation = 1u << 6,
   // Its derivative is 0 at every input that is not positive.
   kFlatBelowZero = 1u << 7,
+  // Pads, crops or resizes: the output shows no more of the image than the input does.
+  kRegrids = 1u << 8,
+  // A layer of its own in networks without modules.
+  kIsLayer = 1u << 9,
 };
 
 struct Operator {

@@ -49,10 +49,17 @@ void mc_module_free(mc_module* module);
 // Of a model that returns several tensors: which one is meant, by number (else -1), by name (else ""), or
 // the first. Strings of facts and taps read before are gone.
 bool mc_module_choose_output(mc_module* module, int64_t index, const char* name, char** error);
+// Has operations (convolutions, norms, activations, pools, sums) tapped too where no module is, or not, as when it
+// was loaded. Strings read before are gone.
+bool mc_module_tap_operations(mc_module* module, bool on, char** error);
 bool mc_module_forward(mc_module* module, const mc_tensor* input, mc_tensor** output, char** error);
 // Runs the tapped copy of forward; grad mode is the caller's to set and to restore.
 bool mc_module_forward_tapped(mc_module* module, const mc_tensor* input, mc_tape* tape,
                               mc_tensor** output, char** error);
+// As mc_module_forward_tapped for an input of the shape and type of `like`, but of shapes alone: nothing is
+// computed, and the output is a tensor on the meta device. Fails where a step needs values.
+bool mc_module_shapes(mc_module* module, const mc_tensor* like, mc_tape* tape, mc_tensor** output,
+                      char** error);
 
 // What is known of a module without running it. Strings live as long as the module.
 typedef struct {
@@ -64,9 +71,15 @@ typedef struct {
   const char* input_type;
   // The activation that ends the graph ("softmax", "sigmoid", ...), "" if none does.
   const char* final_activation;
+  // A device other than the CPU that the graph names itself, "" if none.
+  const char* device;
+  // An operator of quantised tensors in the graph, "" if none.
+  const char* quantized;
   // How many tensors forward returns; -1 where the graph does not tell.
   int64_t outputs;
   size_t taps;
+  // Submodules that run and return no single tensor.
+  size_t untapped;
   size_t activations;
   size_t training_steps;
   // The number of its submodules.
@@ -93,8 +106,26 @@ typedef struct {
   bool channels_last;
   // Whether it is a product of matrices, such as attention weights, and no image.
   bool is_product;
+  // Whether it only pads, crops or resizes what came before.
+  bool regrids;
+  // Whether it is the input cut into patches, each by the same convolution.
+  bool embeds_patches;
+  // Which run of its layer it is, as NAME#k; "" where the graph does not tell.
+  const char* run;
+  // How many runs of layers it comes from, where it comes from no other image; -1 where the input is behind it by
+  // other ways, or the graph does not tell.
+  int64_t sources;
 } mc_tap;
 mc_tap mc_module_tap(const mc_module* module, size_t index);
+// A run of a layer that a tapped one comes from, as NAME#k.
+const char* mc_module_tap_source(const mc_module* module, size_t tap, size_t index);
+
+// A submodule that returns no single tensor, and what it returns, such as "List[Tensor]".
+typedef struct {
+  const char* name;
+  const char* returns;
+} mc_untapped;
+mc_untapped mc_module_untapped(const mc_module* module, size_t index);
 
 // An operator that can be guided, and how many of it the graph has.
 typedef struct {
@@ -116,7 +147,7 @@ mc_training mc_module_training(const mc_module* module, size_t index);
 
 mc_tape* mc_tape_new(void);
 void mc_tape_free(mc_tape* tape);
-// Asks for the activation of the run-th (from 1) run of a layer.
+// Asks for the activation of the run-th (from 1) run of a layer, or of its last (0).
 bool mc_tape_want(mc_tape* tape, const char* name, int64_t run, char** error);
 // Passes the output of a layer through the tape; for models written in Rust.
 bool mc_tape_tap(mc_tape* tape, const char* name, const mc_tensor* x, mc_tensor** y, char** error);

@@ -23,18 +23,23 @@ struct Start : torch::autograd::Node {
 // Hands a gradient on as it arrives at a node. A hook of the tensor would follow it to another node when
 // something writes to it; this node keeps getting the gradient of the values from before the write.
 struct Hook : torch::autograd::FunctionPreHook {
-  Hook(std::shared_ptr<Receiver> receiver, size_t wish, uint32_t number)
-      : receiver_(std::move(receiver)), wish_(wish), number_(number) {}
+  Hook(std::shared_ptr<Receiver> receiver, size_t wish, const torch::autograd::Edge& edge)
+      : receiver_(std::move(receiver)),
+        wish_(wish),
+        node_(edge.function.get()),
+        number_(edge.input_nr) {}
 
   torch::autograd::variable_list operator()(
       const torch::autograd::variable_list& gradients) override {
-    if (gradients[number_].defined()) receiver_->receive(wish_, gradients[number_]);
+    if (gradients[number_].defined()) receiver_->receive(wish_, node_, gradients[number_]);
     return gradients;
   }
 
  private:
   std::shared_ptr<Receiver> receiver_;
   size_t wish_;
+  // Which has this hook.
+  const torch::autograd::Node* node_;
   uint32_t number_;
 };
 
@@ -60,9 +65,9 @@ void Receiver::set(Take take) {
   take_ = std::move(take);
 }
 
-void Receiver::receive(size_t wish, const at::Tensor& gradient) {
+void Receiver::receive(size_t wish, const torch::autograd::Node* node, const at::Tensor& gradient) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  if (take_) take_(wish, gradient);
+  if (take_) take_(wish, node, gradient);
 }
 
 Tape::~Tape() {
@@ -91,7 +96,7 @@ at::Tensor Tape::tap(const at::Tensor& x, const std::string& name, bool shared, 
   bool is_recorded = false;
   for (size_t index = 0; index < wishes.size(); ++index) {
     Wish& wish = wishes[index];
-    if (wish.run != run || wish.name != name) continue;
+    if ((wish.run != 0 && wish.run != run) || wish.name != name) continue;
     TORCH_CHECK(x.is_floating_point(), "layer '", name, "' has an output of type ", x.scalar_type(),
                 "; a map needs floating point");
     // Autograd does not propagate a write through one view to the gradients of the other views.
@@ -100,15 +105,23 @@ at::Tensor Tape::tap(const at::Tensor& x, const std::string& name, bool shared, 
                 "before it or the one behind");
     if (!y.requires_grad()) y = start(y);
     const torch::autograd::Edge edge = torch::autograd::impl::gradient_edge(y);
+    // Where the last run is wished for, an earlier one may have returned the same.
+    const bool is_hooked = wish.record && wish.record->node.lock() == edge.function &&
+                           wish.record->number == edge.input_nr;
     wish.record = {WeakTensor(y.getIntrusivePtr()), y._version(), edge.function, edge.input_nr, {},
                    copy, nullptr};
-    if (same(index) != index) continue;
-    edge.function->add_tensor_pre_hook(std::make_unique<Hook>(receiver, index, edge.input_nr));
-    if (again) {
+    const size_t first = same(index);
+    if (first != index) {
+      wish.record->activation = wishes[first].record->activation;
+      wish.record->again = wishes[first].record->again;
+    } else if (again) {
       wish.record->again = again;
     } else {
       const at::NoGradGuard no_grad;
       wish.record->activation = copy ? y.detach().clone() : y;
+    }
+    if (!is_hooked) {
+      edge.function->add_tensor_pre_hook(std::make_unique<Hook>(receiver, index, edge));
     }
     is_recorded = true;
   }

@@ -29,13 +29,13 @@ struct Seen {
 // and those of a backward that failed may still run when it has returned: hence the lock.
 class Receiver {
  public:
-  // By the number of the wish.
-  using Take = std::function<void(size_t, const at::Tensor&)>;
+  // By the number of the wish, and the node at which the gradient arrived.
+  using Take = std::function<void(size_t, const torch::autograd::Node*, const at::Tensor&)>;
 
   // Has gradients handed to `take`, one at a time, from now on; to nobody if it is empty. When it returns, the
   // one before is not running and never will.
   void set(Take take);
-  void receive(size_t wish, const at::Tensor& gradient);
+  void receive(size_t wish, const torch::autograd::Node* node, const at::Tensor& gradient);
 
  private:
   std::mutex mutex_;
@@ -76,8 +76,7 @@ struct Record {
   // Where its gradient arrives in autograd's graph, which the score holds.
   std::weak_ptr<torch::autograd::Node> node;
   uint32_t number;
-  // The value: that tensor, or a copy of it, or how to compute it once more. Empty in a record of what
-  // a wish before it recorded, and once it is let go.
+  // The value: that tensor, or a copy of it, or how to compute it once more. Empty once it is let go.
   at::Tensor activation;
   bool is_copy;
   std::function<at::Tensor()> again;
@@ -91,6 +90,7 @@ struct Record {
 // A wish for the activation of one run of a layer.
 struct Wish {
   std::string name;
+  // From 1; 0 for the last.
   int64_t run;
   std::optional<Record> record;
 };

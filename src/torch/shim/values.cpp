@@ -26,6 +26,17 @@ std::optional<at::Tensor> parameter(const Value* value, const Module& module) {
   return found && found->isTensor() ? std::make_optional(found->toTensor()) : std::nullopt;
 }
 
+bool all_ones(const Value* value) {
+  const auto constant = toIValue(value);
+  if (!constant) return false;
+  if (constant->isInt()) return constant->toInt() == 1;
+  if (!constant->isIntList()) return false;
+  for (const int64_t extent : constant->toIntList()) {
+    if (extent != 1) return false;
+  }
+  return true;
+}
+
 bool is_zero(const Value* value) {
   const auto constant = toIValue(value);
   return constant && constant->isScalar() && constant->toScalar().toDouble() == 0;

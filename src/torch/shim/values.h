@@ -20,4 +20,7 @@ std::optional<at::Tensor> parameter(const torch::jit::Value* value, const torch:
 // Whether a value is a constant 0.
 bool is_zero(const torch::jit::Value* value);
 
+// Whether all elements of a constant list of integers (or a single one) are 1; no list, no.
+bool all_ones(const torch::jit::Value* value);
+
 }  // namespace medcam
