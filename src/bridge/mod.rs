@@ -8,4 +8,4 @@ mod maps;
 
 pub(crate) use arrays::extents;
 pub use arrays::{to_array, to_tensor};
-pub(crate) use maps::{ChannelMean, MapMaker, channel_mean};
+pub(crate) use maps::{ChannelMean, MapMaker, alpha_sensitivity, channel_mean};

@@ -17,6 +17,8 @@ pub struct AttentionMap {
     pub(super) values: Arc<Array5<f32>>,
     pub(super) ranges: Vec<Range>,
     pub(super) weights_cancel: Vec<bool>,
+    /// Whether each sample's weights of Grad-CAM++ hang on rounding; empty if none do.
+    pub(super) unstable_weights: Vec<bool>,
     /// Whether the gradient behind each sample's map is 0 everywhere; empty if unchecked.
     pub(super) zero_gradient: Vec<bool>,
     pub(super) classes: Vec<Option<usize>>,
@@ -42,6 +44,7 @@ impl AttentionMap {
             values: Arc::new(values),
             ranges: maps.ranges,
             weights_cancel: maps.weights_cancel,
+            unstable_weights: Vec::new(),
             zero_gradient: Vec::new(),
             classes: classes.to_vec(),
             spatial_rank,
@@ -139,6 +142,7 @@ impl AttentionMap {
             values: Arc::new(values),
             ranges,
             weights_cancel,
+            unstable_weights: Vec::new(),
             zero_gradient: Vec::new(),
             ..first.clone()
         })

@@ -30,23 +30,27 @@ pub(super) struct Pass<'a> {
     pub warnings: &'a mut Vec<Warning>,
 }
 
-/// The maps of one layer, and for each sample whether its gradient is 0 everywhere. This is empty
-/// unless a map is 0, as the check is another pass over the gradient.
+/// The maps of one layer, and what is known of each sample beside its map.
 struct LayerMaps {
     maps: Maps,
+    /// See [`Evidence::unstable_weights`].
+    unstable_weights: Vec<bool>,
+    /// Whether the gradient is 0 everywhere. Empty unless a map is 0, as the check is another pass over
+    /// the gradient.
     zero_gradient: Vec<bool>,
 }
 
 impl LayerMaps {
-    fn new(maps: Maps, gradient: &Tensor) -> Result<Self> {
+    fn new(maps: Maps, unstable_weights: Vec<bool>, gradient: &Tensor) -> Result<Self> {
         let zero = |range: &Range| (range.minimum, range.maximum) == (0.0, 0.0);
         if !maps.ranges.iter().any(zero) {
-            return Ok(Self { maps, zero_gradient: Vec::new() });
+            return Ok(Self { maps, unstable_weights, zero_gradient: Vec::new() });
         }
         let any: Vec<bool> = in_libtorch("gradient", || {
             Vec::try_from(gradient.f_ne(0)?.f_flatten(1, -1)?.f_any_dim(1, false)?)
         })?;
-        Ok(Self { maps, zero_gradient: any.into_iter().map(|any| !any).collect() })
+        let zero_gradient = any.into_iter().map(|any| !any).collect();
+        Ok(Self { maps, unstable_weights, zero_gradient })
     }
 }
 
@@ -147,9 +151,10 @@ impl Pass<'_> {
             slots[wish] = Some(layer.channels_first(activation).and_then(|activation| {
                 let gradient = layer.channels_first(gradient)?;
                 let tensors = Some((&activation, &gradient));
-                let evidence = Evidence::new(maker, tensors, guided, &finish);
-                let maps = backend.maps(&mut evidence.weights_cancel(layer.weights_cancel))?;
-                LayerMaps::new(maps, &gradient)
+                let mut evidence = Evidence::new(maker, tensors, guided, &finish)
+                    .weights_cancel(layer.weights_cancel);
+                let maps = backend.maps(&mut evidence)?;
+                LayerMaps::new(maps, evidence.unstable_weights().to_vec(), &gradient)
             }));
         };
         tape.backward(&score.sum, start.as_ref(), keep, reduce)?;
@@ -158,9 +163,9 @@ impl Pass<'_> {
             let map = match made[wish].take() {
                 Some(made) => {
                     let map = made
-                        .and_then(|LayerMaps { maps, zero_gradient }| {
+                        .and_then(|LayerMaps { maps, unstable_weights, zero_gradient }| {
                             let map = self.map(&layer.label, &target.label, maps, score)?;
-                            Ok(AttentionMap { zero_gradient, ..map })
+                            Ok(AttentionMap { unstable_weights, zero_gradient, ..map })
                         })
                         .map_err(|error| error.within(format!("layer '{}'", layer.label)))?;
                     Some(map)

@@ -172,6 +172,14 @@ pub(super) fn judge(map: &AttentionMap) -> Vec<Warning> {
                 sample,
                 "the map is the same everywhere and is written as zeros. Try another layer",
             ))
+        } else if map.unstable_weights.get(sample) == Some(&true) {
+            Some(warning(
+                "UNSTABLE_WEIGHTS",
+                sample,
+                "the map of Grad-CAM++ hangs on rounding: some activations are negative, and with them the \
+                 denominator of its weights comes close to 0. Take a layer whose activations are not \
+                 negative, such as a ReLU, or another method (--backend gcam)",
+            ))
         } else {
             None
         }

@@ -1,6 +1,7 @@
 //! The layers of a network: which of them can carry a map, and which are selected.
 
 mod auto;
+mod images;
 mod refusals;
 
 use std::collections::{HashMap, HashSet};
@@ -247,7 +248,7 @@ impl Layers {
                 && !facts.unreached.contains(&run.name)
                 && !facts.products.contains(&run.name);
         }
-        let image_voxels = auto::image_voxels(seen, input, facts);
+        let image_voxels = images::image_voxels(seen, input, facts);
         for layer in &mut layers {
             let is_one_voxel = image_voxels.get(&layer.name).is_some_and(|&voxels| voxels <= 1);
             let regrids = facts.regridding.contains(&layer.name);

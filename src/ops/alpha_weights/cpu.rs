@@ -2,8 +2,10 @@
 
 use super::{Denominator, TOLERANCE};
 use crate::element::Element;
+use crate::error::Result;
 use crate::ops::View;
 use crate::ops::channel_sums::cpu::{Factor, channel_sums};
+use crate::ops::check::check_same_form;
 use crate::ops::relu::relu;
 use crate::shape::Shape;
 
@@ -54,6 +56,67 @@ pub fn bound<T: Element>(
         });
         bounds.sum()
     })
+}
+
+/// How far the map of [`Method::GradCamPlusPlus`](crate::ops::Method) with `Denominator::Paper` moves
+/// with rounding errors of its activations and gradients, `(B)`: for a relative error `ε` of each
+/// value, up to about `ε` times this, in the units of a map that is not normalised.
+///
+/// `max_c (sum_n |t|·M / |denominator|)·max_n |A|` with the terms `t`, their denominators
+/// `2 + G·sum_m A` and `M = 2 + |G|·sum_m |A|` of [`bound()`], which is about
+/// [`TOLERANCE`] times the sum. Infinite where a denominator is 0.
+///
+/// # Errors
+///
+/// If shape or layout of `gradient` is not that of `activation`.
+///
+/// # Example
+///
+/// ```
+/// use medcam::ops::{View, alpha_weights};
+/// use medcam::{Layout, Shape};
+///
+/// let shape = Shape::new(1, 1, [1, 1, 2])?;
+/// let gradient = View::new(&[1.0_f32, 0.0], shape, Layout::Contiguous)?;
+/// let of = |a: &[f32]| {
+///     alpha_weights::sensitivity(&View::new(a, shape, Layout::Contiguous)?, &gradient)
+/// };
+/// // 1 / (2 + 2), times (2 + 2) / (2 + 2), times 2; then 1 / (2 - 1.5), times (2 + 2.5) / 0.5, times 2.
+/// assert_eq!(of(&[2.0, 0.0])?, [0.5]);
+/// assert_eq!(of(&[-2.0, 0.5])?, [36.0]);
+/// # Ok::<(), medcam::Error>(())
+/// ```
+pub fn sensitivity<T: Element>(activation: &View<T>, gradient: &View<T>) -> Result<Vec<f32>> {
+    let form = |view: &View<T>| (view.shape(), view.layout());
+    check_same_form("alpha_weights", form(activation), form(gradient))?;
+    let (shape, layout) = form(activation);
+    let [a, g] = [activation, gradient].map(|view| Factor::Tensor(*view));
+    let totals = narrow(&channel_sums(shape, layout, [a], |[a]| a));
+    let magnitudes = narrow(&channel_sums(shape, layout, [a], |[a]| a.abs()));
+    let per_channel = [&totals, &magnitudes].map(|sums| Factor::PerChannel(sums));
+    let [total, magnitude] = per_channel;
+    let conditions = channel_sums(shape, layout, [g, total, magnitude], |[g, total, magnitude]| {
+        let denominator = 2.0 + g * total;
+        if g > 0.0 { g * (2.0 + g * magnitude) / (denominator * denominator) } else { 0.0 }
+    });
+    let conditions = narrow(&conditions);
+    let of_sample = |b: usize| {
+        let first = b * shape.channels;
+        let mut rows: Vec<usize> = (first..first + shape.channels).collect();
+        // No value is greater than the sum of magnitudes.
+        let most = |row: usize| conditions[row] * magnitudes[row];
+        rows.sort_by(|&one, &other| most(other).total_cmp(&most(one)));
+        let mut greatest = 0.0_f32;
+        for row in rows {
+            if most(row) <= greatest {
+                break;
+            }
+            let values = (0..shape.voxels()).map(|n| activation.value(b, row - first, n).abs());
+            greatest = greatest.max(conditions[row] * narrow(&[values.fold(0.0, f64::max)])[0]);
+        }
+        greatest
+    };
+    Ok((0..shape.batch).map(of_sample).collect())
 }
 
 /// One voxel's share of a weight.

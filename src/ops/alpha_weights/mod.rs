@@ -4,7 +4,7 @@ mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 
-pub use cpu::{bound, reference};
+pub use cpu::{bound, reference, sensitivity};
 
 use crate::element::Element;
 use crate::error::Result;
@@ -55,7 +55,7 @@ pub enum Denominator {
 /// normalisation cancels, and it overflows at scores near 89.
 ///
 /// The denominator can pass through 0 where activations are negative; [`bound()`] says how far each
-/// weight may then lie from its [`reference()`].
+/// weight may then lie from its [`reference()`], and [`sensitivity()`] how far the map moves.
 ///
 /// # Errors
 ///
