@@ -68,7 +68,8 @@ pub(crate) fn alpha_sensitivity(
     activation: &Tensor,
     gradient: &Tensor,
 ) -> Result<Option<Vec<f32>>> {
-    let is_negative = in_libtorch("alpha_sensitivity", || activation.f_min()?.f_double_value(&[]))? < 0.0;
+    let is_negative =
+        in_libtorch("alpha_sensitivity", || activation.f_min()?.f_double_value(&[]))? < 0.0;
     if !is_negative {
         return Ok(None);
     }
@@ -83,8 +84,12 @@ pub(crate) fn alpha_sensitivity(
     // the views live.
     let sensitivity = unsafe {
         match activation.kind() {
-            Kind::Half => ops::alpha_weights::sensitivity::<f16>(&view(&activation)?, &view(&gradient)?),
-            Kind::BFloat16 => ops::alpha_weights::sensitivity::<bf16>(&view(&activation)?, &view(&gradient)?),
+            Kind::Half => {
+                ops::alpha_weights::sensitivity::<f16>(&view(&activation)?, &view(&gradient)?)
+            }
+            Kind::BFloat16 => {
+                ops::alpha_weights::sensitivity::<bf16>(&view(&activation)?, &view(&gradient)?)
+            }
             _ => ops::alpha_weights::sensitivity::<f32>(&view(&activation)?, &view(&gradient)?),
         }
     }?;

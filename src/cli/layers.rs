@@ -99,10 +99,16 @@ fn table(layers: &Layers) -> String {
     let legend = [
         "* what --layer auto takes   + can carry a map   = map would only redraw the output",
         "~ map would be rounding noise: an instance norm behind the layer cancels its weights",
-        "- map would show nothing of the image: the layer pads, crops or resizes, or has one voxel behind it",
         "xN: runs N times; NAME#k picks the k-th run, NAME the last",
     ];
     lines.extend(legend.map(str::to_owned));
+    if lines.iter().any(|line| line.starts_with('-')) {
+        lines.push(
+            "- map would show no more of the image: the layer pads, crops or resizes, or has one voxel \
+             behind it"
+                .to_owned(),
+        );
+    }
     if layers.has_operations() {
         lines.push(
             "KIND.N: the N-th operation of its kind, for want of modules; names hold for this file alone"

@@ -9,7 +9,7 @@ use super::terminal::complain;
 use super::threads::use_threads;
 use crate::bridge::to_tensor;
 use crate::error::{Error, Result};
-use crate::torch::{Device, Model, Network, keep_freed_memory, load};
+use crate::torch::{Device, Model, Network, is_of_shape, keep_freed_memory, load};
 use crate::volumes::{self, Card, Input, Prepared};
 
 /// Converts images from disk to the input of a model.
@@ -65,17 +65,18 @@ impl ModelInput {
 
     /// Adds a hint to the error if the model itself fails on `tensor`.
     pub fn with_hint(&self, error: Error, model: &Model, tensor: &Tensor) -> Error {
-        let fails = || tch::no_grad(|| model.forward(tensor)).is_err();
+        let failure = || tch::no_grad(|| model.forward(tensor)).err();
         let is_slice = tensor.dim() == 5 && tensor.size()[2..].contains(&1);
-        if self.spatial_rank.is_none() && is_slice && fails() {
+        if self.spatial_rank.is_none() && is_slice && failure().is_some() {
             return error.with_hint(
                 "a volume of one slice is fed in 3D unless the model tells that it is 2D: set \
                  `spatial_dims = 2` in the card's [input]",
             );
         }
-        if self.card_path.is_none() && fails() {
-            return error
-                .with_hint("no model card was given, which says what the model takes: see --card");
+        if self.card_path.is_none() && failure().is_some_and(|error| is_of_shape(&error)) {
+            return error.with_hint(
+                "no model card was given, which says what size and channels the model takes: see --card",
+            );
         }
         error
     }

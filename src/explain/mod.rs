@@ -255,15 +255,16 @@ impl<N: Network> Explainer<N> {
         Ok(())
     }
 
-    /// These layers, or where none of them is one for `auto`, the network's operations with them if
-    /// one of those is.
+    /// These layers, or where none of them is one for `auto`, the network's operations with them, if
+    /// one of those is, or if only with them there is a layer at all.
     fn with_operations(&mut self, layers: Layers, input: &Tensor) -> Result<Layers> {
         if layers.auto().is_some() || !self.network.tap_operations(true)? {
             return Ok(layers);
         }
         let facts = discovery::facts_of(&self.network, self.settings.score);
         let more = discovery::find(&self.network, &facts, input)?;
-        if more.auto().is_none() {
+        let has_any = |layers: &Layers| layers.iter().any(|layer| layer.can_carry_map);
+        if more.auto().is_none() && (has_any(&layers) || !has_any(&more)) {
             self.network.tap_operations(false)?;
             return Ok(layers);
         }

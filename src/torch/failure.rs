@@ -101,8 +101,21 @@ pub(super) fn at_run(path: &Path, message: &str, input: &[i64], device: Option<&
     } else if message.starts_with("forward returns") {
         Error::model(format!("{path}: {message}"))
     } else {
-        Error::model(format!("{path}: the model failed on an input of shape {input:?}: {message}"))
+        Error::model(format!("{path}: {FAILED} {input:?}: {message}"))
     }
+}
+
+/// What stands in front of libtorch's own words.
+const FAILED: &str = "the model failed on an input of shape";
+
+/// Whether the error of a network that failed when it ran is of the shape of its input, which a model
+/// card can change: its size or its number of channels.
+#[cfg(feature = "cli")]
+pub(crate) fn is_of_shape(error: &Error) -> bool {
+    let text = error.to_string();
+    let said = text.split_once(FAILED).and_then(|(_, rest)| rest.split_once("]: "));
+    let words = ["size", "shape", "dimension", "channels"];
+    said.is_some_and(|(_, said)| words.iter().any(|word| said.to_lowercase().contains(word)))
 }
 
 /// What autograd's message means for the model.
@@ -290,6 +303,16 @@ mod tests {
         let message = load_error(message);
         assert!(message.contains("version 20 of TorchScript's file format"), "{message}");
         assert!(message.contains("reads versions up to 10. Export"), "{message}");
+    }
+
+    #[cfg(feature = "cli")]
+    #[test]
+    fn a_card_helps_where_the_shape_is_at_fault() {
+        let of = |message| is_of_shape(&at_run(Path::new("size.pt"), message, &[1, 1], None));
+        assert!(of("mat1 and mat2 shapes cannot be multiplied (1x6 and 5x3)"));
+        assert!(of("Sizes of tensors must match except in dimension 1"));
+        assert!(!of("expected scalar type Double but found Float"));
+        assert!(!is_of_shape(&at_run(Path::new("size.pt"), "size", &[1], Some("cuda:0"))));
     }
 
     #[test]

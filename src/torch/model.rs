@@ -276,9 +276,6 @@ impl Network for Model {
                 error,
             )
         });
-        if let (Err(message), Some(_)) = (&found, std::env::var_os("MEDCAM_SHAPES")) {
-            eprintln!("SHAPES {:?} {message}", self.path);
-        }
         // SAFETY: on success the shim hands out a tensor that is ours.
         found.is_ok().then(|| unsafe { own(output) })
     }

@@ -26,6 +26,7 @@ struct Case {
     activation: bool,
     product: bool,
     ends: bool,
+    regrids: bool,
 }
 
 /// What PyTorch showed.
@@ -116,6 +117,9 @@ impl Case {
             expect("like ReLU", is_like_relu(row), true);
         }
 
+        expect("regrids", facts.regridding.contains("step"), self.regrids || resizes);
+        expect("shapes", shapes_are_those_of_a_forward(&model, &self.input()), true);
+
         if !seen.as_in_training {
             let run = Run::of(&model, &self.input());
             expect("the output", run.is_output_the_models, true);
@@ -148,6 +152,16 @@ impl Case {
         expect("ends", ending.is_some(), self.ends);
         differences
     }
+}
+
+/// Whether shapes are found without values, and are those of a forward.
+fn shapes_are_those_of_a_forward(model: &Model, input: &Tensor) -> bool {
+    let mut unrun = Tape::new().unwrap();
+    let Some(shape) = model.forward_shapes(input, &mut unrun) else { return false };
+    let mut run = Tape::new().unwrap();
+    let output = tch::no_grad(|| model.forward_tapped(&input.copy(), &mut run)).unwrap();
+    let form = |tensor: &Tensor| (tensor.size(), tensor.kind());
+    unrun.seen() == run.seen() && form(&shape) == form(&output)
 }
 
 /// What a forward and a backward through a network of one step show.

@@ -71,6 +71,9 @@ impl Case {
         let ran = self.run(&workspace);
         if !self.refused.is_empty() {
             let words: Vec<_> = self.refused.iter().map(String::as_str).collect();
+            // The hint is given where a card can help.
+            let is_expected = words.iter().any(|word| word.contains("model card"));
+            assert_eq!(ran.stderr.contains("model card"), is_expected, "{}", ran.stderr);
             ran.failed(1, &words);
             return;
         }

@@ -23,6 +23,25 @@ pub struct Manifest {
     pub guided: Vec<Guided>,
     pub aliases: Aliases,
     pub several: Several,
+    pub unstable: Unstable,
+}
+
+/// A V-Net with a parametric ReLU, and the late layers whose map of Grad-CAM++ single precision misses,
+/// by how much.
+#[derive(Deserialize)]
+pub struct Unstable {
+    pub file: String,
+    pub input: String,
+    pub layers: BTreeMap<String, f32>,
+}
+
+/// A network without modules: its operations are its layers.
+#[derive(Deserialize)]
+pub struct Frozen {
+    pub file: String,
+    /// The expected map of auto's layer, and those of ReLUs by name.
+    pub auto: String,
+    pub maps: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
@@ -42,6 +61,9 @@ pub struct Network {
     pub scripted_layers: NetworkLayers,
     pub class_maps: OtherMap,
     pub output_score_map: Option<OtherMap>,
+    pub frozen: Frozen,
+    /// By how much single precision misses the map of Grad-CAM++ of each layer of the scripted network.
+    pub plus_plus_errors: BTreeMap<String, f32>,
 }
 
 /// The layers of a network, by the names in one TorchScript module.

@@ -61,14 +61,18 @@ class Run:
             return False
         return min(output.shape[2:]) > 1 and id(output) in self.gradients
 
-    def map(self, module, run, channels_last=False):
-        """The finished Grad-CAM map of a module's `run`-th run (from 1): (B, 1, ...) in [0, 1]."""
+    def map(self, module, run, channels_last=False, plus_plus=False):
+        """The finished map of a module's `run`-th run (from 1), of Grad-CAM or Grad-CAM++: (B, 1, ...) in [0, 1]."""
         activation = self.outputs[module][run - 1]
         gradient = self.gradients[id(activation)].double()
         if channels_last:
             activation, gradient = activation.movedim(-1, 1), gradient.movedim(-1, 1)
         axes = tuple(range(2, activation.dim()))
         weights = gradient.mean(dim=axes, keepdim=True)
+        if plus_plus:
+            # Equation 19 of the paper, over the square of the gradient; alpha is 0 where the gradient is.
+            sums = activation.detach().double().sum(axes, keepdim=True)
+            weights = (F.relu(gradient) / (2 + gradient * sums)).sum(axes, keepdim=True)
         cam = F.relu((weights * activation.detach().double()).sum(dim=1, keepdim=True))
         mode = "bilinear" if len(axes) == 2 else "trilinear"
         cam = F.interpolate(cam, size=self.size, mode=mode, align_corners=False)

@@ -4,6 +4,7 @@ Each network is saved traced and scripted, with an input, its plain outputs, and
 (expected.py), computed in double precision from the out-of-place twin. manifest.json says what is what.
 """
 
+import copy
 import functools
 import json
 import logging
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import numpy
 import torch
+from monai.networks.nets import VNet
 from torch import nn
 
 import expected
@@ -83,6 +85,13 @@ class Maps:
                 self.errors[key] = error
                 self.files[key] = self._save(f"map{len(self.files):03}", result)
         return self.files[key]
+
+    def plus_plus_error(self, module, run):
+        """By how much single precision misses a map of Grad-CAM++; None where there is no map."""
+        if not (module in self.run.outputs and self.run.has_map(module, run)):
+            return None
+        single, double = (run_.map(module, run, plus_plus=True) for run_ in (self.single_run, self.run))
+        return (single - double).abs().max().item()
 
     def extra(self, stem, module, run, label, score="logits"):
         """The map of another label or score."""
@@ -184,10 +193,50 @@ def make(folder, spec):
             entry.update(layers)
         else:
             entry["scripted_layers"] = layers
+    entry["plus_plus_errors"] = {
+        name: error for name, calls in by_name.items() if (error := maps.plus_plus_error(*calls[-1])) is not None
+    }
+    entry["frozen"] = freeze(folder, spec, model, maps, by_name, wanted[0])
     for call in wanted:
         alive = (maps.run.map(*call).flatten(1).amax(dim=1) > 0).sum().item()
         assert alive == len(x), f"{spec.name}: {spec.seed=} gives {len(x) - alive} maps that are 0"
     return entry
+
+
+def freeze(folder, spec, model, maps, by_name, auto):
+    """The scripted network frozen: no modules are left, and the k-th ReLU is relu.k. Its maps by that name, and auto's."""
+    file = f"{spec.name}.frozen.pt"
+    module = torch.jit.freeze(torch.jit.script(copy.deepcopy(model)))
+    module.save(str(folder / file))
+    order = [(module, run) for module, run in maps.run.events if type(module) is nn.ReLU]
+    known = {call: f"relu.{k}" for k, call in enumerate(order, 1)}
+    wanted = {known[call]: maps.file(*call) for calls in by_name.values() for call in calls
+              if call in known and maps.run.has_map(*call)}
+    return {
+        "file": file,
+        "maps": {name: file for name, file in sorted(wanted.items()) if file},
+        "auto": maps.file(*auto),
+        "modules": len(list(module.named_modules())) - 1,
+    }
+
+
+def make_unstable(folder):
+    """A V-Net whose activations go below 0: the denominators of Grad-CAM++'s weights pass through 0, and in late layers
+    single precision misses the maps by more than a hundredth."""
+    torch.manual_seed(0)
+    model = VNet(3, 1, 2, act=("prelu", {"num_parameters": 1}), bias=True).eval()
+    x = torch.randn(1, 1, 32, 32, 32, generator=torch.Generator().manual_seed(9))
+    compiled("traced", model, x).save(str(folder / "unstable.pt"))
+    double = expected.in_double(model)
+    runs = [expected.Run(m, m_x, 1, copies=True) for m, m_x in ((model, x), (double, x.double()))]
+    layers = {}
+    for (name, single), (_, other) in zip(model.named_modules(), double.named_modules()):
+        if name.startswith("up_tr32.") and single in runs[0].outputs and runs[0].has_map(single, 1):
+            maps = [run.map(module, 1, plus_plus=True) for run, module in zip(runs, (single, other))]
+            error = (maps[0] - maps[1]).abs().max().item()
+            if error > 1e-2:
+                layers[name] = error
+    return {"file": "unstable.pt", "input": save(folder, "unstable.input.npy", x), "layers": layers}
 
 
 def compiled(kind, model, x):
@@ -257,6 +306,7 @@ def main():
         "torch": torch.__version__,
         "networks": networks,
         "odd": [make_odd(folder, *arguments) for arguments in odd.ODD],
+        "unstable": make_unstable(folder),
         "guided": list(all_guided(folder, networks)),
         "aliases": make_aliases.make(folder, functools.partial(save, folder)),
         "several": make_several.make(folder, functools.partial(save, folder)),

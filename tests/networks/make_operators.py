@@ -210,6 +210,7 @@ def make(folder, number, case):
         "activation": case.activation,
         "product": case.product,
         "ends": case.ends,
+        "regrids": case.regrids,
     }
     for kind in (Redrawn, Normed, Last, Front, Ended, Ending):
         if kind is Normed and not (seen["kept_rank"]):

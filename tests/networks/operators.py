@@ -29,6 +29,8 @@ class Case:
     ends: bool = False
     # The product of two activations.
     product: bool = False
+    # Pads, crops or resizes.
+    regrids: bool = False
     # What is so by the numbers, but not told, and need not be: "redraws", "cancels", "rank"...
     untold: tuple = ()
     # What is told though the numbers differ.
@@ -156,11 +158,21 @@ case("argsort", floating(call("argsort", 1)))
 case("prim::ListConstruct", lambda a, b: torch.cat([a, b], 1))
 for dim in (1, 2, -1):
     case("cat", lambda a, b, dim=dim: torch.cat([a, b], dim))
-case("pad", lambda a, b: F.pad(a, (1, 1), "circular") if a.dim() == 3 else F.pad(a, (1, 1)))
-case("constant_pad_nd", lambda a, b: aten.constant_pad_nd(a, (1, 1)))
+case(
+    "pad",
+    lambda a, b: F.pad(a, (1, 1), "circular") if a.dim() == 3 else F.pad(a, (1, 1)),
+    regrids=True,
+)
+case("constant_pad_nd", lambda a, b: aten.constant_pad_nd(a, (1, 1)), regrids=True)
+for name in ("reflection_pad", "replication_pad"):
+    for axes in (1, 2, 3):
+        step = call(f"{name}{axes}d", (1, 1) + (0, 0) * (axes - 1))
+        case(f"{name}{axes}d", step, axes=axes, regrids=True, untold=("cancels",))
 case("roll", lambda a, b: a.roll(2, 3), untold=("cancels",))
 case("flip", lambda a, b: a.flip(3), untold=("cancels",))
-case("slice", lambda a, b: a[:, :, 1:], untold=("cancels",))
+case("slice", lambda a, b: a[:, :, 1:], untold=("cancels",), regrids=True)
+case("slice", lambda a, b: a[:, 1:], untold=("cancels", "redraws"))
+case("narrow", lambda a, b: a.narrow(2, 1, 3), untold=("cancels",), regrids=True)
 case("transpose", lambda a, b: a.transpose(2, 3), untold=("cancels",))
 case("permute", lambda a, b: a.permute(0, 1, 3, 2), untold=("cancels",))
 case("squeeze", lambda a, b: a.squeeze(2), untold=("redraws", "passes", "rank", "last"))

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import layer_cases
+
 
 @dataclass
 class Case:
@@ -35,6 +37,11 @@ class Case:
     # Exported in training mode.
     training: bool = False
     freeze: bool = False
+    # Makes the TorchScript module of the network and an example, in place of scripting or tracing it.
+    export: Optional[Callable] = None
+    # Changes the file, or writes another kind of file in its place.
+    edit: Optional[Callable] = None
+    archive: Optional[Callable] = None
     # For an input in another file format: "nifti" for a volume, the array's last axes.
     file: str = "npy"
     card: str = ""
@@ -369,3 +376,5 @@ CASES = (
     Case("slice_by_card", Flat, ONE, ONE, file="nifti", label="1", card="[input]\nspatial_dims = 2\n"),
     Case("slice_untold", Flat, ONE, ONE, file="nifti", refused=("spatial_dims",)),
 )
+
+CASES += tuple(layer_cases.cases(Case, Classifier))

@@ -37,6 +37,8 @@ def build(case):
 def export(case, network):
     """The TorchScript module."""
     network.train(case.training)
+    if case.export is not None:
+        return case.export(network, example(case, network, case.shape))
     if case.traced is None:
         module = torch.jit.script(network)
     else:
@@ -113,10 +115,15 @@ def main(folder):
     manifest = []
     for case in CASES:
         network = build(case)
-        module = export(case, network)
         x = example(case, network, case.shape)
         stem = folder / case.name
-        module.save(str(stem) + ".pt")
+        file = folder / (case.name + ".pt")
+        if case.archive is None:
+            torch.jit.save(export(case, network), str(file))
+        else:
+            case.archive(file, network, x)
+        if case.edit is not None:
+            case.edit(file)
         entry = {
             "name": case.name,
             "label": case.label,
@@ -135,7 +142,7 @@ def main(folder):
             if case.repeats:
                 entry["output"] = case.name + ".output.npy"
                 with torch.no_grad():
-                    output = torch.jit.load(str(stem) + ".pt").eval()(x)
+                    output = torch.jit.load(str(file)).eval()(x)
                 numpy.save(folder / entry["output"], output.float().numpy())
         manifest.append(entry)
     (folder / "manifest.json").write_text(json.dumps({"cases": manifest}, indent=1) + "\n", encoding="utf-8")

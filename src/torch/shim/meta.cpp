@@ -63,9 +63,29 @@ std::tuple<Tensor, Tensor, Tensor> meta_batch_norm(const Tensor& input, const Ma
   return {at::empty_like(input), statistics, statistics.clone()};
 }
 
+std::tuple<Tensor, Tensor, Tensor> meta_batch_norm_legit(
+    const Tensor& input, const MaybeTensor& weight, const MaybeTensor& bias, Tensor& mean,
+    Tensor& variance, bool training, double momentum, double epsilon) {
+  return meta_batch_norm(input, weight, bias, mean, variance, training, momentum, epsilon);
+}
+
 Tensor meta_same(const Tensor& input) { return at::empty_like(input); }
 
 Tensor meta_bool(const Tensor& input) { return at::empty_like(input, input.options().dtype(at::kBool)); }
+
+Tensor& meta_in_place(Tensor& input) { return input; }
+
+Tensor meta_nan_to_num(const Tensor& input, std::optional<double> /*nan*/, std::optional<double> /*high*/,
+                       std::optional<double> /*low*/) {
+  return at::empty_like(input);
+}
+
+Tensor& meta_nan_to_num_in_place(Tensor& input, std::optional<double> /*nan*/,
+                                 std::optional<double> /*high*/, std::optional<double> /*low*/) {
+  return input;
+}
+
+Tensor meta_bool_of_two(const Tensor& first, const Tensor& second) { return at::eq(first, second); }
 
 Tensor meta_hardtanh(const Tensor& input, const at::Scalar& /*least*/, const at::Scalar& /*most*/) {
   return at::empty_like(input);
@@ -197,7 +217,15 @@ void declare_shape_rules() {
     rule("convolution", "", meta_convolution);
     rule("_convolution", "", meta_convolution_with_flags);
     rule("native_batch_norm", "", meta_batch_norm);
+    rule("_native_batch_norm_legit", "", meta_batch_norm_legit);
     rule("relu", "", meta_same);
+    rule("abs", "", meta_same);
+    rule("abs_", "", meta_in_place);
+    rule("nan_to_num", "", meta_nan_to_num);
+    rule("nan_to_num_", "", meta_nan_to_num_in_place);
+    rule("logical_not", "", meta_bool);
+    rule("logical_and", "", meta_bool_of_two);
+    rule("logical_or", "", meta_bool_of_two);
     rule("hardswish", "", meta_same);
     rule("isnan", "", meta_bool);
     rule("hardtanh", "", meta_hardtanh);
