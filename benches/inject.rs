@@ -2,7 +2,8 @@
 //! for the layer `auto` takes and for a late one. Same process, same threads.
 //!
 //! After criterion's timings come the ratios, from forwards taken in turn so that what disturbs the
-//! machine disturbs both, and the peak memory of each, from a process of its own.
+//! machine disturbs both, and the peak memory of each, from a process of its own. Then those of the first
+//! forward of a process, which has the layers to find out.
 //!
 //! The floor of the ratio is 1 plus the share of the network behind the layer: its backward costs
 //! about its forward again, since the weights' gradients are not computed. Behind a bottleneck that
@@ -129,10 +130,12 @@ fn main() {
         // As the program does it: both sides gain, see there.
         medcam::keep_freed_memory();
     }
-    if let [_, flag, name, mode, ..] = &arguments[..]
-        && flag == "--peak"
-    {
-        return print_peak(name, mode);
+    if let [_, flag, name, mode, ..] = &arguments[..] {
+        match flag.as_str() {
+            "--peak" => return print_peak(name, mode),
+            "--first" => return print_first(name, mode),
+            _ => {}
+        }
     }
     let mut criterion = Criterion::default()
         .sample_size(15)
@@ -150,11 +153,14 @@ fn main() {
     criterion.final_summary();
     // `cargo bench -- --test` and a filter ask for less.
     if arguments.iter().skip(1).all(|argument| argument == "--bench") {
-        print_ratios();
+        let steady = print_ratios();
+        print_first_ratios(&steady);
     }
 }
 
-fn print_ratios() {
+/// Returns the ratios of `auto` and `late` of each network.
+fn print_ratios() -> Vec<[f64; 2]> {
+    let mut steady = Vec::new();
     println!("\nover the bare forward, {} threads, 21 rounds in turn", tch::get_num_threads());
     println!(
         "| network | bare | auto | late | peak: bare | auto | late | net: bare | auto | late |"
@@ -178,6 +184,7 @@ fn print_ratios() {
             seconds.sort_by(f64::total_cmp);
             seconds[seconds.len() / 2]
         });
+        steady.push([auto / bare, late / bare]);
         let peaks = MODES.map(|mode| peak_mib(network.name, mode, &[]));
         let ratios = |of: fn(&(f64, f64)) -> f64| {
             let [bare, auto, late] = peaks.each_ref().map(of);
@@ -210,6 +217,54 @@ fn print_ratios() {
         };
         println!("| {name} | {how} | {} | {} |", ratios(|peak| peak.0), ratios(|peak| peak.1));
     }
+    steady
+}
+
+/// The first forwards of fresh processes over the first bare one, beside the steady ratios.
+fn print_first_ratios(steady: &[[f64; 2]]) {
+    const ROUNDS: usize = 7;
+    println!("\nthe first forward of a process over the first bare one, {ROUNDS} of each in turn");
+    println!("| network | first bare | auto: first | steady | late: first | steady |");
+    println!("|---|---|---|---|---|---|");
+    for (network, steady) in networks().iter().zip(steady) {
+        let mut seconds = MODES.map(|_| Vec::new());
+        for _ in 0..ROUNDS {
+            for (mode, seconds) in MODES.iter().zip(&mut seconds) {
+                seconds.push(first_seconds(network.name, mode));
+            }
+        }
+        let [bare, auto, late] = seconds.map(|mut seconds| {
+            seconds.sort_by(f64::total_cmp);
+            seconds[seconds.len() / 2]
+        });
+        println!(
+            "| {} | {:.1} ms | {:.2} | {:.2} | {:.2} | {:.2} |",
+            network.name,
+            bare * 1e3,
+            auto / bare,
+            steady[0],
+            late / bare,
+            steady[1],
+        );
+    }
+}
+
+fn first_seconds(name: &str, mode: &str) -> f64 {
+    let program = std::env::current_exe().expect("the program has a path");
+    let output = Command::new(program).args(["--first", name, mode]).output().expect("it runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.trim().parse().unwrap_or_else(|_| panic!("--first {name} {mode}: {text}"))
+}
+
+fn print_first(name: &str, mode: &str) {
+    let mut forward = of_name(name).forward(mode);
+    let start = Instant::now();
+    forward();
+    println!("{}", start.elapsed().as_secs_f64());
+}
+
+fn of_name(name: &str) -> Network {
+    networks().into_iter().find(|network| network.name == name).expect("the name is known")
 }
 
 /// The peak memory of a process that runs one kind of forward, whole and over what it held once the
@@ -227,9 +282,7 @@ fn peak_mib(name: &str, mode: &str, how: &[&str]) -> (f64, f64) {
 }
 
 fn print_peak(name: &str, mode: &str) {
-    let network =
-        networks().into_iter().find(|network| network.name == name).expect("the name is known");
-    let mut forward = network.forward(mode);
+    let mut forward = of_name(name).forward(mode);
     let before = status_mib("VmRSS:");
     for _ in 0..3 {
         forward();
