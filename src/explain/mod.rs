@@ -231,21 +231,20 @@ impl<N: Network> Explainer<N> {
             return Ok(());
         }
         // Layers without a selectable one are not kept: another input may show one.
-        let layers = match self.layers.take() {
+        let known = match self.layers.take() {
+            None => discovery::by_shapes(&self.network, &self.facts, input)?,
+            known => known,
+        };
+        if known.is_none() && needs_layer && !is_batch {
+            let Self { network, facts, settings, .. } = self;
+            if let Some(selected) = discovery::in_advance(network, facts, &settings.layers)? {
+                self.selected = selected;
+                return Ok(());
+            }
+        }
+        let layers = match known {
             Some(layers) => layers,
-            None => match discovery::by_shapes(&self.network, &self.facts, input)? {
-                Some(layers) => layers,
-                None => {
-                    let Self { network, facts, settings, .. } = self;
-                    let choice = Some(&settings.layers).filter(|_| needs_layer && !is_batch);
-                    let choice = choice.map(|choice| discovery::in_advance(network, facts, choice));
-                    if let Some(selected) = choice.transpose()?.flatten() {
-                        self.selected = selected;
-                        return Ok(());
-                    }
-                    discovery::by_forward(&self.network, &self.facts, input)?
-                }
-            },
+            None => discovery::by_forward(&self.network, &self.facts, input)?,
         };
         let layers = if needs_layer { self.with_operations(layers, input)? } else { layers };
         if needs_layer {
