@@ -18,6 +18,7 @@
 //! |---|---|---|
 //! | `load`, `Explainer`, `Settings`, `Request` | `torch` | TorchScript models, and the core: a batch in, output and maps out |
 //! | `inject`, `Options`, `Call` | `torch` and `files` | the core in the manner of M3d-CAM: maps are saved, scored, archived |
+//! | `cohort` | `torch` and `files` | the core over many images: reading, inference and writing at the same time |
 //! | `Network`, `Tape` | `torch` | both for networks written in Rust |
 //! | `volumes` | `files` | NIfTI, PNG and npy in; model cards; maps back onto the image's grid; pictures |
 //! | `outputs` | `files` | what a map becomes on disk |
@@ -36,6 +37,8 @@
 mod bridge;
 #[cfg(feature = "cli")]
 pub mod cli;
+#[cfg(all(feature = "torch", feature = "files"))]
+pub mod cohort;
 #[cfg(feature = "cuda")]
 pub mod device;
 pub mod element;

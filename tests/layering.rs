@@ -65,11 +65,9 @@ const ROOMS: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "cli",
+        "cohort",
         &[
             "error",
-            "task",
-            "version",
             "warning",
             "torch",
             "bridge",
@@ -77,8 +75,24 @@ const ROOMS: &[(&str, &[&str])] = &[
             "volumes",
             "evaluation",
             "record",
+            "explain",
+            "outputs",
+        ],
+    ),
+    (
+        "cli",
+        &[
+            "error",
+            "task",
+            "version",
+            "torch",
+            "methods",
+            "volumes",
+            "evaluation",
+            "record",
             "outputs",
             "explain",
+            "cohort",
         ],
     ),
 ];
@@ -103,7 +117,10 @@ const NO_KERNEL: &[&str] = &["fused"];
 const WORDS: &[Words<'_>] = &[
     (&["unsafe"], &["device", "ops/*/cuda.rs", "torch", "bridge"]),
     (&["cudarc"], &["device"]),
-    (&["tch", "torch_sys"], &["lib.rs", "torch", "bridge", "methods", "explain", "inject", "cli"]),
+    (
+        &["tch", "torch_sys"],
+        &["lib.rs", "torch", "bridge", "methods", "explain", "inject", "cohort", "cli"],
+    ),
 ];
 
 /// Headers of the shim that declare what several files define, or nothing.

@@ -5,15 +5,12 @@ use std::path::{Path, PathBuf};
 use super::args::{MapArguments, metrics};
 use crate::error::{Error, Result};
 use crate::evaluation::{Evaluator, Scoring};
-use crate::outputs::{self, MapView, Names};
-use crate::record::MapScores;
-use crate::volumes::{self, Grid, MapType};
-use crate::warning::Warning;
+use crate::volumes;
 
-/// The evaluator of all inputs' maps, with the mask of each input.
+/// What is measured, and the mask of each input.
 pub struct Evaluation {
-    evaluator: Evaluator,
-    inputs_and_masks: Vec<(PathBuf, PathBuf)>,
+    pub scoring: Scoring,
+    pub masks: Vec<PathBuf>,
 }
 
 impl Evaluation {
@@ -22,8 +19,8 @@ impl Evaluation {
         let Some(mask) = &arguments.mask else { return Ok(None) };
         let mask_values = arguments.mask_values.parse()?;
         let scoring = Scoring::new(metrics(&arguments.metric)?, arguments.threshold.parse()?);
-        let evaluator = Evaluator::new(scoring.masks(mask_values));
-        let masks: Vec<_> = match &arguments.inputs[..] {
+        let scoring = scoring.masks(mask_values);
+        let masks = match &arguments.inputs[..] {
             inputs if mask.is_dir() => {
                 inputs.iter().map(|input| mask_of(input, mask)).collect::<Result<_>>()?
             }
@@ -37,59 +34,16 @@ impl Evaluation {
                 )));
             }
         };
-        let inputs = arguments.inputs.iter().cloned();
-        Ok(Some(Self { evaluator, inputs_and_masks: inputs.zip(masks).collect() }))
+        Ok(Some(Self { scoring, masks }))
     }
+}
 
-    /// The masks of all inputs.
-    pub fn masks(&self) -> impl Iterator<Item = &PathBuf> {
-        self.inputs_and_masks.iter().map(|(_, mask)| mask)
+/// Writes the scores of all inputs; nothing if there are none.
+pub fn dump(evaluator: Evaluator, layers: Vec<String>, folder: &Path) -> Result<Vec<PathBuf>> {
+    if evaluator.scores().is_empty() {
+        return Ok(Vec::new());
     }
-
-    /// Scores the maps of input number `index` with the values that are written. If one fails, none
-    /// of the input's scores is kept.
-    pub fn add(
-        &mut self,
-        index: usize,
-        names: &Names<'_>,
-        maps: &[MapView<'_>],
-        place: (&Grid, MapType),
-        warnings: &mut Vec<Warning>,
-    ) -> Result<Vec<MapScores>> {
-        let (input, path) = &self.inputs_and_masks[index];
-        let mask = volumes::read(path)?;
-        for warning in outputs::repairs(&mask, Some(path)) {
-            // If the mask is `--target-mask` too, its repairs are among the warnings already.
-            if !warnings.contains(&warning) {
-                warnings.push(warning);
-            }
-        }
-        let before = self.evaluator.scores().len();
-        let mut scores = Vec::new();
-        for map in maps {
-            let name = names.stem_of(map.target);
-            let mask = (&mask, &*path.to_string_lossy());
-            match outputs::score(&mut self.evaluator, map, place, mask, &name, warnings) {
-                Ok(of_map) => scores.extend(of_map),
-                Err(error) => {
-                    self.evaluator.truncate(before);
-                    let files = names.maps(input, map.layer, map.target);
-                    let file =
-                        files.last().map_or_else(|| name.clone(), |f| f.display().to_string());
-                    return Err(error.within(format!("{file} against {}", path.display())));
-                }
-            }
-        }
-        Ok(scores)
-    }
-
-    /// Writes the scores of all inputs; nothing if there are none.
-    pub fn dump(self, layers: Vec<String>, folder: &Path) -> Result<Vec<PathBuf>> {
-        if self.evaluator.scores().is_empty() {
-            return Ok(Vec::new());
-        }
-        self.evaluator.layer_order(layers).dump(folder)
-    }
+    evaluator.layer_order(layers).dump(folder)
 }
 
 /// The mask in `folder` that has the stem of `input`.

@@ -6,12 +6,13 @@ use serde::Serialize;
 use tch::Tensor;
 
 use super::args::LayersArguments;
-use super::model::{ModelInput, load_model};
+use super::model::load_model;
 use super::terminal::{complain, print, print_json};
+use crate::cohort::ModelInput;
 use crate::error::{Error, Result};
 use crate::explain::{Explainer, Settings, training_mode};
 use crate::task::Task;
-use crate::torch::{Layer, Layers, Network};
+use crate::torch::{Device, Layer, Layers, Network};
 use crate::volumes::Sampling;
 
 #[derive(Serialize)]
@@ -25,11 +26,12 @@ struct Listing<'a> {
 }
 
 pub fn run(arguments: &LayersArguments) -> Result<ExitCode> {
-    let (model_input, model) = load_model(&arguments.model)?;
+    let (card, model) = load_model(&arguments.model)?;
+    let (model_input, device) = (ModelInput::new(&model, card), model.device());
     let input = match (&arguments.input, &arguments.shape) {
-        (Some(path), _) => model_input.tensor(&model_input.read(path)?.1)?,
-        (None, Some(shape)) => zeros(&model_input, shape)?,
-        (None, None) => zeros(&model_input, &shape_of_card(&model_input)?)?,
+        (Some(path), _) => model_input.tensor(&model_input.read(path)?.1, device)?,
+        (None, Some(shape)) => zeros(&model_input, device, shape)?,
+        (None, None) => zeros(&model_input, device, &shape_of_card(&model_input)?)?,
     };
     if let Some(warning) = training_mode(&model.facts()) {
         complain(format!("warning[{}]: {}", warning.code, warning.message));
@@ -51,10 +53,10 @@ pub fn run(arguments: &LayersArguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn zeros(model_input: &ModelInput, shape: &[usize]) -> Result<Tensor> {
+fn zeros(model_input: &ModelInput, device: Device, shape: &[usize]) -> Result<Tensor> {
     let shape: Vec<i64> = shape.iter().map(|&n| i64::try_from(n).unwrap_or(i64::MAX)).collect();
     crate::torch::in_libtorch("--shape", || {
-        Tensor::f_zeros(&shape, (model_input.kind, model_input.device.to_tch()))
+        Tensor::f_zeros(&shape, (model_input.kind, device.to_tch()))
     })
 }
 

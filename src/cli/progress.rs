@@ -1,6 +1,7 @@
 //! Tracks a run of `medcam map` for `run.json`, which is written at its end or when a signal ends
 //! it.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -10,11 +11,9 @@ use std::time::Instant;
 use sha2::{Digest, Sha256};
 
 use super::args::MapArguments;
-use super::model::ModelInput;
 use super::terminal::complain;
 use crate::error::{Error, Result};
 use crate::record::{self, InputRecord, Interrupted, Outcome, Run};
-use crate::task::Task;
 use crate::torch::{Model, Network};
 use crate::version::VERSION;
 use crate::volumes::Stopped;
@@ -32,41 +31,37 @@ pub struct Progress {
 
 #[derive(Clone, Default)]
 struct State {
-    task: Option<Task>,
     layers: Vec<String>,
     inputs: Vec<InputRecord>,
-    /// The current input, and the files written for it.
-    current: Option<(PathBuf, Vec<PathBuf>)>,
+    /// The inputs that are begun and not ended, by number, and the files written for each.
+    begun: BTreeMap<usize, (PathBuf, Vec<PathBuf>)>,
+    /// The signal that asked the run to end.
+    signal: Option<String>,
     /// Whether `run.json` is written.
     recorded: bool,
 }
 
 impl Progress {
-    pub fn new(
-        start: Instant,
-        arguments: &MapArguments,
-        model_input: &ModelInput,
-        model: &Model,
-    ) -> Result<Self> {
+    pub fn new(start: Instant, arguments: &MapArguments, model: &Model) -> Result<Self> {
         Ok(Self {
             start,
             arguments: arguments.clone(),
             model_sha256: sha256(&arguments.model.model)?,
-            card: model_input.card_path.clone(),
-            device: model_input.device.to_string(),
+            card: arguments.model.card_file(),
+            device: model.device().to_string(),
             final_activation: model.facts().final_activation,
             state: Mutex::default(),
         })
     }
 
-    /// Begins the next input.
-    pub fn begin(&self, input: &Path) {
-        self.state().current = Some((input.to_owned(), Vec::new()));
+    /// Begins an input.
+    pub fn begin(&self, index: usize, input: &Path) {
+        self.state().begun.insert(index, (input.to_owned(), Vec::new()));
     }
 
-    /// Adds a file of the current input.
-    pub fn wrote(&self, file: PathBuf) {
-        if let Some((_, outputs)) = &mut self.state().current {
+    /// Adds a file of an input.
+    pub fn wrote(&self, index: usize, file: PathBuf) {
+        if let Some((_, outputs)) = self.state().begun.get_mut(&index) {
             outputs.push(file);
         }
     }
@@ -76,18 +71,30 @@ impl Progress {
         self.state().layers = layers;
     }
 
-    /// Ends the current input.
-    pub fn end(&self, outcome: Outcome, task: Option<Task>) {
+    /// Ends an input.
+    pub fn end(&self, index: usize, outcome: Outcome) {
         let mut state = self.state();
-        state.task = state.task.or(task);
-        if let Some((input, outputs)) = state.current.take() {
+        if let Some((input, outputs)) = state.begun.remove(&index) {
             state.inputs.push(InputRecord { input, outputs, outcome });
         }
     }
 
+    /// Notes that a signal asks the run to end.
+    pub fn asked_to_end(&self, signal: &str) {
+        let begun = {
+            let mut state = self.state();
+            state.signal = Some(signal.to_owned());
+            state.begun.len()
+        };
+        complain(format!(
+            "{signal}: {begun} input(s) are begun and will be finished; once more to stop at once"
+        ));
+    }
+
     /// The record of the run so far.
     pub fn record(&self) -> Run<&MapArguments> {
-        let State { task, layers, inputs, .. } = self.state().clone();
+        let State { layers, inputs, signal, .. } = self.state().clone();
+        let not_begun = self.arguments.inputs.len().saturating_sub(inputs.len());
         let failed = inputs.iter().filter(|i| matches!(i.outcome, Outcome::Failed { .. })).count();
         Run {
             medcam: VERSION.to_owned(),
@@ -97,14 +104,14 @@ impl Progress {
             device: self.device.clone(),
             threads: usize::try_from(tch::get_num_threads()).unwrap_or(0),
             options: &self.arguments,
-            task,
+            task: None,
             final_activation: self.final_activation.clone(),
             layers,
             inputs,
             archive: None,
             scores: Vec::new(),
             failed,
-            interrupted: None,
+            interrupted: signal.map(|signal| Interrupted { signal, not_begun }),
             error: None,
             seconds: self.start.elapsed().as_secs_f64(),
             peak_memory_bytes: peak_memory_bytes(),
@@ -116,17 +123,16 @@ impl Progress {
         self.state().recorded = true;
     }
 
-    /// A signal ends the run: writes `run.json` with what was done.
+    /// A signal ends the run at once: writes `run.json` with what was done.
     pub fn interrupted(&self, stopped: &Stopped, signal: &str) {
         if self.state().recorded {
             return;
         }
-        self.end(Outcome::Failed { error: format!("interrupted by {signal}") }, None);
+        let begun: Vec<usize> = self.state().begun.keys().copied().collect();
+        for index in begun {
+            self.end(index, Outcome::Failed { error: format!("interrupted by {signal}") });
+        }
         let run = self.record();
-        let (done, all) = (run.inputs.len() - run.failed, self.arguments.inputs.len());
-        let interrupted =
-            Interrupted { signal: signal.to_owned(), not_begun: all - run.inputs.len() };
-        let run = Run { interrupted: Some(interrupted), ..run };
         let file = self.arguments.output.join(record::FILE);
         let written = run.to_json().map(|text| stopped.write(&file, text.as_bytes()));
         let place = match written {
@@ -134,6 +140,13 @@ impl Progress {
             Ok(Err(error)) => format!("{} cannot be written: {error}", file.display()),
             Err(error) => error.to_string(),
         };
+        self.say_interrupted(&run, &place);
+    }
+
+    /// Says what a run that a signal ended has done.
+    pub fn say_interrupted(&self, run: &Run<&MapArguments>, place: &str) {
+        let Some(Interrupted { signal, .. }) = &run.interrupted else { return };
+        let (done, all) = (run.inputs.len() - run.failed, self.arguments.inputs.len());
         complain(format!("interrupted by {signal}: {done} of {all} input(s) were done; {place}"));
     }
 

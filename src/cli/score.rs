@@ -32,7 +32,7 @@ pub fn run(arguments: &ScoreArguments) -> Result<ExitCode> {
 
     if let Some(folder) = &arguments.output {
         volumes::remove_leftovers(folder);
-        on_interrupt(|_, _| {})?;
+        on_interrupt(None, |_, _| {})?;
         let outputs = FILES.map(|name| folder.join(name));
         ReadFiles::new([map.as_path(), mask.as_path()]).check(outputs)?;
     }

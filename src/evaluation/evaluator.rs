@@ -163,6 +163,11 @@ impl Evaluator {
         Ok(scores)
     }
 
+    /// Adds the scores of another evaluator, with the same [`Scoring`], behind those that are there.
+    pub fn append(&mut self, other: Self) {
+        self.scores.extend(other.scores);
+    }
+
     /// Keeps the first `count` scores only.
     pub fn truncate(&mut self, count: usize) {
         self.scores.truncate(count);

@@ -3,8 +3,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
+use libdeflater::{CompressionLvl, Compressor};
 use ndarray::Array3;
 use nifti::{NiftiHeader, NiftiType};
 
@@ -30,13 +29,26 @@ pub(crate) fn write_map(
     write::atomically(path, |file| {
         let zipped = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gz"));
         if zipped {
-            let mut gzip = GzEncoder::new(file, Compression::fast());
-            write_body(&mut gzip, &head, map, dtype)?;
-            gzip.finish().map(|_| ())
+            let mut body = Vec::new();
+            write_body(&mut body, &head, map, dtype)?;
+            file.write_all(&gzipped(&body)?)
         } else {
             write_body(file, &head, map, dtype)
         }
     })
+}
+
+/// Level of compression: the lowest that makes a map smaller. Higher ones take half as long again for maps of the
+/// same size (docs/performance.md).
+const LEVEL: i32 = 1;
+
+fn gzipped(bytes: &[u8]) -> io::Result<Vec<u8>> {
+    let level = CompressionLvl::new(LEVEL).unwrap_or_default();
+    let mut compressor = Compressor::new(level);
+    let mut zipped = vec![0; compressor.gzip_compress_bound(bytes.len())];
+    let length = compressor.gzip_compress(bytes, &mut zipped).map_err(io::Error::other)?;
+    zipped.truncate(length);
+    Ok(zipped)
 }
 
 /// The file that [`write_map`] writes, uncompressed: the bytes before the voxels, and the voxels.

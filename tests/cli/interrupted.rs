@@ -57,34 +57,65 @@ fn temporaries(folder: &Path) -> Vec<PathBuf> {
     files(folder).into_iter().filter(hidden).collect()
 }
 
+fn signal(child: &Child, name: &str) {
+    let kill = Command::new("kill").arg(format!("-{name}")).arg(child.id().to_string()).status();
+    assert!(kill.unwrap().success());
+}
+
+/// The record of an interrupted run, of which each file that it names is whole.
+fn record(maps: &Path, inputs: usize) -> Value {
+    let record: Value =
+        serde_json::from_str(&std::fs::read_to_string(maps.join("run.json")).unwrap()).unwrap();
+    let done = record["inputs"].as_array().unwrap();
+    let not_begun = record["interrupted"]["not_begun"].as_u64().unwrap();
+    assert_eq!(done.len() as u64 + not_begun, inputs as u64);
+    for output in done.iter().flat_map(|input| input["outputs"].as_array().unwrap()) {
+        medcam::volumes::read_npy(output.as_str().unwrap()).unwrap();
+    }
+    record
+}
+
 #[test]
-fn a_signal_leaves_whole_maps_and_says_what_was_done() {
+fn a_signal_finishes_what_is_begun() {
     let workspace = Workspace::new();
     let (inputs, maps) = (inputs(&workspace, 40), workspace.at("maps"));
-    for (name, number, after) in [("INT", 2, 1), ("TERM", 15, 7), ("INT", 2, 3), ("TERM", 15, 12)] {
+    for (name, number, after) in [("INT", 2, 1), ("TERM", 15, 3)] {
         let _ = std::fs::remove_dir_all(&maps);
         let mut child = start(&workspace, &inputs);
-        wait_for(|| {
-            files(&maps).iter().filter(|file| file.ends_with("x00.npy")).count() >= after.min(3)
-        });
-        std::thread::sleep(Duration::from_millis(after as u64));
-        let kill =
-            Command::new("kill").arg(format!("-{name}")).arg(child.id().to_string()).status();
-        assert!(kill.unwrap().success());
+        wait_for(|| files(&maps).iter().filter(|file| file.ends_with("x00.npy")).count() >= after);
+        signal(&child, name);
         let status = child.wait().unwrap();
         assert_eq!(status.signal(), Some(number), "{status}");
 
         assert_eq!(temporaries(&maps), Vec::<PathBuf>::new());
-        let report: Value =
-            serde_json::from_str(&std::fs::read_to_string(maps.join("run.json")).unwrap()).unwrap();
-        assert_eq!(report["interrupted"]["signal"], format!("SIG{name}"));
-        let done = report["inputs"].as_array().unwrap();
-        let not_begun = report["interrupted"]["not_begun"].as_u64().unwrap();
-        assert_eq!(done.len() as u64 + not_begun, 40);
-        for input in done {
-            for output in input["outputs"].as_array().unwrap() {
-                medcam::volumes::read_npy(output.as_str().unwrap()).unwrap();
-            }
+        let record = record(&maps, inputs.len());
+        assert_eq!(record["interrupted"]["signal"], format!("SIG{name}"));
+        assert!(record["interrupted"]["not_begun"].as_u64().unwrap() > 0);
+        assert_eq!(record["failed"], 0);
+        let done = record["inputs"].as_array().unwrap();
+        assert!(!done.is_empty() && done.iter().all(|input| input.get("warnings").is_some()));
+        assert!(maps.join("attention_maps.npz").exists());
+    }
+}
+
+#[test]
+fn a_second_signal_stops_at_once() {
+    let workspace = Workspace::new();
+    let (inputs, maps) = (inputs(&workspace, 40), workspace.at("maps"));
+    for (name, number, after) in [("TERM", 15, 7), ("INT", 2, 3), ("TERM", 15, 12)] {
+        let _ = std::fs::remove_dir_all(&maps);
+        let mut child = start(&workspace, &inputs);
+        wait_for(|| files(&maps).iter().any(|file| file.ends_with("x00.npy")));
+        std::thread::sleep(Duration::from_millis(after));
+        signal(&child, "INT");
+        // Signals that arrive together count as one.
+        std::thread::sleep(Duration::from_millis(1));
+        signal(&child, name);
+        let status = child.wait().unwrap();
+        assert!([Some(number), Some(2)].contains(&status.signal()), "{status}");
+
+        assert_eq!(temporaries(&maps), Vec::<PathBuf>::new());
+        for input in record(&maps, inputs.len())["inputs"].as_array().unwrap() {
             let whole = input.get("warnings").is_some();
             assert!(whole || input["error"] == format!("interrupted by SIG{name}"), "{input}");
         }

@@ -1,0 +1,289 @@
+//! The pipeline: three stages, each on threads of its own, and a bound on the cases between its ends.
+
+use std::iter::repeat_with;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+
+use crate::error::Result;
+
+/// Stops a run: cases that are begun are finished, no other is begun.
+///
+/// # Example
+///
+/// ```
+/// let cancel = medcam::cohort::Cancel::default();
+/// assert!(!cancel.is_cancelled());
+/// cancel.cancel(); // from any thread, or a signal's handler
+/// assert!(cancel.is_cancelled());
+/// ```
+#[derive(Debug, Default)]
+pub struct Cancel(AtomicBool);
+
+impl Cancel {
+    /// Begins no more cases.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// Whether no more cases are begun.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// How many threads each end of the pipeline has, and how many cases are in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Threads {
+    /// Threads that read and prepare images.
+    pub readers: NonZeroUsize,
+    /// Threads that hand finished maps to the sink.
+    pub writers: NonZeroUsize,
+    /// The most cases that are begun and not finished. Memory is bounded by this many.
+    pub in_flight: NonZeroUsize,
+}
+
+impl Threads {
+    /// One reader and two writers for each model, and as many cases as keep all of them busy.
+    pub(super) fn for_models(models: usize) -> Self {
+        let of_models =
+            |each: usize| NonZeroUsize::MIN.saturating_add((models * each).saturating_sub(1));
+        Self { readers: of_models(1), writers: of_models(2), in_flight: of_models(5) }
+    }
+}
+
+/// A case on its way, with its number from 0.
+struct Numbered<C, T> {
+    index: usize,
+    case: C,
+    what: T,
+}
+
+/// The steps that a case goes through.
+pub(super) struct Steps<R, I, W> {
+    pub read: R,
+    /// One for each thread that infers.
+    pub infer: Vec<I>,
+    pub write: W,
+}
+
+/// Takes each case through the steps, and hands what becomes of it to `finished`, on this thread: in the
+/// order of the cases with `in_order`, else as they finish.
+///
+/// An error of `finished` begins no more cases, and is returned once those in the pipeline are finished.
+///
+/// Cases wait only for a free place in the pipeline (`threads.in_flight`): what lies between two stages is
+/// bounded by that alone, so that the slowest stage sets the pace.
+pub(super) fn run<C, P, M, K>(
+    cases: impl Iterator<Item = C> + Send,
+    threads: Threads,
+    steps: Steps<
+        impl Fn(usize, &C) -> Result<P> + Sync,
+        impl FnMut(usize, &C, P) -> Result<M> + Send,
+        impl Fn(usize, &C, M) -> Result<K> + Sync,
+    >,
+    cancel: &Cancel,
+    in_order: bool,
+    mut finished: impl FnMut(usize, C, Result<K>) -> Result<()>,
+) -> Result<()>
+where
+    C: Send,
+    P: Send,
+    M: Send,
+    K: Send,
+{
+    let Steps { read, infer, write } = steps;
+    let (places, place) = bounded::<()>(threads.in_flight.get());
+    let (to_read, from_source) = unbounded();
+    let (to_infer, from_readers) = unbounded();
+    let (to_write, from_workers) = unbounded();
+    let (to_finish, from_writers) = unbounded();
+    let mut cases = cases.enumerate();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            // Fails where the last stage is gone. A case is taken when it has a place, not before.
+            while !cancel.is_cancelled() && places.send(()).is_ok() && !cancel.is_cancelled() {
+                let Some((index, case)) = cases.next() else { break };
+                if to_read.send(Numbered { index, case, what: Ok(()) }).is_err() {
+                    break;
+                }
+            }
+        });
+        let read = &read;
+        for (from, to) in ends(&from_source, &to_infer).take(threads.readers.get()) {
+            scope.spawn(move || stage(&from, &to, |index, case, ()| read(index, case)));
+        }
+        for (mut infer, (from, to)) in infer.into_iter().zip(ends(&from_readers, &to_write)) {
+            scope.spawn(move || stage(&from, &to, |index, case, read| infer(index, case, read)));
+        }
+        let write = &write;
+        for (from, to) in ends(&from_workers, &to_finish).take(threads.writers.get()) {
+            scope.spawn(move || stage(&from, &to, |index, case, maps| write(index, case, maps)));
+        }
+        // Only the stages have these ends now: a stage ends with the one before it.
+        drop((from_source, to_infer, from_readers, to_write, from_workers, to_finish));
+        let mut result = Ok(());
+        for Numbered { index, case, what } in in_turn(from_writers, in_order) {
+            // A place was taken for this case.
+            let _ = place.try_recv();
+            if result.is_ok() {
+                result = finished(index, case, what).inspect_err(|_| cancel.cancel());
+            }
+        }
+        result
+    })
+}
+
+/// The same two ends, for each thread of a stage.
+fn ends<A, B>(
+    from: &Receiver<A>,
+    to: &Sender<B>,
+) -> impl Iterator<Item = (Receiver<A>, Sender<B>)> {
+    repeat_with(|| (from.clone(), to.clone()))
+}
+
+/// Takes cases through one step; those that failed before go on as they are.
+fn stage<C, A, B>(
+    from: &Receiver<Numbered<C, Result<A>>>,
+    to: &Sender<Numbered<C, Result<B>>>,
+    mut step: impl FnMut(usize, &C, A) -> Result<B>,
+) {
+    for Numbered { index, case, what } in from {
+        let what = what.and_then(|what| step(index, &case, what));
+        if to.send(Numbered { index, case, what }).is_err() {
+            break;
+        }
+    }
+}
+
+/// What comes, in the order of its numbers if asked for.
+fn in_turn<C, T>(
+    from: Receiver<Numbered<C, T>>,
+    in_order: bool,
+) -> impl Iterator<Item = Numbered<C, T>> {
+    let mut early: Vec<Numbered<C, T>> = Vec::new();
+    let mut next = 0;
+    std::iter::from_fn(move || {
+        loop {
+            if let Some(at) = early.iter().position(|case| case.index == next) {
+                next += 1;
+                return Some(early.swap_remove(at));
+            }
+            let case = from.recv().ok()?;
+            if !in_order {
+                return Some(case);
+            }
+            early.push(case);
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+    use std::sync::atomic::AtomicUsize;
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::error::Error;
+
+    fn threads(readers: usize, writers: usize, in_flight: usize) -> Threads {
+        let [readers, writers, in_flight] =
+            [readers, writers, in_flight].map(|n| NonZeroUsize::new(n).unwrap());
+        Threads { readers, writers, in_flight }
+    }
+
+    /// Cases that take their time, of which every seventh fails in a stage of its own.
+    fn steps(
+        models: usize,
+    ) -> Steps<
+        impl Fn(usize, &usize) -> Result<usize> + Sync,
+        impl FnMut(usize, &usize, usize) -> Result<usize> + Send,
+        impl Fn(usize, &usize, usize) -> Result<usize> + Sync,
+    > {
+        let step = |stage: usize| {
+            move |index: usize, case: &usize, so_far: usize| {
+                assert_eq!(index + 100, *case);
+                std::thread::sleep(Duration::from_micros((index * 37 % 11) as u64 * 20));
+                match index % 7 == stage {
+                    true => Err(Error::usage(format!("stage {stage}"))),
+                    false => Ok(so_far * 10 + stage),
+                }
+            }
+        };
+        let read = step(1);
+        Steps {
+            read: move |i, c: &usize| read(i, c, 0),
+            infer: vec![step(2); models],
+            write: step(3),
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+
+        #[test]
+        fn each_case_comes_out_once(
+            count in 0_usize..60,
+            (readers, models, writers) in (1_usize..4, 1_usize..4, 1_usize..4),
+            in_flight in 1_usize..9,
+            in_order: bool,
+        ) {
+            let begun = AtomicUsize::new(0);
+            let cases = (100..100 + count).inspect(|_| { begun.fetch_add(1, Ordering::SeqCst); });
+            let mut came = Vec::new();
+            let threads = threads(readers, writers, in_flight);
+            run(cases, threads, steps(models), &Cancel::default(), in_order, |index, case, kept| {
+                // The place of this case is free for another already.
+                assert!(begun.load(Ordering::SeqCst) <= came.len() + 1 + in_flight);
+                assert_eq!(index + 100, case);
+                let failed = (1..4).find(|stage| index % 7 == *stage);
+                let expected = failed.map_or(Ok(123), |stage| Err(format!("stage {stage}")));
+                assert_eq!(kept.map_err(|error| error.to_string()), expected);
+                came.push(index);
+                Ok(())
+            })
+            .unwrap();
+            if !in_order {
+                came.sort_unstable();
+            }
+            prop_assert_eq!(came, (0..count).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn a_cancelled_run_finishes_what_is_begun() {
+        let (begun, cancel) = (AtomicUsize::new(0), Cancel::default());
+        let cases = (100..).inspect(|_| {
+            begun.fetch_add(1, Ordering::SeqCst);
+        });
+        let mut came = 0;
+        run(cases, threads(2, 2, 4), steps(1), &cancel, true, |index, _, _| {
+            assert_eq!(index, came);
+            came += 1;
+            if came == 20 {
+                cancel.cancel();
+            }
+            Ok(())
+        })
+        .unwrap();
+        assert!((20..=24).contains(&came), "{came}");
+        assert_eq!(begun.into_inner(), came);
+    }
+
+    #[test]
+    fn an_error_at_the_end_stops_the_run_and_is_returned() {
+        let mut came = 0;
+        let result = run(100.., threads(1, 1, 3), steps(1), &Cancel::default(), true, |_, _, _| {
+            came += 1;
+            if came == 5 { Err(Error::usage("full")) } else { Ok(()) }
+        });
+        assert_eq!(result.unwrap_err().to_string(), "full");
+        assert_eq!(came, 5);
+    }
+}
