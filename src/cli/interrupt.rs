@@ -9,10 +9,13 @@ use signal_hook::low_level;
 use crate::error::{Error, Result};
 use crate::volumes::{Stopped, stop_writing};
 
+/// What is called with the name of a signal.
+pub type Ask = Box<dyn Fn(&str) + Send>;
+
 /// Makes these signals remove half-written files, call `last` with the signal's name, and end the program as they
 /// do by default; but for the first if there is an `ask`, which is called instead.
 pub fn on_interrupt(
-    ask: Option<Box<dyn Fn(&str) + Send>>,
+    ask: Option<Ask>,
     last: impl Fn(&Stopped, &str) + Send + 'static,
 ) -> Result<()> {
     let refuse = |error: std::io::Error| {

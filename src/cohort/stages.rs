@@ -198,30 +198,22 @@ mod tests {
         Threads { readers, writers, in_flight }
     }
 
-    /// Cases that take their time, of which every seventh fails in a stage of its own.
-    fn steps(
-        models: usize,
-    ) -> Steps<
-        impl Fn(usize, &usize) -> Result<usize> + Sync,
-        impl FnMut(usize, &usize, usize) -> Result<usize> + Send,
-        impl Fn(usize, &usize, usize) -> Result<usize> + Sync,
-    > {
-        let step = |stage: usize| {
-            move |index: usize, case: &usize, so_far: usize| {
-                assert_eq!(index + 100, *case);
-                std::thread::sleep(Duration::from_micros((index * 37 % 11) as u64 * 20));
-                match index % 7 == stage {
-                    true => Err(Error::usage(format!("stage {stage}"))),
-                    false => Ok(so_far * 10 + stage),
-                }
-            }
-        };
-        let read = step(1);
-        Steps {
-            read: move |i, c: &usize| read(i, c, 0),
-            infer: vec![step(2); models],
-            write: step(3),
+    type Read = fn(usize, &usize) -> Result<usize>;
+    type Step = fn(usize, &usize, usize) -> Result<usize>;
+
+    /// Takes its time, and fails for every seventh case.
+    fn step<const STAGE: usize>(index: usize, case: &usize, so_far: usize) -> Result<usize> {
+        assert_eq!(index + 100, *case);
+        std::thread::sleep(Duration::from_micros((index * 37 % 11) as u64 * 20));
+        match index % 7 == STAGE {
+            true => Err(Error::usage(format!("stage {STAGE}"))),
+            false => Ok(so_far * 10 + STAGE),
         }
+    }
+
+    fn steps(models: usize) -> Steps<Read, Step, Step> {
+        let read = |index, case: &usize| step::<1>(index, case, 0);
+        Steps { read, infer: vec![step::<2>; models], write: step::<3> }
     }
 
     proptest! {
