@@ -55,7 +55,7 @@ pub use stages::{Cancel, Threads};
 use crate::error::{Error, Result};
 use crate::explain::{Explainer, Explanation, MapSize, Request};
 use crate::methods::Target;
-use crate::torch::Model;
+use crate::torch::{IdleThreadsSleep, Model};
 use crate::volumes::{Card, Input, Prepared};
 use stages::Steps;
 
@@ -77,6 +77,20 @@ impl Case {
     /// A case without a mask or targets of its own.
     pub fn new(id: impl Into<String>, image: impl Into<PathBuf>) -> Self {
         Self { id: id.into(), image: image.into(), mask: None, targets: None }
+    }
+
+    /// The mask of the image.
+    #[must_use]
+    pub fn mask(mut self, mask: impl Into<PathBuf>) -> Self {
+        self.mask = Some(mask.into());
+        self
+    }
+
+    /// What is explained of this case.
+    #[must_use]
+    pub fn targets(mut self, targets: impl IntoIterator<Item = Target>) -> Self {
+        self.targets = Some(targets.into_iter().collect());
+        self
     }
 }
 
@@ -235,6 +249,7 @@ impl Cohort {
         };
         let steps = Steps { read, infer: infer.collect(), write };
         let cases = cases.into_iter();
+        let _sleep = IdleThreadsSleep::begin();
         stages::run(cases, *threads, steps, cancel, *in_order, |index, case, kept| {
             finished(Finished { index, case, kept })
         })

@@ -124,6 +124,8 @@ where
         }
         // Only the stages have these ends now: a stage ends with the one before it.
         drop((from_source, to_infer, from_readers, to_write, from_workers, to_finish));
+        // Dropped here even by a panic of `finished`: whoever waits for a place is told.
+        let place = place;
         let mut result = Ok(());
         for Numbered { index, case, what } in in_turn(from_writers, in_order) {
             // A place was taken for this case.
@@ -266,6 +268,26 @@ mod tests {
         .unwrap();
         assert!((20..=24).contains(&came), "{came}");
         assert_eq!(begun.into_inner(), came);
+    }
+
+    /// Nobody waits for ever: whichever thread panics, so does the run.
+    #[test]
+    fn a_panic_ends_the_run() {
+        let panics = |stage: usize| {
+            let at = move |here: usize, index: usize| {
+                assert!(here != stage || index < 5, "planted");
+                Ok(())
+            };
+            let steps = Steps {
+                read: |index, _: &usize| at(1, index),
+                infer: vec![|index, _: &usize, ()| at(2, index)],
+                write: |index, _: &usize, ()| at(3, index),
+            };
+            let finished = |index, _, _: Result<()>| at(4, index);
+            let run = || run(100.., threads(1, 1, 2), steps, &Cancel::default(), true, finished);
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_err()
+        };
+        assert!((1..=4).all(panics));
     }
 
     #[test]

@@ -11,6 +11,8 @@ mod network;
 #[cfg(test)]
 mod operators;
 mod output;
+#[cfg(feature = "files")]
+mod sleep;
 mod tape;
 mod task;
 
@@ -28,6 +30,8 @@ pub(crate) use layers::{Selected, quantized, unknown_layer};
 pub use model::{Model, load};
 pub use network::{Facts, Network, TrainingSteps};
 pub use output::Output;
+#[cfg(feature = "files")]
+pub(crate) use sleep::IdleThreadsSleep;
 pub use tape::Tape;
 pub(crate) use task::{batched, batched_shape};
 

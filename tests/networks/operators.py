@@ -157,7 +157,7 @@ case("argsort", floating(call("argsort", 1)))
 # What arranges elements.
 case("prim::ListConstruct", lambda a, b: torch.cat([a, b], 1))
 for dim in (1, 2, -1):
-    case("cat", lambda a, b, dim=dim: torch.cat([a, b], dim))
+    case("cat", lambda a, b, dim=dim: torch.cat([a, b], dim), untold=("redraws",))
 case(
     "pad",
     lambda a, b: F.pad(a, (1, 1), "circular") if a.dim() == 3 else F.pad(a, (1, 1)),
@@ -173,8 +173,8 @@ case("flip", lambda a, b: a.flip(3), untold=("cancels",))
 case("slice", lambda a, b: a[:, :, 1:], untold=("cancels",), regrids=True)
 case("slice", lambda a, b: a[:, 1:], untold=("cancels", "redraws"))
 case("narrow", lambda a, b: a.narrow(2, 1, 3), untold=("cancels",), regrids=True)
-case("transpose", lambda a, b: a.transpose(2, 3), untold=("cancels",))
-case("permute", lambda a, b: a.permute(0, 1, 3, 2), untold=("cancels",))
+case("transpose", lambda a, b: a.transpose(2, 3), untold=("cancels", "redraws"))
+case("permute", lambda a, b: a.permute(0, 1, 3, 2), untold=("cancels", "redraws"))
 case("squeeze", lambda a, b: a.squeeze(2), untold=("redraws", "passes", "rank", "last"))
 case("squeeze", lambda a, b: a.squeeze(0))
 case("unsqueeze", lambda a, b: a.unsqueeze(0))
@@ -231,9 +231,9 @@ case("convolution", lambda a, b: convolution(a, b, W), image=True)
 case("_convolution", lambda a, b: F.conv2d(a, W), image=True)
 ZERO = torch.zeros(())
 V = {extent: weight(extent, extent) for extent in (4, 5, 6, 120, 10, 12)}
-case("linear", lambda a, b: F.linear(a, V[int(a.shape[-1])]))
+case("linear", lambda a, b: F.linear(a, V[int(a.shape[-1])]), untold=("redraws",))
 case("matmul", lambda a, b: a @ b.transpose(-1, -2), product=True, untold=("last", "rank"))
-case("matmul", lambda a, b: a @ V[int(a.shape[-1])].t(), untold=("rank",))
+case("matmul", lambda a, b: a @ V[int(a.shape[-1])].t(), untold=("rank", "redraws"))
 
 
 def in_batch(product):

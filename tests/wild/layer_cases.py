@@ -104,6 +104,28 @@ class Tokens(nn.Module):
     truth = forward
 
 
+class Flip(nn.Module):
+    def forward(self, x):
+        return x.flip(3)
+
+
+class Tailed(nn.Module):
+    """A segmentation whose output is cropped, padded, moved or averaged: from `d` on the prediction is only redrawn."""
+
+    def __init__(self, tail):
+        super().__init__()
+        self.c = nn.Conv2d(1, 6, 3, padding=1)
+        self.r = nn.ReLU()
+        self.d = nn.Conv2d(6, 6, 3, padding=1)
+        self.h = nn.Conv2d(6, 3, 1)
+        self.t = tail
+
+    def forward(self, x):
+        return self.t(self.h(self.d(self.r(self.c(x)))))
+
+    truth = forward
+
+
 class Redrawing(nn.Module):
     """A single convolution, resized and mixed: every layer redraws the output."""
 
@@ -288,6 +310,13 @@ def cases(case, classifier):
         case("patches_3d", lambda: Tokens(3), (1, 1, 8, 12, 16), (1, 1, 8, 12, 16), label="1"),
         case("patches_normed", lambda: Tokens(norm=True), (1, 1, 16, 24), (1, 1, 16, 24), label="0"),
         case("all_redraw", Redrawing, ONE, ONE, label="1", refused=("layer auto", "only redraws the output", "--layer c")),
+        case("redrawn_and_cropped", lambda: Tailed(nn.ZeroPad2d(-2)), ONE, ONE, label="1"),
+        case("redrawn_and_sliced", lambda: Tailed(Crop()), TWO, TWO, label="1"),
+        case("redrawn_and_padded", lambda: Tailed(nn.ReflectionPad2d(3)), ONE, ONE, label="0"),
+        case("redrawn_and_flipped", lambda: Tailed(Flip()), ONE, ONE, label="2"),
+        case("redrawn_and_averaged", lambda: Tailed(nn.AvgPool2d(2)), ONE, ONE, label="1"),
+        case("redrawn_by_name", lambda: Tailed(nn.ZeroPad2d(-2)), ONE, ONE, label="1", layer="d", options=pick + "d",
+             warnings=("REDRAWS_OUTPUT",)),
         # Without modules, operations are layers.
         case("frozen", classifier, ONE, export=frozen),
         case("frozen_by_name", classifier, TWO, export=frozen, layer="c", options=pick + "conv2d.1"),

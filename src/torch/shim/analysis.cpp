@@ -131,8 +131,9 @@ bool GraphAnalysis::is_along_image_axis(const Node* node) const {
   return number >= 2 || number == -1 || number == -2;
 }
 
-// Whether a voxel of the output depends on the same voxel of the input alone; or a resizing, whose gradient is
-// as even. A product of two activations is not pointwise: one gates the other's gradient.
+// Whether a voxel of the output depends on the same voxel of the input alone; or on others of its channel, as those
+// of every channel do, so that the channels' mean gradients keep their proportions. A product of two activations is
+// not pointwise: one gates the other's gradient.
 bool GraphAnalysis::is_pointwise(const Node* node) const {
   const Operator& op = operator_of(node);
   if (op.family == Family::kConvolution) {

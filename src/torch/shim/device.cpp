@@ -39,7 +39,9 @@ bool mc_keep_freed_memory(void) {
 #ifdef __GLIBC__
   // By default blocks above 32 MiB at most come from the system and go back to it each time, and
   // every page is cleared anew.
-  return mallopt(M_MMAP_THRESHOLD, std::numeric_limits<int>::max()) == 1 &&
+  // One heap for all threads: what one of them freed, any of them can have.
+  return mallopt(M_ARENA_MAX, 1) == 1 &&
+         mallopt(M_MMAP_THRESHOLD, std::numeric_limits<int>::max()) == 1 &&
          mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max()) == 1;
 #else
   return false;

@@ -56,8 +56,9 @@ enum class Voxels {
   // As kSame, but where a second activation goes in, it scales the first one's gradient, and may have seen the
   // whole image: pointwise only where a single activation goes in.
   kGated,
-  // On the nearest voxels of a coarser or finer grid.
-  kResized,
+  // On voxels at other places, of the same channel and with the same weights in every channel: resized, padded,
+  // cropped, moved or averaged.
+  kMoved,
 };
 
 // Further properties, each a bit of Operator::properties.
