@@ -254,16 +254,24 @@ impl<N: Network> Explainer<N> {
         Ok(())
     }
 
-    /// These layers, or where none of them is one for `auto`, the network's operations with them, if
-    /// one of those is, or if only with them there is a layer at all.
+    /// These layers, or the network's operations with them: where `auto` takes one of those, because no
+    /// module is one for it or the network is partly written in functions; or where only with them
+    /// there is a layer at all.
     fn with_operations(&mut self, layers: Layers, input: &Tensor) -> Result<Layers> {
-        if layers.auto().is_some() || !self.network.tap_operations(true)? {
+        let auto = layers.auto().map(|layer| layer.name.clone());
+        if (auto.is_some() && !self.facts.bare_convolutions)
+            || !self.network.tap_operations(true)?
+        {
             return Ok(layers);
         }
         let facts = discovery::facts_of(&self.network, self.settings.score);
         let more = discovery::find(&self.network, &facts, input)?;
         let has_any = |layers: &Layers| layers.iter().any(|layer| layer.can_carry_map);
-        if more.auto().is_none() && (has_any(&layers) || !has_any(&more)) {
+        let is_worse = match more.auto() {
+            Some(layer) => Some(&layer.name) == auto.as_ref(),
+            None => has_any(&layers) || !has_any(&more),
+        };
+        if is_worse {
             self.network.tap_operations(false)?;
             return Ok(layers);
         }

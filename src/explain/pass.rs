@@ -200,8 +200,12 @@ impl Pass<'_> {
     }
 
     fn no_gradient(&self, layer: &Selected) -> Error {
-        let why =
-            self.quantized.map_or_else(|| "the score does not depend on it".to_owned(), quantized);
+        let unreached = || {
+            "the score does not depend on it, or the network switches gradients off \
+             (torch.no_grad, detach)"
+                .to_owned()
+        };
+        let why = self.quantized.map_or_else(unreached, quantized);
         Error::layer(format!("layer '{}': no gradient of the score reaches it; {why}", layer.label))
     }
 

@@ -106,6 +106,7 @@ unsafe fn read_facts(raw: NonNull<ffi::mc_module>) -> Facts {
             final_activation: named(facts.final_activation),
             named_device: named(facts.device),
             quantized: named(facts.quantized),
+            bare_convolutions: facts.bare_convolutions,
             outputs: usize::try_from(facts.outputs).ok(),
             ..Facts::default()
         };

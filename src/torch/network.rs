@@ -137,6 +137,9 @@ pub struct Facts {
     pub named_device: Option<String>,
     /// Whether its operations are layers too, see [`Network::tap_operations`].
     pub operations: bool,
+    /// Whether a convolution leads to another with no module's output in between: some of the network
+    /// is written in functions, or one module has several steps.
+    pub bare_convolutions: bool,
     /// An operator of quantised tensors, which have no gradient, such as `quantized::conv2d`.
     pub quantized: Option<String>,
     /// The activations that [`Guide::All`](crate::Guide::All) would guide, such as `leaky_relu`,

@@ -167,6 +167,29 @@ class Functions(nn.Module):
         return self.fc(f) if self.head else F.linear(f, self.fc.weight, self.fc.bias)
 
 
+class PartlyFunctional(nn.Module):
+    """One module early on, and functions behind it: its pool is not the last layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.c = nn.Conv2d(1, 6, 3, padding=1)
+        self.pool = nn.MaxPool2d(2)
+        self.d = nn.Conv2d(6, 6, 3, padding=1)
+        self.e = nn.Conv2d(6, 6, 3, padding=1)
+        self.s = nn.ReLU()
+        self.fc = nn.Linear(6, 3)
+
+    def truth(self, x):
+        f = self.pool(torch.relu(self.c(x)))
+        return self.fc(self.s(self.e(torch.relu(self.d(f)))).mean((2, 3)))
+
+    def forward(self, x):
+        f = self.pool(torch.relu(F.conv2d(x, self.c.weight, self.c.bias, padding=1)))
+        f = torch.relu(F.conv2d(f, self.d.weight, self.d.bias, padding=1))
+        f = torch.relu(F.conv2d(f, self.e.weight, self.e.bias, padding=1))
+        return self.fc(f.mean((2, 3)))
+
+
 class Listed(nn.Module):
     def __init__(self, network):
         super().__init__()
@@ -328,6 +351,8 @@ def cases(case, classifier):
         case("functions_in_place", lambda: Functions(inplace=True), ONE, ONE, layer="r", options=pick + "relu.1"),
         case("functions_of_3d", lambda: Functions(3, inplace=True), VOLUME, VOLUME, layer="s", options=pick + "add.1"),
         case("functions_and_a_head", lambda: Functions(head=True), ONE, ONE, label="2", layer="s", options=pick + "add.1"),
+        case("functions_behind_a_pool", PartlyFunctional, ONE, ONE, label="1", layer="s"),
+        case("functions_behind_a_pool_by_name", PartlyFunctional, TWO, TWO, label="0", layer="s", options=pick + "relu.3"),
         # Refusals that say what the file is, and what to do.
         case("takes_a_list", classifier, ONE, export=scripted_with_list, refused=("List[Tensor]", "Wrap the model")),
         case("traced_on_cuda", Zeros, ONE, ONE, edit=of_cuda, refused=("traced on cuda:0", "--device cuda")),

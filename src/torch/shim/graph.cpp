@@ -269,7 +269,11 @@ TappedGraph tap_graph(const Module& module, const OutputChoice& output, bool ope
   drop_dropout(graph->block());
   EliminateDeadCode(graph);
   // Before anything depends on the output that is explained: names are those of the file.
-  if (operations) tap_operations(*graph, module, tape, tapped.taps);
+  if (operations) {
+    tap_operations(*graph, module, tape, tapped.taps);
+  } else {
+    tapped.bare_convolutions = has_bare_convolutions(*graph);
+  }
   tapped.returned = keep_only(graph, output);
 
   const GraphAnalysis analysis(*graph, module);

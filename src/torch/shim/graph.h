@@ -33,6 +33,8 @@ struct TappedGraph {
   InputFacts input;
   std::vector<TrainingSteps> training;
   ForeignSteps foreign;
+  // See has_bare_convolutions; not told where operations are tapped.
+  bool bare_convolutions = false;
 };
 
 // The module must be in evaluation mode. Where autocast is on in this thread, its casts are part of the

@@ -202,6 +202,7 @@ mc_facts mc_module_facts(const mc_module* module) {
           facts.final_activation.c_str(),
           facts.foreign.device.c_str(),
           facts.foreign.quantized.c_str(),
+          facts.bare_convolutions,
           outputs ? static_cast<int64_t>(*outputs) : -1,
           facts.taps.size(),
           facts.untapped.size(),

@@ -75,6 +75,8 @@ typedef struct {
   const char* device;
   // An operator of quantised tensors in the graph, "" if none.
   const char* quantized;
+  // Whether a convolution leads to another with no submodule's output in between.
+  bool bare_convolutions;
   // How many tensors forward returns; -1 where the graph does not tell.
   int64_t outputs;
   size_t taps;

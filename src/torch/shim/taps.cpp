@@ -36,6 +36,28 @@ bool is_layer(const Node* node) {
   return base_name(node) != "add" || std::count_if(inputs.begin(), inputs.end(), is_tensor) > 1;
 }
 
+bool is_convolution(const Node* node) { return operator_of(node).family == Family::kConvolution; }
+
+bool leads_bare_to_convolution(const Node* node) {
+  std::vector<const Value*> open = {node->outputs()[0]};
+  std::unordered_set<const Value*> seen;
+  while (!open.empty()) {
+    const Value* value = open.back();
+    open.pop_back();
+    if (!seen.insert(value).second) continue;
+    const auto& uses = value->uses();
+    const auto is_tap = [](const Use& use) { return use.user->kind() == kTap && use.offset == 0; };
+    if (std::any_of(uses.begin(), uses.end(), is_tap)) continue;
+    for (const Use& use : uses) {
+      if (is_convolution(use.user)) return true;
+      for (const Value* output : use.user->outputs()) {
+        if (is_tensor(output)) open.push_back(output);
+      }
+    }
+  }
+  return false;
+}
+
 bool is_tapped(const Node* node) {
   const auto& uses = node->outputs()[0]->uses();
   return std::any_of(uses.begin(), uses.end(),
@@ -84,6 +106,14 @@ void tap_operations(Graph& graph, const Module& module, Value* tape, std::vector
     facts.type = kind;
     taps.push_back(std::move(facts));
   }
+}
+
+bool has_bare_convolutions(Graph& graph) {
+  std::vector<Node*> layers;
+  collect_layers(graph.block(), layers);
+  return std::any_of(layers.begin(), layers.end(), [](const Node* node) {
+    return is_convolution(node) && leads_bare_to_convolution(node);
+  });
 }
 
 }  // namespace medcam

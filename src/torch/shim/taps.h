@@ -20,4 +20,7 @@ void insert_tap(torch::jit::Node* node, torch::jit::Value* tape, const std::stri
 void tap_operations(torch::jit::Graph& graph, const torch::jit::Module& module,
                     torch::jit::Value* tape, std::vector<TapFacts>& taps);
 
+// Whether a convolution leads to another with no tap in between: what it gives is no module's output.
+bool has_bare_convolutions(torch::jit::Graph& graph);
+
 }  // namespace medcam
