@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::explain::{Explainer, Settings, training_mode};
 use crate::task::Task;
 use crate::torch::{Device, Layer, Layers, Network};
-use crate::volumes::Sampling;
+use crate::volumes::{Card, Sampling};
 
 #[derive(Serialize)]
 struct Listing<'a> {
@@ -31,7 +31,11 @@ pub fn run(arguments: &LayersArguments) -> Result<ExitCode> {
     let input = match (&arguments.input, &arguments.shape) {
         (Some(path), _) => model_input.tensor(&model_input.read(path)?.1, device)?,
         (None, Some(shape)) => zeros(&model_input, device, shape)?,
-        (None, None) => zeros(&model_input, device, &shape_of_card(&model_input)?)?,
+        (None, None) => zeros(
+            &model_input,
+            device,
+            &shape_of_card(&model_input.card, model.facts().input_channels)?,
+        )?,
     };
     if let Some(warning) = training_mode(&model.facts()) {
         complain(format!("warning[{}]: {}", warning.code, warning.message));
@@ -60,15 +64,15 @@ fn zeros(model_input: &ModelInput, device: Device, shape: &[usize]) -> Result<Te
     })
 }
 
-fn shape_of_card(model_input: &ModelInput) -> Result<Vec<usize>> {
+fn shape_of_card(card: &Card, channels: Option<usize>) -> Result<Vec<usize>> {
     let needed = || {
         Error::usage(
             "which shape has the input? Give --shape B,C,[D,]H,W or --input FILE, or a card with \
              size = [...]",
         )
     };
-    let Some(Sampling::Size(size)) = &model_input.card.input.sampling else { return Err(needed()) };
-    let channels = model_input.input_channels.ok_or_else(needed)?;
+    let Some(Sampling::Size(size)) = &card.input.sampling else { return Err(needed()) };
+    let channels = channels.ok_or_else(needed)?;
     Ok([&[1, channels], &size[..]].concat())
 }
 

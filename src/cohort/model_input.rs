@@ -18,7 +18,6 @@ pub(crate) struct ModelInput {
     pub kind: Kind,
     /// Number of the model's spatial axes, 2 or 3, if it is known from the graph.
     spatial_rank: Option<usize>,
-    pub input_channels: Option<usize>,
 }
 
 impl ModelInput {
@@ -29,7 +28,6 @@ impl ModelInput {
             card: card.unwrap_or_default(),
             kind: facts.input_kind.unwrap_or(Kind::Float),
             spatial_rank: facts.input_rank.map(|rank| rank - 2),
-            input_channels: facts.input_channels,
         }
     }
 

@@ -112,7 +112,7 @@ impl Error {
     }
 
     /// The same error, with a hint after the message.
-    #[cfg(feature = "cli")]
+    #[cfg(all(feature = "torch", feature = "files"))]
     #[must_use]
     pub(crate) fn with_hint(mut self, hint: &str) -> Self {
         self.0.message = format!("{}. Hint: {hint}", self.0.message);

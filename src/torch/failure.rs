@@ -110,7 +110,7 @@ const FAILED: &str = "the model failed on an input of shape";
 
 /// Whether the error of a network that failed when it ran is of the shape of its input, which a model
 /// card can change: its size or its number of channels.
-#[cfg(feature = "cli")]
+#[cfg(feature = "files")]
 pub(crate) fn is_of_shape(error: &Error) -> bool {
     let text = error.to_string();
     let said = text.split_once(FAILED).and_then(|(_, rest)| rest.split_once("]: "));
@@ -305,7 +305,7 @@ mod tests {
         assert!(message.contains("reads versions up to 10. Export"), "{message}");
     }
 
-    #[cfg(feature = "cli")]
+    #[cfg(feature = "files")]
     #[test]
     fn a_card_helps_where_the_shape_is_at_fault() {
         let of = |message| is_of_shape(&at_run(Path::new("size.pt"), message, &[1, 1], None));

@@ -22,7 +22,7 @@ use tch::{Kind, Tensor};
 pub(crate) use device::current_cuda_stream;
 pub use device::{Device, keep_freed_memory};
 pub(crate) use failure::backward_error;
-#[cfg(feature = "cli")]
+#[cfg(feature = "files")]
 pub(crate) use failure::is_of_shape;
 pub use guide::Guide;
 pub use layers::{Layer, LayerChoice, Layers};
