@@ -3,6 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 mod common;
+#[path = "cohort/journal.rs"]
+mod journal;
+#[path = "cohort/sources.rs"]
+mod sources;
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};

@@ -2,17 +2,13 @@
 //! it.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use sha2::{Digest, Sha256};
-
 use super::args::MapArguments;
 use super::terminal::complain;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::record::{self, InputRecord, Interrupted, Outcome, Run};
 use crate::torch::{Model, Network};
 use crate::version::VERSION;
@@ -46,7 +42,7 @@ impl Progress {
         Ok(Self {
             start,
             arguments: arguments.clone(),
-            model_sha256: sha256(&arguments.model.model)?,
+            model_sha256: record::sha256(&arguments.model.model)?,
             card: arguments.model.card_file(),
             device: model.device().to_string(),
             final_activation: model.facts().final_activation,
@@ -153,21 +149,6 @@ impl Progress {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The SHA-256 of a file, in hexadecimal.
-fn sha256(path: &Path) -> Result<String> {
-    let refuse = |error: std::io::Error| Error::file(path, &error).because(error);
-    let mut file = File::open(path).map_err(refuse)?;
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut buffer).map_err(refuse)? {
-            0 => break,
-            n => hasher.update(&buffer[..n]),
-        }
-    }
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Peak memory of this process in bytes (VmHWM); `None` if the system does not report it.

@@ -38,7 +38,9 @@
 //! A closure is a [`Sink`]; [`Folder`] is the one that writes all files of `medcam map`.
 
 mod folder;
+mod journal;
 mod model_input;
+mod source;
 mod stages;
 
 use std::path::PathBuf;
@@ -49,7 +51,9 @@ use ndarray::Axis;
 use tch::Tensor;
 
 pub use folder::{Folder, Written};
+pub use journal::{Earlier, Journal, Left, output_file};
 pub(crate) use model_input::ModelInput;
+pub use source::cases_of;
 pub use stages::{Cancel, Threads};
 
 use crate::error::{Error, Result};

@@ -2,9 +2,16 @@
 //!
 //! [`Run`] is what `medcam map` writes; [`Run::read`] reads it again.
 
+mod journal;
+
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+pub use journal::{CaseRecord, JOURNAL, Line, OutputFile, Plan, Status};
 
 use crate::error::{Error, Result};
 use crate::task::Task;
@@ -161,6 +168,26 @@ pub struct Seconds {
     pub maps: f64,
     /// Scoring and writing.
     pub write: f64,
+}
+
+/// The SHA-256 of a file, in hexadecimal.
+///
+/// # Errors
+///
+/// If it cannot be read.
+pub fn sha256(path: impl AsRef<Path>) -> Result<String> {
+    let path = path.as_ref();
+    let refuse = |error: std::io::Error| Error::file(path, &error).because(error);
+    let mut file = File::open(path).map_err(refuse)?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer).map_err(refuse)? {
+            0 => break,
+            n => hasher.update(&buffer[..n]),
+        }
+    }
+    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 impl<O> Run<O> {

@@ -131,6 +131,11 @@ pub(crate) fn map_suffixes(input: &Path) -> &'static [&'static str] {
     }
 }
 
+/// Whether the file's name has a suffix that [`read`] knows.
+pub(crate) fn is_readable(path: &Path) -> bool {
+    suffix_of(path).is_some()
+}
+
 fn suffix_of(path: &Path) -> Option<&'static str> {
     let name = path.file_name()?.to_string_lossy().to_ascii_lowercase();
     SUFFIXES.into_iter().find(|suffix| name.ends_with(suffix))

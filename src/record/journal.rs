@@ -1,0 +1,115 @@
+//! The journal of a cohort as types: `journal.jsonl`, a JSON line for the run and for each case that begins or ends.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::Done;
+
+/// File name of a journal.
+pub const JOURNAL: &str = "journal.jsonl";
+
+/// One line of a journal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "line", rename_all = "lowercase")]
+pub enum Line {
+    /// What all cases have in common: the first line.
+    Run(Plan),
+    /// A case is begun. Without an end, the process died before it.
+    Begun {
+        /// Its id.
+        id: String,
+    },
+    /// A case has ended.
+    Ended(CaseRecord),
+}
+
+/// What a run is, and what another must be to go on with it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Plan {
+    /// The version of this crate.
+    pub medcam: String,
+    /// The version of libtorch.
+    pub libtorch: String,
+    /// SHA-256 of the model's file, in hexadecimal.
+    pub model_sha256: String,
+    /// The device that runs the model: `cpu`, `cuda:0`.
+    pub device: String,
+    /// Number of CPU threads, on which the last bits of a map may depend.
+    pub threads: usize,
+    /// Number of cases.
+    pub cases: usize,
+    /// SHA-256 of all ids, images, masks and labels.
+    pub cases_sha256: String,
+    /// All settings, such as the model card.
+    pub settings: serde_json::Map<String, serde_json::Value>,
+}
+
+/// A case at its end.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct CaseRecord {
+    /// Its id.
+    pub id: String,
+    /// Its image.
+    pub image: PathBuf,
+    /// What became of it.
+    pub status: Status,
+    /// Why it has no maps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The files that were written, even if the case failed afterwards.
+    pub outputs: Vec<OutputFile>,
+    /// What was explained, scores, warnings and timings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub done: Option<Done>,
+}
+
+/// What became of a case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// It has its maps.
+    Done,
+    /// It failed, and the others went on.
+    Failed,
+    /// The process died twice while it was being explained: set aside.
+    Suspect,
+}
+
+/// A file that a case wrote.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputFile {
+    /// Its path from the folder of the journal.
+    pub file: PathBuf,
+    /// Its length.
+    pub bytes: u64,
+    /// SHA-256 of its content, in hexadecimal.
+    pub sha256: String,
+}
+
+impl Plan {
+    /// The names of what is different in another plan, with both values.
+    pub fn differences(&self, other: &Self) -> Vec<String> {
+        let (Ok(serde_json::Value::Object(ours)), Ok(serde_json::Value::Object(others))) =
+            (serde_json::to_value(self), serde_json::to_value(other))
+        else {
+            return Vec::new();
+        };
+        let mut differences = Vec::new();
+        let mut compare = |ours: &serde_json::Map<_, _>, others: &serde_json::Map<_, _>| {
+            let names = ours.keys().chain(others.keys().filter(|name| !ours.contains_key(*name)));
+            for name in names.filter(|name| *name != "settings") {
+                let [one, two] = [ours, others]
+                    .map(|values| values.get(name).unwrap_or(&serde_json::Value::Null));
+                if one != two {
+                    differences.push(format!("{name}: {one}, now {two}"));
+                }
+            }
+        };
+        compare(&ours, &others);
+        compare(&self.settings, &other.settings);
+        differences
+    }
+}
