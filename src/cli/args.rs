@@ -106,10 +106,25 @@ STEM_class2.nii.gz; and DIR/run.json: what was run and how it went.";
 #[command(after_help = MAP_EXAMPLES)]
 pub struct MapArguments {
     #[command(flatten)]
-    pub model: ModelArguments,
+    #[serde(flatten)]
+    pub options: Options,
     /// Images: .nii, .nii.gz, .png, .jpg, or .npy of shape B,C,[D,]H,W.
     #[arg(value_name = "INPUT", required = true)]
     pub inputs: Vec<PathBuf>,
+    /// Also write DIR/attention_maps.npz: the maps of all inputs, of the model's input's size, as
+    /// STEM/LAYER/TARGET with STEM the name of the input's file. Without any map there is none.
+    #[arg(long)]
+    pub archive: bool,
+    /// Print run.json on stdout as well.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `medcam map` and `medcam cohort` are asked for each image.
+#[derive(Debug, Clone, Args, Serialize)]
+pub struct Options {
+    #[command(flatten)]
+    pub model: ModelArguments,
     /// Folder for the maps; made if it is not there.
     #[arg(short, long, value_name = "DIR")]
     pub output: PathBuf,
@@ -171,16 +186,9 @@ pub struct MapArguments {
     /// Also write STEM_overlay.png: the map over the image.
     #[arg(long)]
     pub picture: bool,
-    /// Also write DIR/attention_maps.npz: the maps of all inputs, of the model's input's size, as
-    /// STEM/LAYER/TARGET with STEM the name of the input's file. Without any map there is none.
-    #[arg(long)]
-    pub archive: bool,
     /// Also write DIR/STEM_output.npy: the model's own output, as float32.
     #[arg(long)]
     pub save_output: bool,
-    /// Print run.json on stdout as well.
-    #[arg(long)]
-    pub json: bool,
 }
 
 const SCORE_EXAMPLES: &str = "\
@@ -240,7 +248,7 @@ pub fn metrics(names: &[String]) -> Result<Vec<Metric>, Error> {
     names.iter().map(|name| name.parse()).collect()
 }
 
-impl MapArguments {
+impl Options {
     pub fn dtype(&self) -> Result<MapType, Error> {
         match self.dtype.as_str() {
             "f32" => Ok(MapType::F32),

@@ -1,41 +1,36 @@
-//! The evaluation of `medcam map --mask`.
+//! The masks of `--mask`, and the tables of `medcam map`.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use super::args::{MapArguments, metrics};
+use crate::cohort::Case;
 use crate::error::{Error, Result};
-use crate::evaluation::{Evaluator, Scoring};
+use crate::evaluation::Evaluator;
 use crate::volumes;
 
-/// What is measured, and the mask of each input.
-pub struct Evaluation {
-    pub scoring: Scoring,
-    pub masks: Vec<PathBuf>,
-}
-
-impl Evaluation {
-    /// Finds the mask of each input; `None` without `--mask`.
-    pub fn new(arguments: &MapArguments) -> Result<Option<Self>> {
-        let Some(mask) = &arguments.mask else { return Ok(None) };
-        let mask_values = arguments.mask_values.parse()?;
-        let scoring = Scoring::new(metrics(&arguments.metric)?, arguments.threshold.parse()?);
-        let scoring = scoring.masks(mask_values);
-        let masks = match &arguments.inputs[..] {
-            inputs if mask.is_dir() => {
-                inputs.iter().map(|input| mask_of(input, mask)).collect::<Result<_>>()?
-            }
-            [_] => vec![mask.clone()],
-            inputs => {
-                return Err(Error::usage(format!(
-                    "--mask {}: one file for {} inputs; give a folder with a mask of each input's \
-                     name",
-                    mask.display(),
-                    inputs.len()
-                )));
-            }
-        };
-        Ok(Some(Self { scoring, masks }))
+/// Gives each case that has no mask its own: this file, for the only case, or the file of a case's name in
+/// this folder.
+pub fn find_masks(cases: &mut [Case], mask: Option<&Path>) -> Result<()> {
+    let Some(mask) = mask else { return Ok(()) };
+    if mask.is_dir() {
+        let files = by_stem(mask)?;
+        for case in cases.iter_mut().filter(|case| case.mask.is_none()) {
+            let of_case = files.get(&case.id).map_or(&[][..], Vec::as_slice);
+            case.mask = Some(only(of_case, case, mask)?);
+        }
+        return Ok(());
     }
+    match cases {
+        [case] => case.mask = Some(mask.to_owned()),
+        cases => {
+            return Err(Error::usage(format!(
+                "--mask {}: one file for {} inputs; give a folder with a mask of each input's name",
+                mask.display(),
+                cases.len()
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Writes the scores of all inputs; nothing if there are none.
@@ -46,30 +41,35 @@ pub fn dump(evaluator: Evaluator, layers: Vec<String>, folder: &Path) -> Result<
     evaluator.layer_order(layers).dump(folder)
 }
 
-/// The mask in `folder` that has the stem of `input`.
-fn mask_of(input: &Path, folder: &Path) -> Result<PathBuf> {
-    let stem = volumes::stem_of(input);
+/// The files in a folder, by their stems.
+fn by_stem(folder: &Path) -> Result<HashMap<String, Vec<PathBuf>>> {
     let refuse = |error: std::io::Error| Error::file(folder, &error).because(error);
-    let mut found = Vec::new();
+    let mut files: HashMap<_, Vec<_>> = HashMap::new();
     for entry in folder.read_dir().map_err(refuse)? {
         let path = entry.map_err(refuse)?.path();
-        if path.is_file() && volumes::stem_of(&path) == stem {
-            found.push(path);
+        if path.is_file() {
+            files.entry(volumes::stem_of(&path)).or_default().push(path);
         }
     }
-    found.sort();
-    match &found[..] {
+    files.values_mut().for_each(|same| same.sort());
+    Ok(files)
+}
+
+/// The mask of a case, of those that have its name.
+fn only(files: &[PathBuf], case: &Case, folder: &Path) -> Result<PathBuf> {
+    match files {
         [mask] => Ok(mask.clone()),
         [] => Err(Error::usage(format!(
-            "--mask {}: no mask of {} there: no file of the name '{stem}'",
+            "--mask {}: no mask of {} there: no file of the name '{}'",
             folder.display(),
-            input.display()
+            case.image.display(),
+            case.id
         ))),
         [first, second, ..] => Err(Error::usage(format!(
             "--mask: {} and {} are both named as {}",
             first.display(),
             second.display(),
-            input.display()
+            case.image.display()
         ))),
     }
 }

@@ -1,71 +1,67 @@
-//! What `medcam map` is asked for, checked before anything is loaded.
+//! What `medcam map` and `medcam cohort` are asked for each image, checked before anything is loaded.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::args::MapArguments;
-use super::evaluate::Evaluation;
-use crate::cohort::{Case, Folder};
+use super::args::{Options, metrics};
+use crate::cohort::{Case, Cohort, Folder};
 use crate::error::{Error, Result};
-use crate::evaluation;
-use crate::explain::{MapSize, Settings};
+use crate::evaluation::Scoring;
+use crate::explain::{Explainer, MapSize, Settings};
 use crate::methods::{Backend, Compat, ScoreAt, Target};
-use crate::outputs::{Archive, ReadFiles, check_distinct};
-use crate::record;
-use crate::torch::{Guide, LayerChoice};
-use crate::volumes::{self, Input, MapType};
+use crate::outputs::ReadFiles;
+use crate::torch::{Guide, LayerChoice, Model};
+use crate::volumes::{self, Card, Input, MapType};
 
-const ARCHIVE: &str = "attention_maps.npz";
-
-/// The settings of a run, checked before anything is loaded.
+/// What is asked for each image, checked before anything is loaded.
 pub struct Job<'a> {
-    arguments: &'a MapArguments,
+    options: &'a Options,
     pub settings: Settings,
     /// `None`: the size of each image.
     pub size: Option<MapSize>,
     dtype: MapType,
-    pub evaluation: Option<Evaluation>,
+    pub scoring: Scoring,
     /// The mask of `--target-mask`.
     pub region: Option<Input>,
 }
 
 impl<'a> Job<'a> {
-    pub fn new(arguments: &'a MapArguments) -> Result<Self> {
+    pub fn new(options: &'a Options) -> Result<Self> {
         let targets: Vec<Target> =
-            arguments.label.iter().map(|label| label.trim().parse()).collect::<Result<_>>()?;
-        if arguments.target_mask.is_some()
+            options.label.iter().map(|label| label.trim().parse()).collect::<Result<_>>()?;
+        if options.target_mask.is_some()
             && !matches!(targets[..], [Target::Best | Target::Class(_)])
         {
             return Err(Error::usage(format!(
                 "--target-mask goes with --label N or best, not with --label {}",
-                arguments.label.join(",")
+                options.label.join(",")
             )));
         }
         for (i, target) in targets.iter().enumerate() {
             if targets[..i].iter().any(|other| other.label() == target.label()) {
-                let label = &arguments.label[i];
+                let label = &options.label[i];
                 return Err(Error::usage(format!("--label: {label} is there twice")));
             }
         }
-        let backend: Backend = arguments.backend.parse()?;
-        let layers: LayerChoice = arguments.layer.parse()?;
+        let backend: Backend = options.backend.parse()?;
+        let layers: LayerChoice = options.layer.parse()?;
         if !backend.needs().layer && layers != LayerChoice::Auto {
             return Err(Error::usage(format!(
                 "--layer {}: {backend} makes a map of the input and takes no layer; leave --layer \
                  out, or take --backend ggcam",
-                arguments.layer
+                options.layer
             )));
         }
-        let guide = arguments.guide.parse()?;
+        let guide = options.guide.parse()?;
         if !backend.needs().guided && guide != Guide::Relu {
             return Err(Error::usage(format!(
                 "--guide {}: {backend} guides nothing; leave --guide out, or take --backend gbp or \
                  ggcam",
-                arguments.guide
+                options.guide
             )));
         }
-        let score = arguments.score.parse()?;
-        let compat = arguments.compat.parse()?;
-        // With `--compat m3dcam`, `--score` is `output` by default (see `MapArguments`), so
+        let score = options.score.parse()?;
+        let compat = options.compat.parse()?;
+        // With `--compat m3dcam`, `--score` is `output` by default (see `Options`), so
         // `logits` was given explicitly.
         if (score, compat) == (ScoreAt::Logits, Compat::M3dCam) {
             return Err(Error::usage(
@@ -73,7 +69,7 @@ impl<'a> Job<'a> {
                  --compat m3dcam",
             ));
         }
-        let fuse = arguments.fuse.as_ref().map(|fuse| fuse.parse()).transpose()?;
+        let fuse = options.fuse.as_ref().map(|fuse| fuse.parse()).transpose()?;
         let settings = Settings {
             backend,
             layers,
@@ -84,95 +80,87 @@ impl<'a> Job<'a> {
             fuse,
             ..Settings::default()
         };
-        let (size, dtype) = (arguments.size()?, arguments.dtype()?);
-        check_utf8(arguments)?;
-        check_distinct(&arguments.inputs, arguments.picture)?;
-        let region = arguments.target_mask.as_ref().map(volumes::read).transpose()?;
-        let evaluation = Evaluation::new(arguments)?;
-        Ok(Self { arguments, settings, size, dtype, evaluation, region })
-    }
-
-    /// The inputs, each called by the stem of its file.
-    pub fn cases(&self) -> impl Iterator<Item = Case> + Send {
-        let masks = self.evaluation.iter().flat_map(|evaluation| &evaluation.masks);
-        let masks = masks.cloned().map(Some).chain(std::iter::repeat(None));
-        self.arguments.inputs.iter().zip(masks).map(|(input, mask)| {
-            let case = Case::new(volumes::stem_of(input), input);
-            Case { mask, ..case }
-        })
+        let (size, dtype) = (options.size()?, options.dtype()?);
+        check_utf8(options)?;
+        let region = options.target_mask.as_ref().map(volumes::read).transpose()?;
+        let scoring = Scoring::new(metrics(&options.metric)?, options.threshold.parse()?);
+        let scoring = scoring.masks(options.mask_values.parse()?);
+        Ok(Self { options, settings, size, dtype, scoring, region })
     }
 
     /// The files that the run reads.
-    pub fn read_files(&self) -> ReadFiles {
-        let card = self.arguments.model.card_file();
-        let masks = self.evaluation.iter().flat_map(|evaluation| &evaluation.masks);
-        let files = [&self.arguments.model.model].into_iter().chain(&card);
-        let files = files.chain(&self.arguments.inputs).chain(masks);
-        ReadFiles::new(files.chain(&self.arguments.target_mask).map(PathBuf::as_path))
+    pub fn read_files(&self, cases: &[Case]) -> ReadFiles {
+        let card = self.options.model.card_file();
+        let files = [&self.options.model.model].into_iter().chain(&card);
+        let files = files.chain(&self.options.target_mask);
+        let of_cases = cases.iter().flat_map(|case| [&case.image].into_iter().chain(&case.mask));
+        ReadFiles::new(files.chain(of_cases).map(PathBuf::as_path))
     }
 
     /// Where the files of all inputs go.
     pub fn folder(&self) -> Folder<'_> {
-        let arguments = self.arguments;
-        let folder = Folder::new(&arguments.output, &self.settings)
+        let options = self.options;
+        let folder = Folder::new(&options.output, &self.settings)
             .dtype(self.dtype)
-            .pictures(arguments.picture)
-            .output(arguments.save_output)
-            .keep_maps(arguments.archive);
-        let folder = match &self.evaluation {
-            Some(evaluation) => folder.scoring(evaluation.scoring.clone()),
-            None => folder,
-        };
-        match (&arguments.target_mask, &self.region) {
+            .pictures(options.picture)
+            .output(options.save_output)
+            .scoring(self.scoring.clone());
+        match (&options.target_mask, &self.region) {
             (Some(path), Some(mask)) => folder.region(path, mask),
             _ => folder,
         }
     }
 
-    /// The outputs whose paths follow from the arguments.
-    pub fn known_files(&self) -> Vec<PathBuf> {
-        let output = &self.arguments.output;
-        let mut names = vec![record::FILE];
-        names.extend(self.arguments.archive.then_some(ARCHIVE));
-        names.extend(self.arguments.mask.iter().flat_map(|_| evaluation::FILES));
-        let mut files: Vec<_> = names.into_iter().map(|name| output.join(name)).collect();
+    /// A cohort of these models, as the options say.
+    pub fn cohort(&self, models: Vec<Model>, card: Option<Card>) -> Result<Cohort> {
+        let explainer = |model| Explainer::new(model, self.settings.clone());
+        let explainers = models.into_iter().map(explainer).collect::<Result<_>>()?;
+        let mut cohort = Cohort::new(explainers, card)?;
+        if let Some(size) = self.size {
+            cohort = cohort.size(size);
+        }
+        if let Some(region) = &self.region {
+            cohort = cohort.region(region.clone());
+        }
+        Ok(cohort)
+    }
+
+    /// The outputs whose paths follow from the options.
+    pub fn known_files(&self, cases: &[Case]) -> Vec<PathBuf> {
         let Settings { backend, layers, targets, .. } = &self.settings;
-        let layers = match (&self.arguments.fuse, layers) {
+        let layers = match (&self.options.fuse, layers) {
             _ if !backend.needs().layer => vec!["input"],
             (Some(_), _) => vec!["fused"],
             (None, LayerChoice::Names(names)) => names.iter().map(String::as_str).collect(),
             (None, LayerChoice::Auto | LayerChoice::Full) => Vec::new(),
         };
         let targets: Vec<_> = targets.iter().map(Target::label).collect();
-        let folder = self.folder();
-        for case in self.cases() {
+        let (folder, mut files) = (self.folder(), Vec::new());
+        for case in cases {
             for layer in &layers {
                 files.extend(
-                    targets.iter().flat_map(|target| folder.map_files(&case, layer, target)),
+                    targets.iter().flat_map(|target| folder.map_files(case, layer, target)),
                 );
             }
-            files.extend(folder.output_file(&case));
+            files.extend(folder.output_file(case));
         }
         files
     }
-
-    /// The archive of `--archive`.
-    pub fn archive(&self) -> Result<Option<Archive>> {
-        let file = self.arguments.archive.then(|| self.arguments.output.join(ARCHIVE));
-        file.map(|file| Archive::new(&file)).transpose()
-    }
 }
 
-/// Refuses names that `run.json` cannot hold.
-fn check_utf8(arguments: &MapArguments) -> Result<()> {
-    let MapArguments { inputs, output, target_mask, mask, .. } = arguments;
-    let card = arguments.model.card.as_ref();
-    let others = [Some(output), target_mask.as_ref(), mask.as_ref(), card];
-    for path in inputs.iter().chain(others.into_iter().flatten()) {
-        if path.to_str().is_none() {
-            let path = path.display();
-            return Err(Error::usage(format!("{path}: the name is not UTF-8; rename it")));
-        }
+/// Refuses names that `run.json` and a journal cannot hold.
+fn check_utf8(options: &Options) -> Result<()> {
+    let Options { output, target_mask, mask, .. } = options;
+    let card = options.model.card.as_ref();
+    for path in [Some(output), target_mask.as_ref(), mask.as_ref(), card].into_iter().flatten() {
+        utf8(path)?;
     }
     Ok(())
+}
+
+/// The text of a path.
+pub fn utf8(path: &Path) -> Result<&str> {
+    path.to_str().ok_or_else(|| {
+        Error::usage(format!("{}: the name is not UTF-8; rename it", path.display()))
+    })
 }

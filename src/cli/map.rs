@@ -8,27 +8,32 @@ use std::time::Instant;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::args::MapArguments;
-use super::evaluate::dump;
+use super::evaluate::{dump, find_masks};
 use super::interrupt::{end_by_name, on_interrupt};
-use super::job::Job;
+use super::job::{Job, utf8};
 use super::model::load_model;
 use super::progress::Progress;
 use super::terminal::{complain, print, print_json};
-use crate::cohort::{Cancel, Cohort, Finished, Written};
+use crate::cohort::{Cancel, Case, Finished, Written};
 use crate::error::{Error, Result};
-use crate::evaluation::Evaluator;
-use crate::explain::{AttentionMap, Explainer};
-use crate::outputs::{self, Archive};
+use crate::evaluation::{self, Evaluator};
+use crate::explain::AttentionMap;
+use crate::outputs::{self, Archive, check_distinct};
 use crate::record::{self, Outcome, Run};
 use crate::torch::Layers;
+use crate::volumes;
+
+const ARCHIVE: &str = "attention_maps.npz";
 
 pub fn run(arguments: &MapArguments) -> Result<ExitCode> {
     let start = Instant::now();
-    let job = Job::new(arguments)?;
-    let read_files = job.read_files();
-    read_files.check(job.known_files())?;
-    outputs::prepare_folder(&arguments.output)?;
-    let (card, model) = load_model(&arguments.model)?;
+    let options = &arguments.options;
+    let job = Job::new(options)?;
+    let cases = cases(arguments)?;
+    let read_files = job.read_files(&cases);
+    read_files.check(job.known_files(&cases).into_iter().chain(tables(arguments)))?;
+    outputs::prepare_folder(&options.output)?;
+    let (card, model) = load_model(&options.model)?;
     let progress = Arc::new(Progress::new(start, arguments, &model)?);
     let cancel = Arc::new(Cancel::default());
     let (asked, stop, interrupted) = (progress.clone(), cancel.clone(), progress.clone());
@@ -41,18 +46,14 @@ pub fn run(arguments: &MapArguments) -> Result<ExitCode> {
     )?;
     let folder = job.folder().read_files(&read_files).card(card.clone().unwrap_or_default());
     let folder = folder.on_file(|index, file| progress.wrote(index, file));
-    let mut archive = job.archive()?;
-    let mut evaluator = job.evaluation.as_ref().map(|e| Evaluator::new(e.scoring.clone()));
-    let mut cohort = Cohort::new(vec![Explainer::new(model, job.settings.clone())?], card)?;
-    if let Some(size) = job.size {
-        cohort = cohort.size(size);
-    }
-    if let Some(region) = &job.region {
-        cohort = cohort.region(region.clone());
-    }
+    let folder = folder.keep_maps(arguments.archive);
+    let archive = arguments.archive.then(|| options.output.join(ARCHIVE));
+    let mut archive = archive.map(|file| Archive::new(&file)).transpose()?;
+    let mut evaluator = options.mask.as_ref().map(|_| Evaluator::new(job.scoring.clone()));
+    let mut cohort = job.cohort(vec![model], card)?;
 
     let bar = progress_bar(arguments.inputs.len());
-    let cases = job.cases().enumerate().map(|(index, case)| {
+    let cases = cases.into_iter().enumerate().map(|(index, case)| {
         progress.begin(index, &case.image);
         case
     });
@@ -104,12 +105,12 @@ pub fn run(arguments: &MapArguments) -> Result<ExitCode> {
     let archive = written(archive.map(Vec::from_iter)).pop();
     let explainer = &cohort.explainers()[0];
     let layer_order = explainer.layer_names();
-    let scores = evaluator.map_or(Ok(Vec::new()), |e| dump(e, layer_order, &arguments.output));
+    let scores = evaluator.map_or(Ok(Vec::new()), |e| dump(e, layer_order, &options.output));
     let scores = written(scores);
     let error = (!errors.is_empty()).then(|| errors.join("; "));
     let task = explainer.known_layers().map(Layers::task);
     let run = Run { archive, scores, error, task, ..progress.record() };
-    outputs::write_text(arguments.output.join(record::FILE), &run.to_json()?)?;
+    outputs::write_text(options.output.join(record::FILE), &run.to_json()?)?;
     progress.recorded();
     if arguments.json {
         print_json(&run)?;
@@ -128,6 +129,26 @@ pub fn run(arguments: &MapArguments) -> Result<ExitCode> {
     }
     let well = run.failed == 0 && run.error.is_none();
     Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The inputs, each called by the stem of its file.
+fn cases(arguments: &MapArguments) -> Result<Vec<Case>> {
+    for input in &arguments.inputs {
+        utf8(input)?;
+    }
+    check_distinct(&arguments.inputs, arguments.options.picture)?;
+    let case = |input: &PathBuf| Case::new(volumes::stem_of(input), input);
+    let mut cases: Vec<_> = arguments.inputs.iter().map(case).collect();
+    find_masks(&mut cases, arguments.options.mask.as_deref())?;
+    Ok(cases)
+}
+
+/// The files of a run that are not those of one input.
+fn tables(arguments: &MapArguments) -> impl Iterator<Item = PathBuf> {
+    let scores = arguments.options.mask.iter().flat_map(|_| evaluation::FILES);
+    let archive = arguments.archive.then_some(ARCHIVE);
+    let names = [record::FILE].into_iter().chain(archive).chain(scores);
+    names.map(|name| arguments.options.output.join(name))
 }
 
 /// An error's message, with the input's path in front unless it contains the path.

@@ -42,8 +42,8 @@ impl Progress {
         Ok(Self {
             start,
             arguments: arguments.clone(),
-            model_sha256: record::sha256(&arguments.model.model)?,
-            card: arguments.model.card_file(),
+            model_sha256: record::sha256(&arguments.options.model.model)?,
+            card: arguments.options.model.card_file(),
             device: model.device().to_string(),
             final_activation: model.facts().final_activation,
             state: Mutex::default(),
@@ -129,7 +129,7 @@ impl Progress {
             self.end(index, Outcome::Failed { error: format!("interrupted by {signal}") });
         }
         let run = self.record();
-        let file = self.arguments.output.join(record::FILE);
+        let file = self.arguments.options.output.join(record::FILE);
         let written = run.to_json().map(|text| stopped.write(&file, text.as_bytes()));
         let place = match written {
             Ok(Ok(())) => "see run.json".to_owned(),
