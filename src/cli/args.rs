@@ -26,7 +26,8 @@ const EXAMPLES: &str = "\
 Examples:
   medcam layers model.pt --shape 1,1,64,64,64
   medcam map model.pt scan.nii.gz -o maps --label 1 --picture
-  medcam map model.pt cohort/*.nii.gz -o maps --layer full --card model.toml
+  medcam map model.pt a.nii.gz b.nii.gz -o maps --layer full --card model.toml
+  medcam cohort model.pt scans -o maps --resume
   medcam score maps/up2/scan.nii.gz mask.nii.gz --metric wioa,iou";
 
 #[derive(Debug, Subcommand)]
@@ -35,6 +36,10 @@ pub enum Command {
     Layers(LayersArguments),
     /// Make attention maps of images.
     Map(Box<MapArguments>),
+    /// Make attention maps of thousands of images, and lose nothing if that is interrupted.
+    Cohort(Box<CohortArguments>),
+    /// Make the tables of a cohort from its journals.
+    Merge(MergeArguments),
     /// Score an attention map against a mask of what it should show.
     Score(ScoreArguments),
 }
@@ -104,6 +109,9 @@ STEM_class2.nii.gz; and DIR/run.json: what was run and how it went.";
 
 #[derive(Debug, Clone, Args, Serialize)]
 #[command(after_help = MAP_EXAMPLES)]
+#[command(mut_arg("mask_values", |arg| arg.requires("mask")))]
+#[command(mut_arg("metric", |arg| arg.requires("mask")))]
+#[command(mut_arg("threshold", |arg| arg.requires("mask")))]
 pub struct MapArguments {
     #[command(flatten)]
     #[serde(flatten)]
@@ -157,16 +165,14 @@ pub struct Options {
     #[arg(long, value_name = "FILE|DIR")]
     pub mask: Option<PathBuf>,
     /// What the values of --mask are: 0/1 (binary), or the class of each voxel (labels).
-    #[arg(long, default_value = "detect", value_name = "detect|binary|labels", requires = "mask")]
+    #[arg(long, default_value = "detect", value_name = "detect|binary|labels")]
     pub mask_values: String,
     /// What to measure with --mask: ioa, wioa, iou, wiou, pointing_game, relevance_mass,
     /// relevance_rank.
     #[arg(long, default_value = "wioa", value_delimiter = ',', value_name = "NAME[,NAME...]")]
-    #[arg(requires = "mask")]
     pub metric: Vec<String>,
     /// From where on a voxel counts as attention: Otsu's threshold, or a number from 0 to 1.
     #[arg(long, default_value = "otsu", value_name = "otsu|X", allow_hyphen_values = true)]
-    #[arg(requires = "mask")]
     pub threshold: String,
     /// Take the score before a final softmax or sigmoid, or after it.
     #[arg(long, default_value = "logits", value_name = "logits|output")]
@@ -189,6 +195,65 @@ pub struct Options {
     /// Also write DIR/STEM_output.npy: the model's own output, as float32.
     #[arg(long)]
     pub save_output: bool,
+}
+
+const COHORT_EXAMPLES: &str = "\
+Examples:
+  medcam cohort model.pt scans -o maps                       all images in scans and below it
+  medcam cohort model.pt scans -o maps --resume              go on where a run was interrupted
+  medcam cohort model.pt 'raw/*/t1.nii.gz' -o maps --label 1 the files that match
+  medcam cohort model.pt cases.csv -o maps                   columns image, and id, mask, label if wanted
+  medcam cohort model.pt bids -o maps --num-parts 4 --part-id 0
+  medcam merge maps                                          tables of all parts
+
+Writes what `medcam map` writes, DIR/LAYER/ID.nii.gz; DIR/journal.jsonl, a line for each case with its
+status, reason, timings, and the hashes of its files; and DIR/cases.csv, cases.xlsx and cases.parquet.
+Exit code: 0, or 1 if a case failed. A signal finishes what is begun, a second one stops at once; --resume
+goes on.";
+
+#[derive(Debug, Clone, Args)]
+#[command(after_help = COHORT_EXAMPLES)]
+pub struct CohortArguments {
+    #[command(flatten)]
+    pub options: Options,
+    /// Images, folders with images in or below them, patterns ('scans/*/t1.nii.gz'), BIDS datasets, or
+    /// manifests (.csv with a column image, and id, mask and label if wanted; paths from its folder).
+    #[arg(value_name = "SOURCE", required_unless_present = "worker", conflicts_with = "worker")]
+    pub sources: Vec<PathBuf>,
+    /// Go on with what an earlier run into DIR has left, or begin. It must be of the same model, images
+    /// and settings.
+    #[arg(long)]
+    pub resume: bool,
+    /// With --resume: also those cases that failed, or during which the process died twice.
+    #[arg(long, requires = "resume")]
+    pub retry_failed: bool,
+    /// Into how many parts the cases are divided, each run on its own [default: in a SLURM array with step
+    /// 1, its number of tasks].
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pub num_parts: Option<usize>,
+    /// Which part to run, from 0 [default: SLURM_ARRAY_TASK_ID, or Kubernetes' JOB_COMPLETION_INDEX; without
+    /// --num-parts, the place of the task in its array].
+    #[arg(long, value_name = "I", requires = "num_parts", allow_hyphen_values = true)]
+    pub part_id: Option<usize>,
+    /// Also write DIR/profile.json, which chrome://tracing and ui.perfetto.dev show, and print what the
+    /// stages did.
+    #[arg(long)]
+    pub profile: bool,
+    /// Take cases from stdin, a JSON line each: {\"id\": ..., \"image\": ..., \"mask\": ..., \"label\": ...}, and
+    /// answer each on stdout with the line of its journal, as it ends. The first line says what runs.
+    #[arg(long, conflicts_with_all = ["resume", "num_parts", "profile", "json"])]
+    pub worker: bool,
+    /// Print the journal's line of each case that ends on stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `medcam merge` takes.
+#[derive(Debug, Args)]
+pub struct MergeArguments {
+    /// The folder of the cohort, as it was given with -o.
+    #[arg(value_name = "DIR")]
+    pub folder: PathBuf,
 }
 
 const SCORE_EXAMPLES: &str = "\

@@ -136,9 +136,10 @@ fn cases(arguments: &MapArguments) -> Result<Vec<Case>> {
     for input in &arguments.inputs {
         utf8(input)?;
     }
-    check_distinct(&arguments.inputs, arguments.options.picture)?;
     let case = |input: &PathBuf| Case::new(volumes::stem_of(input), input);
     let mut cases: Vec<_> = arguments.inputs.iter().map(case).collect();
+    let names = cases.iter().map(|case| (case.id.as_str(), case.image.as_path()));
+    check_distinct(names, arguments.options.picture)?;
     find_masks(&mut cases, arguments.options.mask.as_deref())?;
     Ok(cases)
 }

@@ -3,18 +3,20 @@
 //! Exit codes: 0, 1 (a run failed), 2 (usage).
 
 mod args;
+mod cohort;
 mod evaluate;
 mod interrupt;
 mod job;
 mod layers;
 mod map;
+mod merge;
 mod model;
 mod progress;
 mod score;
 mod terminal;
 mod threads;
+mod tracing;
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -26,20 +28,21 @@ use crate::error::Error;
 /// Runs the program with the arguments of the process.
 pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
-    tracing_subscriber::fmt()
-        .with_max_level(if arguments.verbose {
-            tracing::Level::DEBUG
-        } else {
-            tracing::Level::WARN
-        })
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .without_time()
-        .with_target(false)
-        .init();
+    let profiled = match &arguments.command {
+        Command::Cohort(cohort) if cohort.profile => Some(cohort.options.output.as_path()),
+        _ => None,
+    };
+    // Completes its file where it is dropped, at the end.
+    let _profile = match tracing::to_stderr(arguments.verbose, profiled) {
+        Ok(profile) => profile,
+        Err(error) => return fail(&error),
+    };
     let result = match arguments.command {
         Command::Layers(arguments) => layers::run(&arguments),
         Command::Map(arguments) => map::run(&arguments),
+        Command::Cohort(arguments) if arguments.worker => cohort::work(&arguments),
+        Command::Cohort(arguments) => cohort::run(&arguments),
+        Command::Merge(arguments) => merge::run(&arguments),
         Command::Score(arguments) => score::run(&arguments),
     };
     match result {

@@ -9,13 +9,29 @@ use crate::volumes::Card;
 
 /// Sets the threads, reads the card and loads the model.
 pub fn load_model(arguments: &ModelArguments) -> Result<(Option<Card>, Model)> {
+    prepare_process(arguments)?;
+    let card = arguments.card_file().as_ref().map(Card::read).transpose()?;
+    Ok((card, load_on(arguments, &arguments.device)?))
+}
+
+/// As [`load_model`], but once for each device of a list: `cuda:0,cuda:1`.
+pub fn load_models(arguments: &ModelArguments) -> Result<(Option<Card>, Vec<Model>)> {
+    prepare_process(arguments)?;
+    let card = arguments.card_file().as_ref().map(Card::read).transpose()?;
+    let models = arguments.device.split(',').map(|device| load_on(arguments, device.trim()));
+    Ok((card, models.collect::<Result<_>>()?))
+}
+
+fn prepare_process(arguments: &ModelArguments) -> Result<()> {
     keep_freed_memory();
-    use_threads(arguments.threads)?;
-    let device = match arguments.device.as_str() {
+    use_threads(arguments.threads)
+}
+
+fn load_on(arguments: &ModelArguments, device: &str) -> Result<Model> {
+    let device = match device {
         "auto" => Device::best(),
         other => other.parse()?,
     };
-    let card = arguments.card_file().as_ref().map(Card::read).transpose()?;
     let mut model = load(&arguments.model, device)?;
     if let Some(output) = &arguments.explain_output {
         model = model.with_output(&output.parse()?)?;
@@ -28,5 +44,5 @@ pub fn load_model(arguments: &ModelArguments) -> Result<(Option<Card>, Model)> {
              takes another)"
         ));
     }
-    Ok((card, model))
+    Ok(model)
 }

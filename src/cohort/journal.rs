@@ -6,9 +6,9 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use super::Case;
+use super::{Case, Part};
 use crate::error::{Error, Result};
-use crate::record::{self, CaseRecord, JOURNAL, Line, OutputFile, Plan, Status};
+use crate::record::{self, CaseRecord, Line, OutputFile, Plan, Status};
 
 /// How often a process may die while a case is being explained before that case is set aside.
 const DEATHS: usize = 2;
@@ -22,7 +22,7 @@ const DEATHS: usize = 2;
 /// use medcam::cohort::{Journal, cases_of};
 ///
 /// let cases = cases_of(&["scans"])?;
-/// let (journal, earlier) = Journal::open("maps", &plan())?;
+/// let (journal, earlier) = Journal::open("maps", None, &plan())?;
 /// let left = earlier.left_of(cases, false);
 /// println!("{} cases are left", left.cases.len());
 /// # Ok::<(), medcam::Error>(())
@@ -61,17 +61,22 @@ pub struct Left {
 }
 
 impl Journal {
-    /// Opens the journal of a folder, or begins one.
+    /// Opens the journal of a folder, or of one part of the cohort in it, or begins one.
     ///
     /// A last line that a death cut off is removed.
     ///
     /// # Errors
     ///
     /// If another run has it open, it is damaged, or it is one of another plan: the message names what
-    /// differs.
-    pub fn open(folder: impl AsRef<Path>, plan: &Plan) -> Result<(Self, Earlier)> {
+    /// differs. If the folder has journals of another number of parts.
+    pub fn open(
+        folder: impl AsRef<Path>,
+        part: Option<Part>,
+        plan: &Plan,
+    ) -> Result<(Self, Earlier)> {
         let folder = folder.as_ref();
-        let path = folder.join(JOURNAL);
+        let path = folder.join(Part::journal(part));
+        check_parts(folder, part)?;
         let refuse = |error: io::Error| {
             Error::file(&path, format!("cannot be opened: {error}")).because(error)
         };
@@ -96,11 +101,22 @@ impl Journal {
         let earlier = Earlier::parse(&text[..whole], plan, folder)
             .map_err(|what| Error::usage(format!("{}: {what}", path.display())))?;
         let journal = Self { path, file: Mutex::new(file) };
-        if !earlier.is_resumed {
-            journal.write(&Line::Run(plan.clone()))?;
-            sync_folder(folder)?;
-        }
+        let first = match earlier.is_resumed {
+            true => Line::Resumed,
+            false => Line::Run(plan.clone()),
+        };
+        journal.write(&first)?;
+        sync_folder(folder)?;
         Ok((journal, earlier))
+    }
+
+    /// Notes that a signal stops the run at once.
+    ///
+    /// # Errors
+    ///
+    /// If the journal cannot be written.
+    pub fn stop(&self, signal: &str) -> Result<()> {
+        self.write(&Line::Stopped { signal: signal.to_owned() })
     }
 
     /// Notes that a case is begun.
@@ -136,8 +152,7 @@ impl Journal {
     }
 
     fn append(&self, line: &Line) -> Result<std::sync::MutexGuard<'_, File>> {
-        let text = serde_json::to_string(line)
-            .map_err(|error| Error::file(&self.path, format!("{error}")).because(error))?;
+        let text = line.to_json()?;
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         file.write_all((text + "\n").as_bytes()).map_err(|error| self.failed(error))?;
         Ok(file)
@@ -146,6 +161,48 @@ impl Journal {
     fn failed(&self, error: io::Error) -> Error {
         Error::file(&self.path, format!("cannot be written: {error}")).because(error)
     }
+}
+
+/// The journals in a folder: that of the whole cohort, or those of its parts, in order.
+///
+/// # Errors
+///
+/// If the folder cannot be read.
+pub fn journals_in(folder: impl AsRef<Path>) -> Result<Vec<PathBuf>> {
+    let folder = folder.as_ref();
+    let mut journals: Vec<_> = parts_in(folder)?.into_iter().map(|(path, _)| path).collect();
+    journals.sort();
+    Ok(journals)
+}
+
+fn parts_in(folder: &Path) -> Result<Vec<(PathBuf, Option<Part>)>> {
+    let refuse = |error: io::Error| Error::file(folder, &error).because(error);
+    let mut found = Vec::new();
+    for entry in folder.read_dir().map_err(refuse)? {
+        let path = entry.map_err(refuse)?.path();
+        if let Some(part) = path.file_name().and_then(|name| Part::of_journal(Path::new(name))) {
+            found.push((path, part));
+        }
+    }
+    Ok(found)
+}
+
+/// Refuses to divide a cohort in another way than the journals in its folder did.
+fn check_parts(folder: &Path, part: Option<Part>) -> Result<()> {
+    for (path, other) in parts_in(folder)? {
+        if other.map(Part::count) != part.map(Part::count) {
+            let [theirs, ours] = [other, part].map(|part| match part {
+                Some(part) => format!("in {} parts", part.count()),
+                None => "as a whole".to_owned(),
+            });
+            return Err(Error::usage(format!(
+                "{}: this folder's cohort was run {theirs}, and would now be run {ours}. Give the same \
+                 --num-parts again, or take another folder",
+                path.display()
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn sync_folder(folder: &Path) -> Result<()> {
@@ -157,6 +214,7 @@ impl Earlier {
     fn parse(text: &[u8], plan: &Plan, folder: &Path) -> Result<Self, String> {
         let text = std::str::from_utf8(text).map_err(|error| format!("damaged: {error}"))?;
         let mut earlier = Self { folder: folder.to_owned(), ..Self::default() };
+        let mut in_flight = BTreeSet::new();
         for (index, line) in text.lines().enumerate() {
             let number = index + 1;
             let line = serde_json::from_str(line)
@@ -176,8 +234,18 @@ impl Earlier {
                 (0, _) | (_, Line::Run(_)) => {
                     return Err(format!("damaged: line {number} is not where it belongs"));
                 }
-                (_, Line::Begun { id }) => *earlier.deaths.entry(id).or_default() += 1,
+                (_, Line::Resumed) => in_flight.clear(),
+                (_, Line::Begun { id }) => {
+                    *earlier.deaths.entry(id.clone()).or_default() += 1;
+                    in_flight.insert(id);
+                }
+                (_, Line::Stopped { .. }) => {
+                    for id in std::mem::take(&mut in_flight) {
+                        earlier.deaths.entry(id).and_modify(|deaths| *deaths -= 1);
+                    }
+                }
                 (_, Line::Ended(record)) => {
+                    in_flight.remove(&record.id);
                     earlier.deaths.remove(&record.id);
                     earlier.ended.insert(record.id.clone(), record);
                 }

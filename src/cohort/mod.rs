@@ -40,6 +40,8 @@
 mod folder;
 mod journal;
 mod model_input;
+mod part;
+mod records;
 mod source;
 mod stages;
 
@@ -51,10 +53,12 @@ use ndarray::Axis;
 use tch::Tensor;
 
 pub use folder::{Folder, Written};
-pub use journal::{Earlier, Journal, Left, output_file};
+pub use journal::{Earlier, Journal, Left, journals_in, output_file};
 pub(crate) use model_input::ModelInput;
+pub use part::Part;
+pub use records::Records;
 pub use source::cases_of;
-pub use stages::{Cancel, Threads};
+pub use stages::{Cancel, StageTime, StageTimes, Threads};
 
 use crate::error::{Error, Result};
 use crate::explain::{Explainer, Explanation, MapSize, Request};
@@ -209,6 +213,11 @@ impl Cohort {
         self
     }
 
+    /// The threads of a run.
+    pub fn used_threads(&self) -> Threads {
+        self.threads
+    }
+
     /// Whether cases are finished in their order (the default), or as they come.
     #[must_use]
     pub fn in_order(mut self, in_order: bool) -> Self {
@@ -222,7 +231,9 @@ impl Cohort {
     }
 
     /// Takes each case through the pipeline; `finished` is called on this thread with what became of it.
-    /// Returns when the last case is finished.
+    /// Returns when the last case is finished, with what the stages did meanwhile.
+    ///
+    /// Each step is a span of [`tracing`] (level `INFO`): `read`, `infer` and `write`, with the case's id.
     ///
     /// # Errors
     ///
@@ -233,21 +244,24 @@ impl Cohort {
         sink: &S,
         cancel: &Cancel,
         mut finished: impl FnMut(Finished<S::Kept>) -> Result<()>,
-    ) -> Result<()> {
+    ) -> Result<StageTimes> {
         let Self { explainers, input, size, region, threads, in_order } = self;
         let (input, size, region) = (&*input, *size, region.as_ref());
         let read = |_, case: &Case| {
+            let _span = tracing::info_span!("read", case = %case.id).entered();
             let start = Instant::now();
             let (image, prepared) = input.read(&case.image)?;
             Ok(Read { input: image, prepared, time: start.elapsed() })
         };
         let infer = explainers.iter_mut().map(|explainer| {
             move |_, case: &Case, read: Read| {
+                let _span = tracing::info_span!("infer", case = %case.id).entered();
                 let explanation = explain(explainer, input, case, &read.prepared, size, region)?;
                 Ok((read, explanation))
             }
         });
         let write = |index, case: &Case, (read, explanation): (Read, Explanation)| {
+            let _span = tracing::info_span!("write", case = %case.id).entered();
             let Read { input, prepared, time } = read;
             sink.keep(Explained { index, case, input, prepared, explanation, read: time })
         };

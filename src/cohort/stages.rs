@@ -2,8 +2,9 @@
 
 use std::iter::repeat_with;
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
@@ -54,6 +55,66 @@ impl Threads {
     }
 }
 
+/// What the threads of one stage of a run did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StageTime {
+    /// Its threads.
+    pub threads: usize,
+    /// The cases that it took; those that an earlier stage failed are not among them.
+    pub cases: u64,
+    /// Time in its step, summed over its threads.
+    pub busy: Duration,
+    /// Time spent waiting for a case, summed over its threads.
+    pub waiting: Duration,
+}
+
+/// What the stages of a run did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StageTimes {
+    /// Reading and preparing images.
+    pub read: StageTime,
+    /// Inference and maps.
+    pub infer: StageTime,
+    /// The [`Sink`](super::Sink).
+    pub write: StageTime,
+}
+
+impl std::ops::AddAssign for StageTimes {
+    /// Counts one run after another.
+    fn add_assign(&mut self, other: Self) {
+        let Self { read, infer, write } = self;
+        for (ours, others) in [(read, other.read), (infer, other.infer), (write, other.write)] {
+            ours.threads = others.threads;
+            ours.cases += others.cases;
+            ours.busy += others.busy;
+            ours.waiting += others.waiting;
+        }
+    }
+}
+
+/// The counters of one stage, which its threads share.
+#[derive(Default)]
+struct Clock {
+    cases: AtomicU64,
+    busy_ns: AtomicU64,
+    waiting_ns: AtomicU64,
+}
+
+impl Clock {
+    fn add(to: &AtomicU64, since: Instant) {
+        let ns = u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        to.fetch_add(ns, Ordering::Relaxed);
+    }
+
+    fn read(&self, threads: usize) -> StageTime {
+        let [busy, waiting] = [&self.busy_ns, &self.waiting_ns]
+            .map(|ns| Duration::from_nanos(ns.load(Ordering::Relaxed)));
+        StageTime { threads, cases: self.cases.load(Ordering::Relaxed), busy, waiting }
+    }
+}
+
 /// A case on its way, with its number from 0.
 struct Numbered<C, T> {
     index: usize,
@@ -87,7 +148,7 @@ pub(super) fn run<C, P, M, K>(
     cancel: &Cancel,
     in_order: bool,
     mut finished: impl FnMut(usize, C, Result<K>) -> Result<()>,
-) -> Result<()>
+) -> Result<StageTimes>
 where
     C: Send,
     P: Send,
@@ -101,6 +162,9 @@ where
     let (to_write, from_workers) = unbounded();
     let (to_finish, from_writers) = unbounded();
     let mut cases = cases.enumerate();
+    let models = infer.len();
+    let clocks: [Clock; 3] = Default::default();
+    let [of_read, of_infer, of_write] = &clocks;
     thread::scope(|scope| {
         scope.spawn(move || {
             // Fails where the last stage is gone. A case is taken when it has a place, not before.
@@ -113,14 +177,16 @@ where
         });
         let read = &read;
         for (from, to) in ends(&from_source, &to_infer).take(threads.readers.get()) {
-            scope.spawn(move || stage(&from, &to, |index, case, ()| read(index, case)));
+            scope.spawn(move || stage(&from, &to, of_read, |index, case, ()| read(index, case)));
         }
         for (mut infer, (from, to)) in infer.into_iter().zip(ends(&from_readers, &to_write)) {
-            scope.spawn(move || stage(&from, &to, |index, case, read| infer(index, case, read)));
+            let mut infer = move |index, case: &_, read| infer(index, case, read);
+            scope.spawn(move || stage(&from, &to, of_infer, &mut infer));
         }
         let write = &write;
         for (from, to) in ends(&from_workers, &to_finish).take(threads.writers.get()) {
-            scope.spawn(move || stage(&from, &to, |index, case, maps| write(index, case, maps)));
+            let write = |index, case: &_, maps| write(index, case, maps);
+            scope.spawn(move || stage(&from, &to, of_write, write));
         }
         // Only the stages have these ends now: a stage ends with the one before it.
         drop((from_source, to_infer, from_readers, to_write, from_workers, to_finish));
@@ -135,6 +201,11 @@ where
             }
         }
         result
+    })?;
+    Ok(StageTimes {
+        read: of_read.read(threads.readers.get()),
+        infer: of_infer.read(models),
+        write: of_write.read(threads.writers.get()),
     })
 }
 
@@ -150,10 +221,20 @@ fn ends<A, B>(
 fn stage<C, A, B>(
     from: &Receiver<Numbered<C, Result<A>>>,
     to: &Sender<Numbered<C, Result<B>>>,
+    clock: &Clock,
     mut step: impl FnMut(usize, &C, A) -> Result<B>,
 ) {
-    for Numbered { index, case, what } in from {
-        let what = what.and_then(|what| step(index, &case, what));
+    loop {
+        let waits = Instant::now();
+        let Ok(Numbered { index, case, what }) = from.recv() else { break };
+        Clock::add(&clock.waiting_ns, waits);
+        let what = what.and_then(|what| {
+            let begins = Instant::now();
+            let result = step(index, &case, what);
+            Clock::add(&clock.busy_ns, begins);
+            clock.cases.fetch_add(1, Ordering::Relaxed);
+            result
+        });
         if to.send(Numbered { index, case, what }).is_err() {
             break;
         }

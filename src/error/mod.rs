@@ -104,6 +104,29 @@ impl Error {
         self
     }
 
+    /// Whether there is no room on the disk, or the file system cannot be written: no case's fault.
+    #[cfg(feature = "cli")]
+    pub(crate) fn is_of_storage(&self) -> bool {
+        use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+            if matches!(kind, Some(StorageFull | QuotaExceeded | ReadOnlyFilesystem)) {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
+    }
+
+    /// Whether memory could not be allocated, on the CPU or on a GPU.
+    #[cfg(feature = "cli")]
+    pub(crate) fn is_of_memory(&self) -> bool {
+        let said = self.to_string();
+        let words = ["DefaultCPUAllocator", "bad_alloc", "out of memory", "not enough memory"];
+        words.iter().any(|words| said.contains(words))
+    }
+
     /// The same error, with the place where it happened in front of the message.
     #[must_use]
     pub(crate) fn within(mut self, place: impl fmt::Display) -> Self {

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::volumes;
 
 /// The files that a run reads: the paths as given, by canonical path.
 #[derive(Debug, Clone)]
@@ -39,25 +38,29 @@ impl ReadFiles {
     }
 }
 
-/// Refuses inputs whose maps would have the same names; with `pictures`, the overlays' names count
-/// too.
+/// Refuses inputs, as name and file, whose maps would have the same names; with `pictures`, the overlays'
+/// names count too.
 ///
 /// # Errors
 ///
-/// [`Error::is_usage`], with the names of two such inputs.
+/// [`Error::is_usage`], with the files of two such inputs.
 ///
 /// # Example
 ///
 /// ```
-/// let inputs = ["a/scan.nii.gz", "b/scan.nii.gz"].map(std::path::PathBuf::from);
-/// assert!(medcam::outputs::check_distinct(&inputs, false).unwrap_err().is_usage());
+/// use std::path::Path;
+///
+/// let inputs = ["a/scan.nii.gz", "b/scan.nii.gz"].map(|file| ("scan", Path::new(file)));
+/// assert!(medcam::outputs::check_distinct(inputs, false).unwrap_err().is_usage());
 /// ```
-pub fn check_distinct(inputs: &[PathBuf], pictures: bool) -> Result<()> {
+pub fn check_distinct<'a>(
+    inputs: impl IntoIterator<Item = (&'a str, &'a Path)>,
+    pictures: bool,
+) -> Result<()> {
     let mut names: HashMap<String, &Path> = HashMap::new();
-    for path in inputs {
-        let stem = volumes::stem_of(path);
+    for (stem, path) in inputs {
         let overlay = pictures.then(|| format!("{stem}_overlay"));
-        for name in overlay.into_iter().chain([stem]) {
+        for name in overlay.into_iter().chain([stem.to_owned()]) {
             if let Some(other) = names.insert(name, path) {
                 return Err(Error::usage(format!(
                     "{} and {} would write maps of the same name; run them into different folders",

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::Done;
+use crate::error::{Error, Result};
 
 /// File name of a journal.
 pub const JOURNAL: &str = "journal.jsonl";
@@ -22,6 +23,25 @@ pub enum Line {
     },
     /// A case has ended.
     Ended(CaseRecord),
+    /// A later run goes on.
+    Resumed,
+    /// A signal stopped the run at once: what it had begun is nobody's fault.
+    Stopped {
+        /// The signal's name, such as `SIGTERM`.
+        signal: String,
+    },
+}
+
+impl Line {
+    /// The text of the line, without its end.
+    ///
+    /// # Errors
+    ///
+    /// If a path is not UTF-8.
+    pub fn to_json(&self) -> Result<String> {
+        serde_json::to_string(self)
+            .map_err(|error| Error::usage(format!("json: {error}")).because(error))
+    }
 }
 
 /// What a run is, and what another must be to go on with it.
@@ -64,6 +84,22 @@ pub struct CaseRecord {
     /// What was explained, scores, warnings and timings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub done: Option<Done>,
+    /// Peak memory of the process until the case ended, in bytes; `None` if the system does not report it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_memory_bytes: Option<u64>,
+}
+
+impl CaseRecord {
+    /// A case that has no maps, and why.
+    pub fn without_maps(
+        id: impl Into<String>,
+        image: impl Into<PathBuf>,
+        status: Status,
+        reason: impl Into<String>,
+    ) -> Self {
+        let (id, image, reason) = (id.into(), image.into(), Some(reason.into()));
+        Self { id, image, status, reason, outputs: Vec::new(), done: None, peak_memory_bytes: None }
+    }
 }
 
 /// What became of a case.

@@ -187,7 +187,12 @@ pub fn sha256(path: impl AsRef<Path>) -> Result<String> {
             n => hasher.update(&buffer[..n]),
         }
     }
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(to_hexadecimal(&hasher.finalize()))
+}
+
+/// The bytes in hexadecimal.
+pub(crate) fn to_hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl<O> Run<O> {

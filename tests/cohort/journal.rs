@@ -37,7 +37,7 @@ fn ids(cases: &[Case]) -> Vec<&str> {
 
 /// Begins all cases, of which the first four end; the last of these failed.
 fn run(folder: &Path) {
-    let (journal, earlier) = Journal::open(folder, &plan(&json!({"layer": "up2"}))).unwrap();
+    let (journal, earlier) = Journal::open(folder, None, &plan(&json!({"layer": "up2"}))).unwrap();
     assert!(!earlier.is_resumed);
     for n in 0..6 {
         journal.begin(&n.to_string()).unwrap();
@@ -60,7 +60,7 @@ proptest! {
         let cut = (text.len() as f64 * cut) as usize;
         OpenOptions::new().write(true).open(&path).unwrap().set_len(cut as u64).unwrap();
         let whole = text[..cut].lines().count() - usize::from(!text[..cut].ends_with('\n') && cut > 0);
-        let (journal, earlier) = Journal::open(folder.path(), &plan(&json!({"layer": "up2"}))).unwrap();
+        let (journal, earlier) = Journal::open(folder.path(), None, &plan(&json!({"layer": "up2"}))).unwrap();
         prop_assert_eq!(earlier.is_resumed, whole > 0);
         let left = earlier.left_of(cases(), false);
         // A line of the run, six that begin, four that end.
@@ -79,7 +79,7 @@ proptest! {
 fn a_resumed_run_has_left_what_has_not_ended() {
     let folder = tempfile::tempdir().unwrap();
     run(folder.path());
-    let open = || Journal::open(folder.path(), &plan(&json!({"layer": "up2"}))).unwrap();
+    let open = || Journal::open(folder.path(), None, &plan(&json!({"layer": "up2"}))).unwrap();
     let (journal, earlier) = open();
     let left = earlier.left_of(cases(), false);
     assert_eq!((left.ended, ids(&left.alone)), (4, vec!["4", "5"]));
@@ -109,7 +109,7 @@ fn a_resumed_run_has_left_what_has_not_ended() {
 fn another_run_is_refused_by_name_of_what_differs() {
     let folder = tempfile::tempdir().unwrap();
     run(folder.path());
-    let refused = |plan: &Plan| Journal::open(folder.path(), plan).unwrap_err().to_string();
+    let refused = |plan: &Plan| Journal::open(folder.path(), None, plan).unwrap_err().to_string();
     let mut other = plan(&json!({"layer": "up3", "fuse": "max"}));
     other.threads = 3;
     let said = refused(&other);
@@ -117,7 +117,7 @@ fn another_run_is_refused_by_name_of_what_differs() {
         assert!(said.contains(words), "{said}");
     }
     assert!(!said.contains("model_sha256"), "{said}");
-    let _open = Journal::open(folder.path(), &plan(&json!({"layer": "up2"}))).unwrap();
+    let _open = Journal::open(folder.path(), None, &plan(&json!({"layer": "up2"}))).unwrap();
     assert!(refused(&plan(&json!({"layer": "up2"}))).contains("another run writes"));
 }
 
@@ -128,7 +128,7 @@ fn a_damaged_journal_is_refused_by_line() {
     let path = folder.path().join(JOURNAL);
     let text = fs::read_to_string(&path).unwrap();
     let refused = || {
-        let opened = Journal::open(folder.path(), &plan(&json!({"layer": "up2"})));
+        let opened = Journal::open(folder.path(), None, &plan(&json!({"layer": "up2"})));
         opened.unwrap_err().to_string()
     };
     fs::write(&path, text.replacen(r#"{"line":"begun","id":"2"}"#, r#"{"line":"beg"#, 1)).unwrap();

@@ -1,0 +1,153 @@
+//! `medcam cohort`.
+
+mod meter;
+mod part;
+mod plan;
+mod record;
+mod run;
+mod worker;
+
+use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
+
+use super::args::CohortArguments;
+use super::evaluate::find_masks;
+use super::interrupt::{end_by_name, on_interrupt};
+use super::job::{Job, utf8};
+use super::merge;
+use super::model::load_models;
+use super::terminal::complain;
+use crate::cohort::{Cancel, Case, Journal, Left, Part, StageTimes, cases_of};
+use crate::error::{Error, Result};
+use crate::outputs::{self, check_distinct};
+use crate::record::Status;
+use crate::torch::Model;
+use meter::Meter;
+use record::Files;
+use run::{Run, SUSPECT};
+pub use worker::run as work;
+
+pub fn run(arguments: &CohortArguments) -> Result<ExitCode> {
+    let options = &arguments.options;
+    let job = Job::new(options)?;
+    let part = part::of(arguments.num_parts, arguments.part_id, |name| std::env::var(name).ok())?;
+    let all = cases(arguments)?;
+    let folder_path = options.output.as_path();
+    outputs::prepare_folder(folder_path)?;
+    let (card, models) = load_models(&options.model)?;
+    let devices: Vec<_> = models.iter().map(Model::device).collect();
+    let plan = plan::of(options, part, &all, &devices)?;
+    let cases = match part {
+        Some(part) => part.of(all),
+        None => all,
+    };
+    let read_files = job.read_files(&cases);
+    read_files.check(job.known_files(&cases))?;
+    let (journal, earlier) = Journal::open(folder_path, part, &plan)?;
+    if earlier.is_resumed && !arguments.resume {
+        return Err(Error::usage(format!(
+            "{}: a run into this folder has begun already. Go on with it (--resume), or take another folder",
+            folder_path.display()
+        )));
+    }
+    let count = cases.len();
+    let failed = earlier.ended().filter(|record| record.status != Status::Done).count();
+    let left = earlier.left_of(cases, arguments.retry_failed);
+    let failed = if arguments.retry_failed { 0 } else { failed };
+    say_what_is_left(part, count, &left);
+
+    let journal = Arc::new(journal);
+    let cancel = Arc::new(Cancel::default());
+    let signal = on_signals(&journal, &cancel)?;
+    let files = Files::of(folder_path);
+    let folder = job.folder().read_files(&read_files).card(card.clone().unwrap_or_default());
+    let folder = folder.on_file(|index, file| files.wrote(index, &file));
+    let cohort = job.cohort(models, card)?.in_order(false);
+    let meter = Meter::new(count, left.ended, failed);
+    let mut run = Run::new(&files, &journal, &cancel, meter, arguments.json);
+    let ended = run.all(cohort, &folder, left);
+    run.meter.finish();
+    let Run { warnings, times, .. } = run;
+    let failed = failed + run.failed;
+    if arguments.profile {
+        print_times(&times);
+    }
+    ended?;
+    for (code, cases) in &warnings {
+        complain(format!("warning[{code}]: in {cases} case(s); the journal has the words"));
+    }
+    if let Some(signal) = signal.get() {
+        complain(format!("interrupted by {signal}; --resume goes on"));
+        end_by_name(signal);
+    }
+    if part.is_none() {
+        merge::write_tables(folder_path)?;
+    }
+    if failed > 0 {
+        complain(format!(
+            "error: {failed} of {count} case(s) failed; the journal says why, and --resume --retry-failed tries \
+             them again"
+        ));
+        return Ok(ExitCode::FAILURE);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Says what will be run.
+fn say_what_is_left(part: Option<Part>, all: usize, left: &Left) {
+    let part = part.map_or_else(String::new, |part| format!("{part}: "));
+    let before = match left.ended {
+        0 => String::new(),
+        ended => format!(", {ended} of them ended before"),
+    };
+    complain(format!("{part}{all} case(s){before}"));
+    for case in &left.suspects {
+        complain(format!("error: {}: {SUSPECT}", case.id));
+    }
+}
+
+/// The first signal finishes what is begun, the second stops at once. Gives the name of the first.
+fn on_signals(journal: &Arc<Journal>, cancel: &Arc<Cancel>) -> Result<Arc<OnceLock<String>>> {
+    let signal = Arc::new(OnceLock::new());
+    let (asked, cancel, journal) = (signal.clone(), cancel.clone(), journal.clone());
+    let ask = move |name: &str| {
+        let _ = asked.set(name.to_owned());
+        cancel.cancel();
+        complain(format!("{name}: what is begun will be finished; once more to stop at once"));
+    };
+    on_interrupt(Some(Box::new(ask)), move |_, name| {
+        let note = match journal.stop(name) {
+            Ok(()) => String::new(),
+            Err(error) => format!("; {error}"),
+        };
+        complain(format!("interrupted by {name}; --resume goes on{note}"));
+    })?;
+    Ok(signal)
+}
+
+/// All cases of the sources, whose files have different names.
+fn cases(arguments: &CohortArguments) -> Result<Vec<Case>> {
+    let mut cases = cases_of(&arguments.sources)?;
+    let options = &arguments.options;
+    find_masks(&mut cases, options.mask.as_deref())?;
+    for case in &cases {
+        utf8(&case.image)?;
+        case.mask.as_deref().map(utf8).transpose()?;
+    }
+    let names = cases.iter().map(|case| (case.id.as_str(), case.image.as_path()));
+    check_distinct(names, options.picture)?;
+    Ok(cases)
+}
+
+/// Prints what the stages of a run did.
+fn print_times(times: &StageTimes) {
+    complain("stage  threads  cases  busy_s  waiting_s  s_per_case");
+    for (name, stage) in [("read", times.read), ("infer", times.infer), ("write", times.write)] {
+        let (busy, waiting) = (stage.busy.as_secs_f64(), stage.waiting.as_secs_f64());
+        let each = busy / (stage.cases.max(1) as f64);
+        let (threads, cases) = (stage.threads, stage.cases);
+        complain(format!(
+            "{name:<5}  {threads:>7}  {cases:>5}  {busy:>6.1}  {waiting:>9.1}  {each:>10.3}"
+        ));
+    }
+}

@@ -1,0 +1,43 @@
+//! `medcam merge`: the tables of a cohort, from its journals.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use super::args::MergeArguments;
+use super::terminal::{complain, print};
+use crate::cohort::Records;
+use crate::error::Result;
+use crate::outputs::CaseTables;
+use crate::record::Status;
+
+pub fn run(arguments: &MergeArguments) -> Result<ExitCode> {
+    let is_whole = write_tables(&arguments.folder)?;
+    Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Writes the tables of a folder's cohort, prints their paths, and says how its cases ended. Returns whether all
+/// of them have their maps.
+pub fn write_tables(folder: &Path) -> Result<bool> {
+    let records = Records::of(folder)?;
+    let metrics: Vec<_> = records.metrics().map(str::to_owned).collect();
+    let mut tables = CaseTables::create(folder, &metrics)?;
+    let (mut done, mut failed, mut suspect) = (0, 0, 0);
+    for record in records.iter() {
+        let record = record?;
+        match record.status {
+            Status::Done => done += 1,
+            Status::Failed => failed += 1,
+            Status::Suspect => suspect += 1,
+        }
+        tables.add(&record)?;
+    }
+    for file in tables.finish()? {
+        print(file.display())?;
+    }
+    let all = records.plan().cases;
+    let not_ended = all.saturating_sub(records.len());
+    complain(format!(
+        "{all} case(s): {done} done, {failed} failed, {suspect} suspect, {not_ended} not run"
+    ));
+    Ok(done == all)
+}
