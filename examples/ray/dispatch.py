@@ -59,6 +59,7 @@ class Dispatcher:
             self._await(worker)
         while not self._is_over():
             ready, _ = ray.wait(list(self._calls), timeout=1.0)
+            self._stopping.check()
             for call in ready:
                 worker, case = self._calls.pop(call)
                 if case is None:

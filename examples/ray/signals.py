@@ -10,6 +10,7 @@ class Stopping:
 
     def __init__(self):
         self.signal = None
+        self._is_second = False
         self._before = {}
 
     def __enter__(self):
@@ -26,7 +27,12 @@ class Stopping:
         for number in CAUGHT:
             signal.signal(number, self._note)
 
-    def _note(self, number, _):
-        if self.signal is not None:
+    def check(self):
+        """Raise KeyboardInterrupt after a second signal. The handler does not, as Ray may be waiting just then
+        and would swallow it."""
+        if self._is_second:
             raise KeyboardInterrupt
-        self.signal = signal.Signals(number).name
+
+    def _note(self, number, _):
+        self._is_second = self.signal is not None
+        self.signal = self.signal or signal.Signals(number).name
