@@ -7,6 +7,7 @@ mod cli {
     pub mod bad_inputs;
     pub mod bad_models;
     pub mod clashes;
+    pub mod cohort;
     pub mod evaluate;
     pub mod gallery;
     pub mod hostile;

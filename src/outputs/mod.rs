@@ -70,13 +70,3 @@ pub fn prepare_folder(folder: impl AsRef<Path>) -> Result<()> {
     volumes::remove_leftovers(folder.as_ref());
     Ok(())
 }
-/// stub
-#[derive(Debug)]
-pub struct CaseTables(std::path::PathBuf);
-impl CaseTables {
-/// s
-pub fn create(folder: &Path, _m: &[String]) -> Result<Self> { Ok(Self(folder.into())) }
-/// s
-pub fn add(&mut self, _r: &crate::record::CaseRecord) -> Result<()> { Ok(()) }
-/// s
-pub fn finish(self) -> Result<Vec<std::path::PathBuf>> { Ok(vec![]) } }

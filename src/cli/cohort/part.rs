@@ -98,7 +98,12 @@ mod tests {
             (None, None, array("7", "2", "3", "7", "1"), "not contiguous"),
             (None, None, array("8", "3", "4", "8", "2"), "not contiguous"),
             (Some(10), None, array("7", "2", "3", "7", "1"), "part 7 of 10"),
-            (Some(10), None, array("10", "10", "1", "10", "1"), "SLURM_ARRAY_TASK_ID=10: part 10 of 10"),
+            (
+                Some(10),
+                None,
+                array("10", "10", "1", "10", "1"),
+                "SLURM_ARRAY_TASK_ID=10: part 10 of 10",
+            ),
             (Some(2), Some(0), array("7", "2", "3", "7", "1"), "part 0 of 2"),
             (None, None, kubernetes.to_vec(), "give --num-parts"),
             (Some(9), None, kubernetes.to_vec(), "part 7 of 9"),
