@@ -253,7 +253,7 @@ impl Sink for Folder<'_> {
             write: start.elapsed().as_secs_f64(),
         };
         let maps = if self.keeps_maps { explanation.maps } else { Vec::new() };
-        let done = Done { explained, scores, warnings, seconds };
+        let done = Done { explained, scores, volumes: Vec::new(), warnings, seconds };
         Ok(Written { done, layers, scores: evaluator, maps })
     }
 }

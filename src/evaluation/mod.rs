@@ -62,3 +62,4 @@ pub use evaluator::{Evaluator, MeanScore, Score, Scoring};
 pub use masks::Masks;
 pub use metric::{Function, Metric, Threshold};
 pub use pair::pair;
+pub(crate) use prepared::attention;

@@ -1,6 +1,6 @@
 //! A map prepared for its mask, and the metrics of the two.
 
-use ndarray::ArrayView3;
+use ndarray::{ArrayView, ArrayView3, ArrayViewD, Dimension};
 
 use super::metric::{Metric, Threshold};
 use crate::error::{Error, Result};
@@ -35,14 +35,7 @@ impl Prepared {
             map = resample(&map, Resize { batch: 1, from, to: shape }, Interpolation::Linear)?;
         }
         let range = normalize(&mut map, 1)?[0];
-        let given = match threshold {
-            Threshold::Otsu => None,
-            Threshold::Value(value) => Some(value),
-        };
-        let sums = evaluation_sums(&map, Some(&mask), 1, given)?.swap_remove(0);
-        // A constant map is 0 after normalisation, so a threshold of 1 leaves no attention.
-        let constant = range.minimum == range.maximum;
-        let threshold = if constant { 1.0 } else { given.unwrap_or_else(|| sums.otsu()) };
+        let (sums, threshold) = sums_of(&map, Some(&mask), range, threshold)?;
         Ok(Self { shape, map, range, mask, sums, threshold })
     }
 
@@ -100,14 +93,58 @@ impl Prepared {
     }
 }
 
+/// How much of a map is attention, whatever its mask.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Attention {
+    /// The least value of the normalised map that counts as attention; 1 for a constant map.
+    pub(crate) threshold: f32,
+    /// Number of voxels of attention; 0 for a constant map.
+    pub(crate) count: u64,
+    /// Number of all voxels.
+    pub(crate) voxels: usize,
+}
+
+/// Counts the attention of a map of any shape as the metrics do, on the map's own grid.
+///
+/// # Errors
+///
+/// If the map has no voxels or a value that is not finite, or the threshold is not in `[0, 1]`.
+pub(crate) fn attention(map: ArrayViewD<'_, f32>, threshold: Threshold) -> Result<Attention> {
+    check_values(&map)?;
+    // A count does not depend on the order of the voxels, and that of memory is the fastest.
+    let mut values: Vec<f32> = match map.as_slice_memory_order() {
+        Some(values) => values.iter().map(|value| value.abs()).collect(),
+        None => map.iter().map(|value| value.abs()).collect(),
+    };
+    let range = normalize(&mut values, 1)?[0];
+    let (sums, threshold) = sums_of(&values, None, range, threshold)?;
+    Ok(Attention { threshold, count: sums.above(threshold)?.count, voxels: values.len() })
+}
+
+/// The sums of a normalised map, and the threshold as a number. `range` is that of the map before
+/// normalisation.
+fn sums_of(
+    map: &[f32],
+    mask: Option<&[u8]>,
+    range: Range,
+    threshold: Threshold,
+) -> Result<(EvaluationSums, f32)> {
+    let given = match threshold {
+        Threshold::Otsu => None,
+        Threshold::Value(value) => Some(value),
+    };
+    let sums = evaluation_sums(map, mask, 1, given)?.swap_remove(0);
+    // A constant map is 0 after normalisation, so a threshold of 1 leaves no attention.
+    let constant = range.minimum == range.maximum;
+    let threshold = if constant { 1.0 } else { given.unwrap_or_else(|| sums.otsu()) };
+    Ok((sums, threshold))
+}
+
 /// Refuses a map that cannot be laid over a mask of the given shape.
 fn check(map: ArrayView3<'_, f32>, mask: [usize; 3]) -> Result<()> {
     let refuse = |what: String| Err(Error::input("evaluate", what));
-    let (shape, all) = (map.shape(), map.len());
-    if map.is_empty() {
-        return refuse(format!("map: shape {shape:?} has no voxels"));
-    }
-    if (shape[0] == 1) != (mask[0] == 1) {
+    let shape = map.shape();
+    if !map.is_empty() && (shape[0] == 1) != (mask[0] == 1) {
         let rank = |depth| if depth == 1 { "2D" } else { "3D" };
         return refuse(format!(
             "map: {} with shape {shape:?}, the mask is {} with shape {mask:?}; bring both to one \
@@ -115,6 +152,16 @@ fn check(map: ArrayView3<'_, f32>, mask: [usize; 3]) -> Result<()> {
             rank(shape[0]),
             rank(mask[0])
         ));
+    }
+    check_values(&map)
+}
+
+/// Refuses a map without voxels, or with values that are not finite.
+fn check_values<D: Dimension>(map: &ArrayView<'_, f32, D>) -> Result<()> {
+    let refuse = |what: String| Err(Error::input("evaluate", what));
+    let (shape, all) = (map.shape(), map.len());
+    if map.is_empty() {
+        return refuse(format!("map: shape {shape:?} has no voxels"));
     }
     let bad = map.iter().filter(|value| !value.is_finite()).count();
     if bad > 0 {

@@ -8,7 +8,9 @@
 //!                                       FOLDER/LAYER/STEM.npy           (array in)
 //!         ── save_pictures ──────────> FOLDER/LAYER/STEM_overlay.png
 //!         ── score ──────────────────> Evaluator ──> scores.xlsx, scores.csv, mean_scores.png
+//!         ── volumes_above ──────────> MapVolume: share of voxels, mL
 //!         ── Archive::add ───────────> attention_maps.npz
+//! CaseRecord ── CaseTables ──────────> cases.xlsx, cases.csv, cases.parquet
 //! ```
 //!
 //! Every file appears whole or not at all.
@@ -19,6 +21,8 @@ mod names;
 mod pictures;
 mod save;
 mod score;
+mod tables;
+mod volume;
 
 use std::io::Write;
 use std::path::Path;
@@ -31,6 +35,8 @@ pub use names::Names;
 pub use pictures::{caption, save_pictures};
 pub use save::save_maps;
 pub use score::{repairs, score};
+pub use tables::CaseTables;
+pub use volume::volumes_above;
 
 use crate::error::Result;
 use crate::volumes;

@@ -34,14 +34,7 @@ pub fn score(
     name: &str,
     warnings: &mut Vec<Warning>,
 ) -> Result<Vec<MapScores>> {
-    let values = with_depth(map)?;
-    let (samples, classes) = (values.dim().0, map.classes.len());
-    if classes != samples {
-        let layer = map.layer;
-        let what = format!("layer '{layer}': {samples} samples and the classes of {classes}");
-        return Err(Error::input("map", what));
-    }
-    let written = grid.as_written(values, dtype)?;
+    let (written, samples) = as_written(map, grid, dtype)?;
     let mut scores_of_map = Vec::new();
     for (sample, &class) in map.classes.iter().enumerate() {
         let map_input = sample_of(&written, sample, samples)?;
@@ -59,7 +52,8 @@ pub fn score(
         }
         let metrics = scoring.metrics.iter().map(ToString::to_string);
         let scores = metrics.zip(scores.into_iter().map(Into::into)).collect();
-        scores_of_map.push(MapScores { layer: map.layer.to_owned(), class, name, scores });
+        let [layer, target] = [map.layer, map.target].map(str::to_owned);
+        scores_of_map.push(MapScores { layer, target, sample, class, name, scores });
     }
     Ok(scores_of_map)
 }
@@ -73,8 +67,20 @@ pub fn repairs(input: &Input, path: Option<&Path>) -> Vec<Warning> {
     volume.notes.iter().map(warning).collect()
 }
 
+/// What a reader of the written map gets, and its number of samples, each of which has a class.
+pub(super) fn as_written(map: &MapView<'_>, grid: &Grid, dtype: MapType) -> Result<(Input, usize)> {
+    let values = with_depth(map)?;
+    let (samples, classes) = (values.dim().0, map.classes.len());
+    if classes != samples {
+        let layer = map.layer;
+        let what = format!("layer '{layer}': {samples} samples and the classes of {classes}");
+        return Err(Error::input("map", what));
+    }
+    Ok((grid.as_written(values, dtype)?, samples))
+}
+
 /// One sample of a batch in an array; with a single sample, the whole input.
-fn sample_of(input: &Input, sample: usize, samples: usize) -> Result<Cow<'_, Input>> {
+pub(super) fn sample_of(input: &Input, sample: usize, samples: usize) -> Result<Cow<'_, Input>> {
     if samples == 1 {
         return Ok(Cow::Borrowed(input));
     }

@@ -1,5 +1,6 @@
 //! The journal of a cohort as types: `journal.jsonl`, a JSON line for the run and for each case that begins or ends.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -112,6 +113,17 @@ pub enum Status {
     Failed,
     /// The process died twice while it was being explained: set aside.
     Suspect,
+}
+
+/// The word in the journal: `done`, `failed` or `suspect`.
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Suspect => "suspect",
+        })
+    }
 }
 
 /// A file that a case wrote.

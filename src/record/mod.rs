@@ -118,6 +118,9 @@ pub struct Done {
     /// The scores of each map, if there is a mask.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub scores: Vec<MapScores>,
+    /// How much of each map is attention, if that is measured.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<MapVolume>,
     /// Warnings about the maps.
     pub warnings: Vec<Warning>,
     /// Time spent on the input.
@@ -147,12 +150,38 @@ pub struct Class {
 pub struct MapScores {
     /// The layer of the map.
     pub layer: String,
+    /// The target of the map: `best`, `class2`... Empty in records of versions that left it out.
+    #[serde(default)]
+    pub target: String,
+    /// The number of the sample, from 0.
+    #[serde(default)]
+    pub sample: usize,
     /// The class that was explained.
     pub class: Option<usize>,
     /// Name of the map in the tables of scores.
     pub name: String,
     /// The scores by metric; null if undefined.
     pub scores: serde_json::Map<String, serde_json::Value>,
+}
+
+/// How much of the map of one sample is attention: at or above a threshold.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MapVolume {
+    /// The layer of the map.
+    pub layer: String,
+    /// The target of the map: `best`, `class2`...
+    pub target: String,
+    /// The number of the sample, from 0.
+    pub sample: usize,
+    /// The class that was explained.
+    pub class: Option<usize>,
+    /// The least value of the normalised map, within `[0, 1]`, that counts as attention.
+    pub threshold: f64,
+    /// The fraction of the voxels that are attention, within `[0, 1]`.
+    pub share: f64,
+    /// The volume of the attention in millilitres; `None` for pictures and arrays, whose voxels
+    /// have no size.
+    pub volume_ml: Option<f64>,
 }
 
 /// Time spent on one input, in seconds.

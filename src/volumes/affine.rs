@@ -178,6 +178,11 @@ pub(crate) fn spacing(affine: &Affine) -> [f64; 3] {
     [0, 1, 2].map(|c| (0..3).map(|r| affine[r][c].powi(2)).sum::<f64>().sqrt())
 }
 
+/// The volume of a voxel, in the cube of the affine's unit.
+pub(crate) fn voxel_volume(affine: &Affine) -> f64 {
+    determinant(&[0, 1, 2].map(|r| [affine[r][0], affine[r][1], affine[r][2]])).abs()
+}
+
 /// The scanner-space position of a voxel index, which may lie between voxels.
 pub(crate) fn apply(affine: &Affine, voxel: [f64; 3]) -> [f64; 3] {
     [0, 1, 2].map(|r| affine[r][3] + (0..3).map(|c| affine[r][c] * voxel[c]).sum::<f64>())

@@ -110,6 +110,11 @@ impl Volume {
         [i, j, k]
     }
 
+    /// The volume of a voxel in cubic millimetres, also where the axes are not at right angles.
+    pub(crate) fn voxel_mm3(&self) -> f64 {
+        affine::voxel_volume(&self.affine) * self.unit_mm().powi(3)
+    }
+
     /// Millimetres per unit of the affine.
     pub(crate) fn unit_mm(&self) -> f64 {
         unit_mm(&self.header)
