@@ -132,6 +132,7 @@ pub(crate) fn map_suffixes(input: &Path) -> &'static [&'static str] {
 }
 
 /// Whether the file's name has a suffix that [`read`] knows.
+#[cfg(feature = "torch")]
 pub(crate) fn is_readable(path: &Path) -> bool {
     suffix_of(path).is_some()
 }
