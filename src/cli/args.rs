@@ -171,7 +171,8 @@ pub struct Options {
     /// relevance_rank.
     #[arg(long, default_value = "wioa", value_delimiter = ',', value_name = "NAME[,NAME...]")]
     pub metric: Vec<String>,
-    /// From where on a voxel counts as attention: Otsu's threshold, or a number from 0 to 1.
+    /// From where on a voxel counts as attention: Otsu's threshold, or a number from 0 to 1. Metrics take
+    /// it, and the volumes in a cohort's tables.
     #[arg(long, default_value = "otsu", value_name = "otsu|X", allow_hyphen_values = true)]
     pub threshold: String,
     /// Take the score before a final softmax or sigmoid, or after it.

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::{Case, Explained, Sink};
 use crate::bridge::to_array;
 use crate::error::Result;
-use crate::evaluation::{Evaluator, Scoring};
+use crate::evaluation::{Evaluator, Scoring, Threshold};
 use crate::explain::{AttentionMap, Settings};
 use crate::methods::Target;
 use crate::outputs::{self, MapView, Names, ReadFiles};
@@ -46,6 +46,7 @@ pub struct Folder<'a> {
     pictures: bool,
     output: bool,
     scoring: Option<Scoring>,
+    threshold: Option<Threshold>,
     card: Card,
     region: Option<(&'a Path, &'a Input)>,
     read_files: Option<&'a ReadFiles>,
@@ -78,6 +79,7 @@ impl<'a> Folder<'a> {
             pictures: false,
             output: false,
             scoring: None,
+            threshold: None,
             card: Card::default(),
             region: None,
             read_files: None,
@@ -111,6 +113,13 @@ impl<'a> Folder<'a> {
     #[must_use]
     pub fn scoring(mut self, scoring: Scoring) -> Self {
         self.scoring = Some(scoring);
+        self
+    }
+
+    /// Measures how much of each map is at or above this threshold: [`Done::volumes`].
+    #[must_use]
+    pub fn volumes_above(mut self, threshold: Threshold) -> Self {
+        self.threshold = Some(threshold);
         self
     }
 
@@ -226,6 +235,13 @@ impl Sink for Folder<'_> {
             warnings.extend(outputs::repairs(mask, Some(path)));
         }
         warnings.extend(explanation.warnings.iter().cloned());
+        let mut volumes = Vec::new();
+        if let Some(threshold) = self.threshold {
+            for map in &maps {
+                let place = (&prepared.grid, self.dtype);
+                volumes.extend(outputs::volumes_above(map, place, threshold)?);
+            }
+        }
         let (evaluator, scores) = self.score(case, &maps, &prepared.grid, &mut warnings)?;
         // Pictures come last: an array of several samples has none, and this error must not cost
         // its other files.
@@ -253,7 +269,7 @@ impl Sink for Folder<'_> {
             write: start.elapsed().as_secs_f64(),
         };
         let maps = if self.keeps_maps { explanation.maps } else { Vec::new() };
-        let done = Done { explained, scores, volumes: Vec::new(), warnings, seconds };
+        let done = Done { explained, scores, volumes, warnings, seconds };
         Ok(Written { done, layers, scores: evaluator, maps })
     }
 }

@@ -62,6 +62,7 @@ pub fn run(arguments: &CohortArguments) -> Result<ExitCode> {
     let files = Files::of(folder_path);
     let folder = job.folder().read_files(&read_files).card(card.clone().unwrap_or_default());
     let folder = folder.on_file(|index, file| files.wrote(index, &file));
+    let folder = folder.volumes_above(job.scoring.threshold);
     let cohort = job.cohort(models, card)?.in_order(false);
     let meter = Meter::new(count, left.ended, failed);
     let mut run = Run::new(&files, &journal, &cancel, meter, arguments.json);

@@ -48,6 +48,7 @@ pub fn run(arguments: &CohortArguments) -> Result<ExitCode> {
     let files = Files::of(&options.output);
     let folder = job.folder().read_files(&read_files).card(card.clone().unwrap_or_default());
     let folder = folder.on_file(|index, file| files.wrote(index, &file));
+    let folder = folder.volumes_above(job.scoring.threshold);
     let answers = Answers::default();
     let mut cohort = job.cohort(models, card)?.in_order(false);
     print(Line::Run(plan).to_json()?)?;
