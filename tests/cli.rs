@@ -8,6 +8,7 @@ mod cli {
     pub mod bad_models;
     pub mod clashes;
     pub mod cohort;
+    pub mod cohort_faults;
     pub mod evaluate;
     pub mod gallery;
     pub mod hostile;

@@ -251,7 +251,10 @@ fn canonical(name: &str) -> Option<(String, usize)> {
 ///
 /// If the file cannot be written; an existing file of that name then stays intact.
 pub fn write_npy(path: impl AsRef<Path>, array: &ArrayD<f32>, dtype: MapType) -> Result<()> {
-    let to_io = |error: ndarray_npy::WriteNpyError| std::io::Error::other(error.to_string());
+    let to_io = |error: ndarray_npy::WriteNpyError| match error {
+        ndarray_npy::WriteNpyError::Io(error) => error,
+        other => std::io::Error::other(other.to_string()),
+    };
     write::atomically(path.as_ref(), |file| match dtype {
         MapType::F32 => array.write_npy(file).map_err(to_io),
         MapType::U8 => array.mapv(to_u8).write_npy(file).map_err(to_io),

@@ -7,8 +7,8 @@ use std::sync::{Mutex, PoisonError};
 use super::meter::Meter;
 use super::record::Files;
 use crate::cli::terminal::print;
-use crate::cohort::{Cancel, Case, Cohort, Folder, Journal, Left, StageTimes, Threads};
-use crate::error::{Error, Result};
+use crate::cohort::{Cancel, Case, Cohort, Finished, Folder, Journal, Left, StageTimes, Threads};
+use crate::error::Result;
 use crate::record::{CaseRecord, Line, Status};
 
 /// Why a suspect has no maps.
@@ -68,7 +68,7 @@ impl<'a> Run<'a> {
         let is_alone = cohort.used_threads().in_flight == NonZeroUsize::MIN;
         let (journal, files, cancel) = (self.journal, self.files, self.cancel);
         let unwritten = Mutex::new(None);
-        // A case that was no longer begun here, for want of memory, is noted already.
+        // A case that comes again, for want of memory, is noted already.
         let begun = cases.into_iter().map_while(|case| match are_new {
             true => match journal.begin(&case.id) {
                 Ok(()) => Some(case),
@@ -79,16 +79,16 @@ impl<'a> Run<'a> {
             },
             false => Some(case),
         });
-        let times = cohort.run(begun, folder, cancel, |finished| match &finished.kept {
-            Err(error) if error.is_of_storage() => Err(Error::usage(format!(
-                "{error}. The run stops here; make room, and go on with --resume"
-            ))),
+        let times = cohort.run(begun, folder, cancel, |finished| match finished.kept {
+            Err(error) if error.is_of_storage() => {
+                Err(error.with_hint("the run stops here; make room, and go on with --resume"))
+            }
             Err(error) if error.is_of_memory() && !is_alone => {
                 files.forget(finished.index);
                 again.push(finished.case);
                 Ok(())
             }
-            _ => self.end(files.record(finished)?),
+            kept => self.end(files.record(Finished { kept, ..finished })?),
         })?;
         self.times += times;
         match unwritten.into_inner().unwrap_or_else(PoisonError::into_inner) {
