@@ -18,14 +18,15 @@ const DEATHS: usize = 2;
 /// # Example
 ///
 /// ```no_run
-/// # fn plan() -> medcam::record::Plan { unimplemented!() }
+/// # fn example(plan: &medcam::record::Plan) -> medcam::Result<()> {
 /// use medcam::cohort::{Journal, cases_of};
 ///
 /// let cases = cases_of(&["scans"])?;
-/// let (journal, earlier) = Journal::open("maps", None, &plan())?;
+/// let (journal, earlier) = Journal::open("maps", None, plan)?;
 /// let left = earlier.left_of(cases, false);
 /// println!("{} cases are left", left.cases.len());
-/// # Ok::<(), medcam::Error>(())
+/// # Ok(())
+/// # }
 /// ```
 #[derive(Debug)]
 pub struct Journal {
