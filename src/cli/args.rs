@@ -242,7 +242,7 @@ pub struct CohortArguments {
     pub profile: bool,
     /// Take cases from stdin, a JSON line each: {\"id\": ..., \"image\": ..., \"mask\": ..., \"label\": ...}, and
     /// answer each on stdout with the line of its journal, as it ends. The first line says what runs.
-    #[arg(long, conflicts_with_all = ["resume", "num_parts", "profile", "json"])]
+    #[arg(long, conflicts_with_all = ["resume", "num_parts", "profile", "json", "mask"])]
     pub worker: bool,
     /// Print the journal's line of each case that ends on stdout.
     #[arg(long)]

@@ -20,13 +20,15 @@ pub fn find_masks(cases: &mut [Case], mask: Option<&Path>) -> Result<()> {
         }
         return Ok(());
     }
-    match cases {
+    let mut without: Vec<_> = cases.iter_mut().filter(|case| case.mask.is_none()).collect();
+    match &mut without[..] {
+        [] => {}
         [case] => case.mask = Some(mask.to_owned()),
-        cases => {
+        without => {
             return Err(Error::usage(format!(
                 "--mask {}: one file for {} inputs; give a folder with a mask of each input's name",
                 mask.display(),
-                cases.len()
+                without.len()
             )));
         }
     }

@@ -88,11 +88,11 @@ impl<'a> Job<'a> {
         Ok(Self { options, settings, size, dtype, scoring, region })
     }
 
-    /// The files that the run reads.
-    pub fn read_files(&self, cases: &[Case]) -> ReadFiles {
+    /// The files that the run reads; `sources` say where its cases come from.
+    pub fn read_files(&self, cases: &[Case], sources: &[PathBuf]) -> ReadFiles {
         let card = self.options.model.card_file();
         let files = [&self.options.model.model].into_iter().chain(&card);
-        let files = files.chain(&self.options.target_mask);
+        let files = files.chain(&self.options.target_mask).chain(sources);
         let of_cases = cases.iter().flat_map(|case| [&case.image].into_iter().chain(&case.mask));
         ReadFiles::new(files.chain(of_cases).map(PathBuf::as_path))
     }

@@ -30,7 +30,7 @@ pub fn run(arguments: &MapArguments) -> Result<ExitCode> {
     let options = &arguments.options;
     let job = Job::new(options)?;
     let cases = cases(arguments)?;
-    let read_files = job.read_files(&cases);
+    let read_files = job.read_files(&cases, &[]);
     read_files.check(job.known_files(&cases).into_iter().chain(tables(arguments)))?;
     outputs::prepare_folder(&options.output)?;
     let (card, model) = load_model(&options.model)?;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -21,8 +21,8 @@ const DEATHS: usize = 2;
 /// # fn example(plan: &medcam::record::Plan) -> medcam::Result<()> {
 /// use medcam::cohort::{Journal, cases_of};
 ///
-/// let cases = cases_of(&["scans"])?;
-/// let (journal, earlier) = Journal::open("maps", None, plan)?;
+/// let cases = cases_of(&["scans"], None)?;
+/// let (journal, earlier) = Journal::open("maps", None, plan, true)?;
 /// let left = earlier.left_of(cases, false);
 /// println!("{} cases are left", left.cases.len());
 /// # Ok(())
@@ -31,15 +31,16 @@ const DEATHS: usize = 2;
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,
-    file: Mutex<File>,
+    /// `None` once a line could not be written whole.
+    file: Mutex<Option<File>>,
 }
 
 /// What a journal says of earlier runs.
 #[derive(Debug, Default)]
 pub struct Earlier {
     folder: PathBuf,
-    /// How each case ended, the last time it did.
-    ended: HashMap<String, CaseRecord>,
+    /// How each case ended, the last time it did, and with which files.
+    ended: HashMap<String, (Status, Vec<(PathBuf, u64)>)>,
     /// How often the process died during a case that has not ended since.
     deaths: BTreeMap<String, usize>,
     /// Whether there was a journal at all.
@@ -57,8 +58,10 @@ pub struct Left {
     pub cases: Vec<Case>,
     /// Cases that are set aside, as the process died during each of them twice.
     pub suspects: Vec<Case>,
-    /// How many ended before.
+    /// How many ended before, and stay as they are.
     pub ended: usize,
+    /// How many of these have no maps.
+    pub failed: usize,
 }
 
 impl Journal {
@@ -69,11 +72,12 @@ impl Journal {
     /// # Errors
     ///
     /// If another run has it open, it is damaged, or it is one of another plan: the message names what
-    /// differs. If the folder has journals of another number of parts.
+    /// differs. If the folder has journals of another number of parts, or, without `resume`, one of this part.
     pub fn open(
         folder: impl AsRef<Path>,
         part: Option<Part>,
         plan: &Plan,
+        resume: bool,
     ) -> Result<(Self, Earlier)> {
         let folder = folder.as_ref();
         let path = folder.join(Part::journal(part));
@@ -81,7 +85,7 @@ impl Journal {
         let refuse = |error: io::Error| {
             Error::file(&path, format!("cannot be opened: {error}")).because(error)
         };
-        let mut file =
+        let file =
             OpenOptions::new().read(true).append(true).create(true).open(&path).map_err(refuse)?;
         match file.try_lock() {
             Err(TryLockError::WouldBlock) => {
@@ -90,34 +94,39 @@ impl Journal {
                     path.display()
                 )));
             }
-            // A file system without locks.
-            Err(TryLockError::Error(_)) | Ok(()) => {}
+            Err(TryLockError::Error(error)) => tracing::warn!(
+                "{}: cannot be locked ({error}): see to it that no other run writes into this folder",
+                path.display()
+            ),
+            Ok(()) => {}
         }
-        let mut text = Vec::new();
-        file.read_to_end(&mut text).map_err(refuse)?;
-        let whole = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
-        if whole < text.len() {
-            file.set_len(whole as u64).map_err(refuse)?;
+        let (earlier, whole) = Earlier::read(&path, &file, plan, folder)?;
+        if earlier.is_resumed && !resume {
+            return Err(Error::usage(format!(
+                "{}: a run into this folder has begun already. Go on with it (--resume), or take another folder",
+                folder.display()
+            )));
         }
-        let earlier = Earlier::parse(&text[..whole], plan, folder)
-            .map_err(|what| Error::usage(format!("{}: {what}", path.display())))?;
-        let journal = Self { path, file: Mutex::new(file) };
+        if whole < file.metadata().map_err(refuse)?.len() {
+            file.set_len(whole).map_err(refuse)?;
+        }
+        let journal = Self { path, file: Mutex::new(Some(file)) };
         let first = match earlier.is_resumed {
             true => Line::Resumed,
             false => Line::Run(plan.clone()),
         };
-        journal.write(&first)?;
+        journal.append(&first, true)?;
         sync_folder(folder)?;
         Ok((journal, earlier))
     }
 
-    /// Notes that a signal stops the run at once.
+    /// Notes that the run stops, and that this is no fault of what it has begun.
     ///
     /// # Errors
     ///
     /// If the journal cannot be written.
-    pub fn stop(&self, signal: &str) -> Result<()> {
-        self.write(&Line::Stopped { signal: signal.to_owned() })
+    pub fn stop(&self, reason: &str) -> Result<()> {
+        self.append(&Line::Stopped { reason: reason.to_owned() }, true)
     }
 
     /// Notes that a case is begun.
@@ -126,7 +135,16 @@ impl Journal {
     ///
     /// If the journal cannot be written.
     pub fn begin(&self, id: &str) -> Result<()> {
-        self.append(&Line::Begun { id: id.to_owned() }).map(drop)
+        self.append(&Line::Begun { id: id.to_owned() }, false)
+    }
+
+    /// Notes that a case which was begun will be begun again later.
+    ///
+    /// # Errors
+    ///
+    /// If the journal cannot be written.
+    pub fn postpone(&self, id: &str) -> Result<()> {
+        self.append(&Line::Postponed { id: id.to_owned() }, false)
     }
 
     /// Notes how a case ended, once its files are safely on the disk.
@@ -144,23 +162,26 @@ impl Journal {
             .collect();
         // The files themselves were synced before they got their names.
         folders.into_iter().try_for_each(|inner| sync_folder(&folder.join(inner)))?;
-        self.write(&Line::Ended(record))
+        self.append(&Line::Ended(record), true)
     }
 
-    fn write(&self, line: &Line) -> Result<()> {
-        let file = self.append(line)?;
-        file.sync_data().map_err(|error| self.failed(error))
-    }
-
-    fn append(&self, line: &Line) -> Result<std::sync::MutexGuard<'_, File>> {
-        let text = line.to_json()?;
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        file.write_all((text + "\n").as_bytes()).map_err(|error| self.failed(error))?;
-        Ok(file)
-    }
-
-    fn failed(&self, error: io::Error) -> Error {
-        Error::file(&self.path, format!("cannot be written: {error}")).because(error)
+    /// Writes a line, whole or not at all; after a failure nothing is written any more.
+    fn append(&self, line: &Line, sync: bool) -> Result<()> {
+        let text = line.to_json()? + "\n";
+        let mut journal = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(file) = journal.as_mut() else {
+            return Err(Error::file(&self.path, "cannot be written since an earlier failure"));
+        };
+        let length = file.metadata().map(|file| file.len());
+        let written = file.write_all(text.as_bytes()).and_then(|()| match sync {
+            true => file.sync_data(),
+            false => Ok(()),
+        });
+        let Err(error) = written else { return Ok(()) };
+        // Half a line at the end is cut by the next run; another line behind it would be lost with it.
+        let _ = length.and_then(|length| file.set_len(length));
+        *journal = None;
+        Err(Error::file(&self.path, format!("cannot be written: {error}")).because(error))
     }
 }
 
@@ -211,17 +232,39 @@ fn sync_folder(folder: &Path) -> Result<()> {
     synced.map_err(|error| Error::file(folder, format!("cannot be synced: {error}")).because(error))
 }
 
+/// Calls `take` with the number from 1, the place and the content of each whole line of a journal; returns where
+/// the last of them ends.
+pub(super) fn each_line(
+    path: &Path,
+    file: &File,
+    mut take: impl FnMut(usize, u64, Line) -> Result<(), String>,
+) -> Result<u64> {
+    let refuse = |what: String| Error::usage(format!("{}: {what}", path.display()));
+    let mut reader = BufReader::new(file);
+    let (mut place, mut text) = (0, Vec::new());
+    for number in 1.. {
+        text.clear();
+        let length = reader.read_until(b'\n', &mut text);
+        let length = length.map_err(|error| Error::file(path, &error).because(error))?;
+        if text.last() != Some(&b'\n') {
+            break;
+        }
+        let line = serde_json::from_slice(&text)
+            .map_err(|error| refuse(format!("damaged: line {number}: {error}")).because(error))?;
+        take(number, place, line).map_err(refuse)?;
+        place += length as u64;
+    }
+    Ok(place)
+}
+
 impl Earlier {
-    fn parse(text: &[u8], plan: &Plan, folder: &Path) -> Result<Self, String> {
-        let text = std::str::from_utf8(text).map_err(|error| format!("damaged: {error}"))?;
+    /// Reads a journal, but for a last line that is not whole; also gives the length of all others.
+    fn read(path: &Path, file: &File, plan: &Plan, folder: &Path) -> Result<(Self, u64)> {
         let mut earlier = Self { folder: folder.to_owned(), ..Self::default() };
         let mut in_flight = BTreeSet::new();
-        for (index, line) in text.lines().enumerate() {
-            let number = index + 1;
-            let line = serde_json::from_str(line)
-                .map_err(|error| format!("damaged: line {number}: {error}"))?;
-            match (index, line) {
-                (0, Line::Run(then)) => {
+        let whole = each_line(path, file, |number, _, line| {
+            match (number, line) {
+                (1, Line::Run(then)) => {
                     let differences = then.differences(plan);
                     if !differences.is_empty() {
                         return Err(format!(
@@ -232,7 +275,7 @@ impl Earlier {
                     }
                     earlier.is_resumed = true;
                 }
-                (0, _) | (_, Line::Run(_)) => {
+                (1, _) | (_, Line::Run(_)) => {
                     return Err(format!("damaged: line {number} is not where it belongs"));
                 }
                 (_, Line::Resumed) => in_flight.clear(),
@@ -240,24 +283,32 @@ impl Earlier {
                     *earlier.deaths.entry(id.clone()).or_default() += 1;
                     in_flight.insert(id);
                 }
+                (_, Line::Postponed { id }) => {
+                    in_flight.remove(&id);
+                    earlier
+                        .deaths
+                        .entry(id)
+                        .and_modify(|deaths| *deaths = deaths.saturating_sub(1));
+                }
                 (_, Line::Stopped { .. }) => {
                     for id in std::mem::take(&mut in_flight) {
-                        earlier.deaths.entry(id).and_modify(|deaths| *deaths -= 1);
+                        earlier
+                            .deaths
+                            .entry(id)
+                            .and_modify(|deaths| *deaths = deaths.saturating_sub(1));
                     }
                 }
                 (_, Line::Ended(record)) => {
                     in_flight.remove(&record.id);
                     earlier.deaths.remove(&record.id);
-                    earlier.ended.insert(record.id.clone(), record);
+                    let files =
+                        record.outputs.into_iter().map(|output| (output.file, output.bytes));
+                    earlier.ended.insert(record.id, (record.status, files.collect()));
                 }
             }
-        }
-        Ok(earlier)
-    }
-
-    /// The records of the cases that have ended.
-    pub fn ended(&self) -> impl Iterator<Item = &CaseRecord> {
-        self.ended.values()
+            Ok(())
+        })?;
+        Ok((earlier, whole))
     }
 
     /// What is left of these cases: those that have not ended, or whose files are no longer there with
@@ -267,8 +318,15 @@ impl Earlier {
         for case in cases {
             let deaths = self.deaths.get(&case.id).copied().unwrap_or(0);
             match self.ended.get(&case.id) {
-                Some(record) if deaths == 0 && self.stands(record, retry_failed) => left.ended += 1,
-                _ if deaths >= DEATHS && !retry_failed => left.suspects.push(case),
+                Some((status, files))
+                    if deaths == 0 && self.stands(*status, files, retry_failed) =>
+                {
+                    left.ended += 1;
+                    left.failed += usize::from(*status != Status::Done);
+                }
+                // Also when it is tried again: what kills each process must not be all that is tried.
+                _ if deaths >= DEATHS => left.suspects.push(case),
+                Some((Status::Suspect, _)) => left.alone.push(case),
                 _ if deaths > 0 => left.alone.push(case),
                 _ => left.cases.push(case),
             }
@@ -276,13 +334,12 @@ impl Earlier {
         left
     }
 
-    fn stands(&self, record: &CaseRecord, retry_failed: bool) -> bool {
-        let is_there = |output: &OutputFile| {
-            fs::metadata(self.folder.join(&output.file))
-                .is_ok_and(|file| file.len() == output.bytes)
+    fn stands(&self, status: Status, files: &[(PathBuf, u64)], retry_failed: bool) -> bool {
+        let is_there = |(file, bytes): &(PathBuf, u64)| {
+            fs::metadata(self.folder.join(file)).is_ok_and(|file| file.len() == *bytes)
         };
-        match record.status {
-            Status::Done => record.outputs.iter().all(is_there),
+        match status {
+            Status::Done => files.iter().all(is_there),
             Status::Failed | Status::Suspect => !retry_failed,
         }
     }

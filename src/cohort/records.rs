@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use super::journals_in;
+use super::journal::{each_line, journals_in};
 use crate::error::{Error, Result};
 use crate::record::{CaseRecord, Line, Plan};
 
@@ -111,24 +111,15 @@ impl Records {
 
 /// Calls `ended` with the place of each record, and returns the plan, if the first line is whole.
 fn scan(path: &Path, mut ended: impl FnMut(u64, CaseRecord)) -> Result<Option<Plan>> {
-    let refuse = |error: std::io::Error| Error::file(path, &error).because(error);
-    let mut reader = BufReader::new(File::open(path).map_err(refuse)?);
-    let (mut place, mut plan, mut text) = (0, None, String::new());
-    for number in 1.. {
-        text.clear();
-        let length = reader.read_line(&mut text).map_err(refuse)?;
-        if !text.ends_with('\n') {
-            break;
-        }
-        let line = serde_json::from_str(&text).map_err(|error| {
-            Error::file(path, format!("damaged: line {number}: {error}")).because(error)
-        })?;
+    let file = File::open(path).map_err(|error| Error::file(path, &error).because(error))?;
+    let mut plan = None;
+    each_line(path, &file, |_, place, line| {
         match line {
             Line::Run(of_journal) => plan = Some(of_journal),
             Line::Ended(record) => ended(place, record),
-            Line::Begun { .. } | Line::Resumed | Line::Stopped { .. } => {}
+            Line::Begun { .. } | Line::Postponed { .. } | Line::Resumed | Line::Stopped { .. } => {}
         }
-        place += length as u64;
-    }
+        Ok(())
+    })?;
     Ok(plan)
 }

@@ -23,6 +23,8 @@ const BIDS: &str = "dataset_description.json";
 /// | a folder with `dataset_description.json` | the images of a BIDS dataset's subjects, not its derivatives | the stem of its file, `sub-01_ses-1_T1w` |
 /// | a `.csv` | its lines: columns `image` and, if they are there, `id`, `mask` and `label`, paths from the file's folder | `id`, or the stem of `image` |
 ///
+/// Nothing in the folder `outputs` is taken: maps of an earlier run are no images of this one.
+///
 /// `label` is what is explained of that case, as the `--label` of `medcam map`: `1`, `best,2`, `predicted:1`.
 ///
 /// # Errors
@@ -38,23 +40,25 @@ const BIDS: &str = "dataset_description.json";
 /// #     std::fs::create_dir(folder.join(subject)).unwrap();
 /// #     std::fs::write(folder.join(subject).join("T1.nii.gz"), "").unwrap();
 /// # }
-/// let cases = medcam::cohort::cases_of(&[folder])?;
+/// let cases = medcam::cohort::cases_of(&[folder], None)?;
 /// assert_eq!(cases[0].id, "sub-01_T1");
 /// assert_eq!(cases[1].image, folder.join("sub-02/T1.nii.gz"));
 /// # Ok::<(), medcam::Error>(())
 /// ```
-pub fn cases_of(sources: &[impl AsRef<Path>]) -> Result<Vec<Case>> {
+pub fn cases_of(sources: &[impl AsRef<Path>], outputs: Option<&Path>) -> Result<Vec<Case>> {
+    let outputs = outputs.and_then(|folder| folder.canonicalize().ok());
+    let outputs = outputs.as_deref();
     let mut cases = Vec::new();
     // The places of images that are called by their stems so far.
     let mut by_stem = Vec::new();
     for source in sources {
         let source = source.as_ref();
         if source.is_dir() {
-            cases.extend(of_folder(source)?);
+            cases.extend(of_folder(source, outputs)?);
         } else if has_extension(source, "csv") {
             cases.extend(of_manifest(source)?);
         } else {
-            let images = images_of(source)?;
+            let images = images_of(source, outputs)?;
             by_stem.extend(cases.len()..cases.len() + images.len());
             cases
                 .extend(images.into_iter().map(|image| Case::new(volumes::stem_of(&image), image)));
@@ -81,7 +85,7 @@ fn has_extension(path: &Path, extension: &str) -> bool {
 }
 
 /// The file itself, or the files that match it as a pattern.
-fn images_of(source: &Path) -> Result<Vec<PathBuf>> {
+fn images_of(source: &Path, outputs: Option<&Path>) -> Result<Vec<PathBuf>> {
     let text = source.to_str().filter(|text| text.contains(['*', '?', '[']));
     let Some(pattern) = text.filter(|_| !source.exists()) else {
         return match source.exists() {
@@ -93,7 +97,12 @@ fn images_of(source: &Path) -> Result<Vec<PathBuf>> {
         |error: &dyn std::fmt::Display| Error::file(source, format!("as a pattern: {error}"));
     let matches = glob::glob(pattern).map_err(|error| refuse(&error))?;
     let files = matches.collect::<Result<Vec<_>, _>>().map_err(|error| refuse(&error))?;
-    let images: Vec<_> = files.into_iter().filter(|file| is_image(file)).collect();
+    let is_output = |file: &PathBuf| {
+        outputs
+            .is_some_and(|outputs| file.canonicalize().is_ok_and(|file| file.starts_with(outputs)))
+    };
+    let images = files.into_iter().filter(|file| is_image(file) && !is_output(file));
+    let images: Vec<_> = images.collect();
     if images.is_empty() {
         return Err(Error::file(source, "no image matches this pattern"));
     }
@@ -111,12 +120,16 @@ fn is_image(path: &Path) -> bool {
     path.is_file() && volumes::is_readable(path) && !is_voxels_of_pair
 }
 
-fn of_folder(folder: &Path) -> Result<Vec<Case>> {
+fn of_folder(folder: &Path, outputs: Option<&Path>) -> Result<Vec<Case>> {
     let is_bids = folder.join(BIDS).is_file();
     let is_wanted = |entry: &DirEntry| {
         let name = entry.file_name().to_string_lossy();
         let is_subject = !is_bids || entry.depth() != 1 || name.starts_with("sub-");
-        entry.depth() == 0 || (!name.starts_with('.') && is_subject)
+        let is_outputs = entry.file_type().is_dir()
+            && outputs.is_some_and(|outputs| {
+                entry.path().canonicalize().is_ok_and(|folder| folder == outputs)
+            });
+        entry.depth() == 0 || (!name.starts_with('.') && is_subject && !is_outputs)
     };
     let mut cases = Vec::new();
     for entry in WalkDir::new(folder)

@@ -24,12 +24,17 @@ pub enum Line {
     },
     /// A case has ended.
     Ended(CaseRecord),
+    /// A case that there was no memory for beside others: it will be begun again, alone.
+    Postponed {
+        /// Its id.
+        id: String,
+    },
     /// A later run goes on.
     Resumed,
-    /// A signal stopped the run at once: what it had begun is nobody's fault.
+    /// The run is told to stop, or stops by itself: that what it has begun may not end is no case's fault.
     Stopped {
-        /// The signal's name, such as `SIGTERM`.
-        signal: String,
+        /// Why: a signal's name, such as `SIGTERM`, or `error`.
+        reason: String,
     },
 }
 
@@ -55,7 +60,7 @@ pub struct Plan {
     pub libtorch: String,
     /// SHA-256 of the model's file, in hexadecimal.
     pub model_sha256: String,
-    /// The device that runs the model: `cpu`, `cuda:0`.
+    /// The kind of device that runs the model: `cpu`, `cuda`.
     pub device: String,
     /// Number of CPU threads, on which the last bits of a map may depend.
     pub threads: usize,

@@ -229,3 +229,26 @@ fn a_worker_answers_each_line() {
     assert!(lines.next().is_none());
     assert!(child.wait().unwrap().success());
 }
+
+#[test]
+fn outputs_are_no_inputs_and_replace_none() {
+    let workspace = Workspace::new();
+    let scans = images(&workspace, 3);
+    // The folder of the maps lies in that of the images.
+    let folder = scans.join("maps");
+    for options in ["", "--resume"] {
+        run(&[&scans], &folder, options).succeeded();
+        assert_eq!(statuses(&folder).len(), 3);
+    }
+    // A manifest has the name of a table.
+    let manifest = scans.join("cases.csv");
+    let text = "id,image,label\na,x00.npy,\"0,1\"\na_class1,x01.npy,1\n";
+    fs::write(&manifest, text).unwrap();
+    run(&[&manifest], &scans, "").failed(2, &["a_class1 and a could write maps of the same name"]);
+    fs::write(&manifest, "id,image\na,x00.npy\n").unwrap();
+    run(&[&manifest], &scans, "").failed(2, &["would replace", "cases.csv"]);
+    assert_eq!(fs::read_to_string(&manifest).unwrap(), "id,image\na,x00.npy\n");
+    fs::write(&manifest, "id,image,label\na,x00.npy,1\n").unwrap();
+    let region = format!("--label 1 --target-mask {}", scans.join("x01.npy").display());
+    run(&[&manifest], &workspace.at("maps"), &region).failed(2, &["leave the labels of cases out"]);
+}

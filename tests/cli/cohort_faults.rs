@@ -42,6 +42,8 @@ fn a_killed_run_goes_on_and_ends_with_the_same_bytes() {
         child.wait().unwrap();
     }
     assert!(kills > 10, "{kills}");
+    // Some cases were in flight at two deaths: set aside first, and then tried again.
+    run(&[&scans], &killed, "--resume");
     let ran = run(&[&scans], &killed, "--resume --retry-failed").succeeded();
     assert!(ran.stderr.contains("80 done, 0 failed, 0 suspect, 0 not run"), "{}", ran.stderr);
     assert!(maps(&whole) == maps(&killed));
@@ -125,6 +127,10 @@ fn a_full_disk_stops_the_run_and_loses_nothing() {
     }
     let stopped = run(&[&scans], &folder, "");
     let done = statuses(&folder);
+    // No case is blamed, however often it is tried.
+    for _ in 0..3 {
+        run(&[&scans], &folder, "--resume");
+    }
     assert!(mount("remount,size=100m"));
     let ran = run(&[&scans], &folder, "--resume");
     let (all, found) = (statuses(&folder), maps(&folder));
@@ -168,7 +174,7 @@ fn signals_finish_what_is_begun_or_stop_at_once() {
         let count = |kind: &str| text.matches(&format!(r#"{{"line":"{kind}""#)).count();
         match status.signal() {
             // Whatever was begun has ended, or was stopped by nobody's fault.
-            Some(2) => assert_eq!(count("stopped"), 1, "{text}"),
+            Some(2) => assert!(count("stopped") > 0, "{text}"),
             Some(15) => assert_eq!(count("begun"), count("ended"), "{text}"),
             other => panic!("{other:?}"),
         }

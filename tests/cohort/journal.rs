@@ -37,7 +37,8 @@ fn ids(cases: &[Case]) -> Vec<&str> {
 
 /// Begins all cases, of which the first four end; the last of these failed.
 fn run(folder: &Path) {
-    let (journal, earlier) = Journal::open(folder, None, &plan(&json!({"layer": "up2"}))).unwrap();
+    let (journal, earlier) =
+        Journal::open(folder, None, &plan(&json!({"layer": "up2"})), true).unwrap();
     assert!(!earlier.is_resumed);
     for n in 0..6 {
         journal.begin(&n.to_string()).unwrap();
@@ -60,7 +61,7 @@ proptest! {
         let cut = cut.index(text.len());
         OpenOptions::new().write(true).open(&path).unwrap().set_len(cut as u64).unwrap();
         let whole = text[..cut].lines().count() - usize::from(!text[..cut].ends_with('\n') && cut > 0);
-        let (journal, earlier) = Journal::open(folder.path(), None, &plan(&json!({"layer": "up2"}))).unwrap();
+        let (journal, earlier) = Journal::open(folder.path(), None, &plan(&json!({"layer": "up2"})), true).unwrap();
         prop_assert_eq!(earlier.is_resumed, whole > 0);
         let left = earlier.left_of(cases(), false);
         // A line of the run, six that begin, four that end.
@@ -79,7 +80,8 @@ proptest! {
 fn a_resumed_run_has_left_what_has_not_ended() {
     let folder = tempfile::tempdir().unwrap();
     run(folder.path());
-    let open = || Journal::open(folder.path(), None, &plan(&json!({"layer": "up2"}))).unwrap();
+    let open =
+        || Journal::open(folder.path(), None, &plan(&json!({"layer": "up2"})), true).unwrap();
     let (journal, earlier) = open();
     let left = earlier.left_of(cases(), false);
     assert_eq!((left.ended, ids(&left.alone)), (4, vec!["4", "5"]));
@@ -96,20 +98,54 @@ fn a_resumed_run_has_left_what_has_not_ended() {
     drop(journal);
     let left = open().1.left_of(cases(), false);
     assert_eq!((ids(&left.suspects), left.alone.len(), left.ended), (vec!["4"], 0, 3));
-    assert_eq!(ids(&open().1.left_of(cases(), true).alone), ["4"]);
+    // Also where failed cases are tried again: what kills each run must not keep others from being run.
+    assert_eq!(ids(&open().1.left_of(cases(), true).suspects), ["4"]);
 
-    // It is written down as such, and stays so.
+    // It is written down as such, and stays so until it is tried again, alone.
     let mut suspect = record(folder.path(), "4", "failed");
     suspect.status = Status::Suspect;
     open().0.end(suspect).unwrap();
-    assert_eq!(open().1.left_of(cases(), false).suspects, []);
+    let left = open().1.left_of(cases(), false);
+    assert_eq!((left.suspects, left.alone, left.failed), (vec![], vec![], 2));
+    let left = open().1.left_of(cases(), true);
+    assert_eq!((ids(&left.alone), left.failed), (vec!["4"], 0));
+}
+
+/// What was in flight when a run was told to stop, or stopped by itself, has no death to its name; nor has a case
+/// that waits for its turn alone.
+#[test]
+fn an_orderly_stop_is_no_death() {
+    let folder = tempfile::tempdir().unwrap();
+    let open =
+        || Journal::open(folder.path(), None, &plan(&json!({"layer": "up2"})), true).unwrap();
+    for _ in 0..3 {
+        let (journal, earlier) = open();
+        let left = earlier.left_of(cases(), false);
+        assert_eq!((left.alone, left.suspects, left.cases.len()), (vec![], vec![], 6));
+        journal.begin("0").unwrap();
+        journal.postpone("0").unwrap();
+        journal.begin("1").unwrap();
+        journal.stop("SIGTERM").unwrap();
+        journal.stop("SIGTERM").unwrap();
+    }
+    let (journal, _) = open();
+    journal.begin("2").unwrap();
+    drop(journal);
+    assert_eq!(ids(&open().1.left_of(cases(), false).alone), ["2"]);
+    // A run that may not go on with it changes nothing.
+    let text = || fs::read(folder.path().join(JOURNAL)).unwrap();
+    let before = text();
+    let refused = Journal::open(folder.path(), None, &plan(&json!({"layer": "up2"})), false);
+    assert!(refused.unwrap_err().to_string().contains("--resume"));
+    assert_eq!(text(), before);
 }
 
 #[test]
 fn another_run_is_refused_by_name_of_what_differs() {
     let folder = tempfile::tempdir().unwrap();
     run(folder.path());
-    let refused = |plan: &Plan| Journal::open(folder.path(), None, plan).unwrap_err().to_string();
+    let refused =
+        |plan: &Plan| Journal::open(folder.path(), None, plan, true).unwrap_err().to_string();
     let mut other = plan(&json!({"layer": "up3", "fuse": "max"}));
     other.threads = 3;
     let said = refused(&other);
@@ -117,7 +153,7 @@ fn another_run_is_refused_by_name_of_what_differs() {
         assert!(said.contains(words), "{said}");
     }
     assert!(!said.contains("model_sha256"), "{said}");
-    let _open = Journal::open(folder.path(), None, &plan(&json!({"layer": "up2"}))).unwrap();
+    let _open = Journal::open(folder.path(), None, &plan(&json!({"layer": "up2"})), true).unwrap();
     assert!(refused(&plan(&json!({"layer": "up2"}))).contains("another run writes"));
 }
 
@@ -128,7 +164,7 @@ fn a_damaged_journal_is_refused_by_line() {
     let path = folder.path().join(JOURNAL);
     let text = fs::read_to_string(&path).unwrap();
     let refused = || {
-        let opened = Journal::open(folder.path(), None, &plan(&json!({"layer": "up2"})));
+        let opened = Journal::open(folder.path(), None, &plan(&json!({"layer": "up2"})), true);
         opened.unwrap_err().to_string()
     };
     fs::write(&path, text.replacen(r#"{"line":"begun","id":"2"}"#, r#"{"line":"beg"#, 1)).unwrap();

@@ -38,7 +38,7 @@ fn a_folder_gives_its_images_by_their_path() {
         "pair.img",
         "lone.img.gz",
     ]);
-    let cases = cases_of(&[folder.path()]).unwrap();
+    let cases = cases_of(&[folder.path()], None).unwrap();
     assert_eq!(
         called(&cases, folder.path()),
         pairs(&[
@@ -60,7 +60,7 @@ fn a_bids_dataset_gives_its_subjects_without_derivatives() {
         "derivatives/fs/sub-01/anat/sub-01_T1w.nii.gz",
         "sourcedata/x.nii.gz",
     ]);
-    let cases = cases_of(&[folder.path()]).unwrap();
+    let cases = cases_of(&[folder.path()], None).unwrap();
     assert_eq!(
         called(&cases, folder.path()),
         pairs(&[
@@ -80,10 +80,10 @@ fn files_of_one_name_are_told_apart() {
         ("sub-02_anat_T1", "s/sub-02/anat/T1.nii.gz"),
     ]);
     let named = [at("sub-01/anat/T1.nii.gz"), at("sub-02/T2.nii"), at("sub-02/anat/T1.nii.gz")];
-    assert_eq!(called(&cases_of(&named).unwrap(), folder.path()), expected);
+    assert_eq!(called(&cases_of(&named, None).unwrap(), folder.path()), expected);
     let pattern = [at("*/anat/T1.nii.gz")];
     let expected = [expected[0].clone(), expected[2].clone()];
-    assert_eq!(called(&cases_of(&pattern).unwrap(), folder.path()), expected);
+    assert_eq!(called(&cases_of(&pattern, None).unwrap(), folder.path()), expected);
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn a_manifest_gives_its_lines() {
     let text = "\u{feff}age,ID,image,mask,label\n61, p1 ,scans/1.nii.gz,masks/1.nii.gz,\"1,2\"\n\n\
                 58,,/else/2.nii.gz,,predicted:1\n";
     fs::write(&manifest, text).unwrap();
-    let cases = cases_of(&[&manifest]).unwrap();
+    let cases = cases_of(&[&manifest], None).unwrap();
     let first = Case::new("p1", folder.path().join("scans/1.nii.gz"));
     let first = first.mask(folder.path().join("masks/1.nii.gz"));
     let second = Case::new("2", "/else/2.nii.gz").targets(["predicted:1".parse().unwrap()]);
@@ -111,7 +111,7 @@ fn what_gives_no_cases_is_refused() {
         fs::write(&file, text).unwrap();
         file
     };
-    let refused = |sources: &[PathBuf]| cases_of(sources).unwrap_err().to_string();
+    let refused = |sources: &[PathBuf]| cases_of(sources, None).unwrap_err().to_string();
     for (sources, words) in [
         (vec![at("none.nii")], "none.nii: no such file"),
         (vec![at("empty")], "no image in this folder"),

@@ -7,6 +7,7 @@ mod record;
 mod run;
 mod worker;
 
+use std::collections::HashMap;
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 
@@ -19,19 +20,23 @@ use super::model::load_models;
 use super::terminal::complain;
 use crate::cohort::{Cancel, Case, Journal, Left, Part, StageTimes, cases_of};
 use crate::error::{Error, Result};
-use crate::outputs::{self, check_distinct};
-use crate::record::Status;
+use crate::methods::Target;
+use crate::outputs::{self, CaseTables, check_distinct};
 use crate::torch::Model;
 use meter::Meter;
 use record::Files;
-use run::{Run, SUSPECT};
+use run::Run;
 pub use worker::run as work;
+
+/// Why a case with labels of its own is refused.
+const LABEL_OF_REGION: &str = "--target-mask explains one region of class --label in all images; leave the \
+                               labels of cases out";
 
 pub fn run(arguments: &CohortArguments) -> Result<ExitCode> {
     let options = &arguments.options;
     let job = Job::new(options)?;
     let part = part::of(arguments.num_parts, arguments.part_id, |name| std::env::var(name).ok())?;
-    let all = cases(arguments)?;
+    let all = cases(arguments, &job)?;
     let folder_path = options.output.as_path();
     outputs::prepare_folder(folder_path)?;
     let (card, models) = load_models(&options.model)?;
@@ -41,19 +46,13 @@ pub fn run(arguments: &CohortArguments) -> Result<ExitCode> {
         Some(part) => part.of(all),
         None => all,
     };
-    let read_files = job.read_files(&cases);
-    read_files.check(job.known_files(&cases))?;
-    let (journal, earlier) = Journal::open(folder_path, part, &plan)?;
-    if earlier.is_resumed && !arguments.resume {
-        return Err(Error::usage(format!(
-            "{}: a run into this folder has begun already. Go on with it (--resume), or take another folder",
-            folder_path.display()
-        )));
-    }
+    let read_files = job.read_files(&cases, &arguments.sources);
+    let tables = CaseTables::FILES.map(|name| folder_path.join(name));
+    read_files.check(job.known_files(&cases).into_iter().chain(tables))?;
+    let (journal, earlier) = Journal::open(folder_path, part, &plan, arguments.resume)?;
     let count = cases.len();
-    let failed = earlier.ended().filter(|record| record.status != Status::Done).count();
     let left = earlier.left_of(cases, arguments.retry_failed);
-    let failed = if arguments.retry_failed { 0 } else { failed };
+    drop(earlier);
     say_what_is_left(part, count, &left);
 
     let journal = Arc::new(journal);
@@ -64,7 +63,8 @@ pub fn run(arguments: &CohortArguments) -> Result<ExitCode> {
     let folder = folder.on_file(|index, file| files.wrote(index, &file));
     let folder = folder.volumes_above(job.scoring.threshold);
     let cohort = job.cohort(models, card)?.in_order(false);
-    let meter = Meter::new(count, left.ended, failed);
+    let meter = Meter::new(count, left.ended, left.failed);
+    let failed = left.failed;
     let mut run = Run::new(&files, &journal, &cancel, meter, arguments.json);
     let ended = run.all(cohort, &folder, left);
     run.meter.finish();
@@ -72,6 +72,10 @@ pub fn run(arguments: &CohortArguments) -> Result<ExitCode> {
     let failed = failed + run.failed;
     if arguments.profile {
         print_times(&times);
+    }
+    if ended.is_err() {
+        // What is in flight is not to blame. If even this cannot be written, the first error says more.
+        let _ = journal.stop("error");
     }
     ended?;
     for (code, cases) in &warnings {
@@ -102,22 +106,22 @@ fn say_what_is_left(part: Option<Part>, all: usize, left: &Left) {
         ended => format!(", {ended} of them ended before"),
     };
     complain(format!("{part}{all} case(s){before}"));
-    for case in &left.suspects {
-        complain(format!("error: {}: {SUSPECT}", case.id));
-    }
 }
 
 /// The first signal finishes what is begun, the second stops at once. Gives the name of the first.
 fn on_signals(journal: &Arc<Journal>, cancel: &Arc<Cancel>) -> Result<Arc<OnceLock<String>>> {
     let signal = Arc::new(OnceLock::new());
-    let (asked, cancel, journal) = (signal.clone(), cancel.clone(), journal.clone());
+    let (asked, cancel) = (signal.clone(), cancel.clone());
+    let [first, last] = [journal.clone(), journal.clone()];
     let ask = move |name: &str| {
         let _ = asked.set(name.to_owned());
         cancel.cancel();
+        // Noted now: where the grace is short, the process is killed before it has finished.
+        let _ = first.stop(name);
         complain(format!("{name}: what is begun will be finished; once more to stop at once"));
     };
     on_interrupt(Some(Box::new(ask)), move |_, name| {
-        let note = match journal.stop(name) {
+        let note = match last.stop(name) {
             Ok(()) => String::new(),
             Err(error) => format!("; {error}"),
         };
@@ -127,9 +131,9 @@ fn on_signals(journal: &Arc<Journal>, cancel: &Arc<Cancel>) -> Result<Arc<OnceLo
 }
 
 /// All cases of the sources, whose files have different names.
-fn cases(arguments: &CohortArguments) -> Result<Vec<Case>> {
-    let mut cases = cases_of(&arguments.sources)?;
+fn cases(arguments: &CohortArguments, job: &Job<'_>) -> Result<Vec<Case>> {
     let options = &arguments.options;
+    let mut cases = cases_of(&arguments.sources, Some(&options.output))?;
     find_masks(&mut cases, options.mask.as_deref())?;
     for case in &cases {
         utf8(&case.image)?;
@@ -137,7 +141,38 @@ fn cases(arguments: &CohortArguments) -> Result<Vec<Case>> {
     }
     let names = cases.iter().map(|case| (case.id.as_str(), case.image.as_path()));
     check_distinct(names, options.picture)?;
+    if options.target_mask.is_some() && cases.iter().any(|case| case.targets.is_some()) {
+        return Err(Error::usage(LABEL_OF_REGION));
+    }
+    check_targets(&cases, &job.settings.targets)?;
     Ok(cases)
+}
+
+/// Refuses a case that is called as a file of another: `scan_class1` beside `scan` with several targets.
+fn check_targets(cases: &[Case], default: &[Target]) -> Result<()> {
+    let targets = |case: &'_ Case| case.targets.clone().unwrap_or_else(|| default.to_vec());
+    let of_several: HashMap<_, _> = cases
+        .iter()
+        .map(|case| (case.id.as_str(), targets(case)))
+        .filter(|(_, targets)| !Target::is_single(targets))
+        .collect();
+    let single = cases.iter().filter(|case| Target::is_single(&targets(case)));
+    for case in single {
+        let Some((other, rest)) = case.id.rsplit_once('_') else { continue };
+        let Some(targets) = of_several.get(other) else { continue };
+        let may_be = |target: &Target| {
+            let label = target.label();
+            rest == label || rest.starts_with("class") || rest.starts_with("component")
+        };
+        if targets.iter().any(may_be) {
+            return Err(Error::usage(format!(
+                "{} and {other} could write maps of the same name, as {other} has a map of each of its targets; \
+                 give one another id",
+                case.id
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Prints what the stages of a run did.

@@ -47,9 +47,9 @@ impl<'a> Run<'a> {
         }
         let shared = cohort.used_threads();
         let alone = Threads { in_flight: NonZeroUsize::MIN, ..shared };
-        let (cohort, _) = self.some(cohort.threads(alone), folder, left.alone, true)?;
-        let (cohort, again) = self.some(cohort.threads(shared), folder, left.cases, true)?;
-        self.some(cohort.threads(alone), folder, again, false)?;
+        let (cohort, _) = self.some(cohort.threads(alone), folder, left.alone)?;
+        let (cohort, again) = self.some(cohort.threads(shared), folder, left.cases)?;
+        self.some(cohort.threads(alone), folder, again)?;
         Ok(())
     }
 
@@ -59,7 +59,6 @@ impl<'a> Run<'a> {
         mut cohort: Cohort,
         folder: &Folder<'_>,
         cases: Vec<Case>,
-        are_new: bool,
     ) -> Result<(Cohort, Vec<Case>)> {
         let mut again = Vec::new();
         if cases.is_empty() {
@@ -68,16 +67,13 @@ impl<'a> Run<'a> {
         let is_alone = cohort.used_threads().in_flight == NonZeroUsize::MIN;
         let (journal, files, cancel) = (self.journal, self.files, self.cancel);
         let unwritten = Mutex::new(None);
-        // A case that comes again, for want of memory, is noted already.
-        let begun = cases.into_iter().map_while(|case| match are_new {
-            true => match journal.begin(&case.id) {
-                Ok(()) => Some(case),
-                Err(error) => {
-                    *unwritten.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                    None
-                }
-            },
-            false => Some(case),
+        let begun = cases.into_iter().map_while(|case| match journal.begin(&case.id) {
+            Ok(()) => Some(case),
+            Err(error) => {
+                *unwritten.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                cancel.cancel();
+                None
+            }
         });
         let times = cohort.run(begun, folder, cancel, |finished| match finished.kept {
             Err(error) if error.is_of_storage() => {
@@ -85,6 +81,7 @@ impl<'a> Run<'a> {
             }
             Err(error) if error.is_of_memory() && !is_alone => {
                 files.forget(finished.index);
+                journal.postpone(&finished.case.id)?;
                 again.push(finished.case);
                 Ok(())
             }

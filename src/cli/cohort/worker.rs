@@ -19,7 +19,7 @@ use crate::cli::interrupt::{end_by_name, on_interrupt};
 use crate::cli::job::Job;
 use crate::cli::model::load_models;
 use crate::cli::terminal::{complain, print};
-use crate::cohort::{Cancel, Case};
+use crate::cohort::{Cancel, Case, Finished};
 use crate::error::{Error, Result};
 use crate::outputs::{self, Names};
 use crate::record::{CaseRecord, Line, Status};
@@ -44,12 +44,12 @@ pub fn run(arguments: &CohortArguments) -> Result<ExitCode> {
     };
     on_interrupt(Some(Box::new(ask)), |_, name| complain(format!("interrupted by {name}")))?;
 
-    let read_files = job.read_files(&[]);
+    let read_files = job.read_files(&[], &[]);
     let files = Files::of(&options.output);
     let folder = job.folder().read_files(&read_files).card(card.clone().unwrap_or_default());
     let folder = folder.on_file(|index, file| files.wrote(index, &file));
     let folder = folder.volumes_above(job.scoring.threshold);
-    let answers = Answers::default();
+    let answers = Answers { region: options.target_mask.is_some(), ..Answers::default() };
     let mut cohort = job.cohort(models, card)?.in_order(false);
     print(Line::Run(plan).to_json()?)?;
     let lines = lines_of_stdin();
@@ -66,7 +66,11 @@ pub fn run(arguments: &CohortArguments) -> Result<ExitCode> {
             }
         }
     });
-    cohort.run(taken, &folder, &cancel, |finished| answers.give(files.record(finished)?))?;
+    cohort.run(taken, &folder, &cancel, |finished| match finished.kept {
+        // No case's fault: whoever drives this worker makes room.
+        Err(error) if error.is_of_storage() => Err(error),
+        kept => answers.give(files.record(Finished { kept, ..finished })?),
+    })?;
     if let Some(name) = signal.lock().unwrap_or_else(PoisonError::into_inner).take() {
         end_by_name(&name);
     }
@@ -111,7 +115,11 @@ struct Task {
 
 /// The answers so far, by id; `None` while a case is in flight.
 #[derive(Default)]
-struct Answers(Mutex<HashMap<String, Option<String>>>);
+struct Answers {
+    answers: Mutex<HashMap<String, Option<String>>>,
+    /// Whether a region is explained, which leaves no choice of labels.
+    region: bool,
+}
 
 impl Answers {
     /// The case of a line. What can be answered at once is: an id that was answered before, a line that is no
@@ -136,7 +144,7 @@ impl Answers {
             None => {}
         }
         let (id, image) = (task.id.clone(), task.image.clone());
-        match task.case(folder) {
+        match task.case(folder, self.region) {
             Ok(case) => {
                 answers.insert(id, None);
                 Ok(Some(case))
@@ -161,13 +169,16 @@ impl Answers {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Option<String>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Task {
-    fn case(self, folder: &Path) -> Result<Case> {
+    fn case(self, folder: &Path, region: bool) -> Result<Case> {
         Names::check_stem(&self.id)?;
+        if region && self.label.is_some() {
+            return Err(Error::usage(super::LABEL_OF_REGION));
+        }
         let labels = self.label.iter().flat_map(|label| label.split(','));
         let targets = labels.map(|label| label.trim().parse()).collect::<Result<Vec<_>>>()?;
         let mut case = Case::new(self.id, self.image);
