@@ -110,7 +110,9 @@ pub(crate) struct Attention {
 ///
 /// If the map has no voxels or a value that is not finite, or the threshold is not in `[0, 1]`.
 pub(crate) fn attention(map: ArrayViewD<'_, f32>, threshold: Threshold) -> Result<Attention> {
-    check_values(&map)?;
+    if map.is_empty() {
+        return Err(no_voxels(map.shape()));
+    }
     // A count does not depend on the order of the voxels, and that of memory is the fastest.
     let mut values: Vec<f32> = match map.as_slice_memory_order() {
         Some(values) => values.iter().map(|value| value.abs()).collect(),
@@ -158,14 +160,18 @@ fn check(map: ArrayView3<'_, f32>, mask: [usize; 3]) -> Result<()> {
 
 /// Refuses a map without voxels, or with values that are not finite.
 fn check_values<D: Dimension>(map: &ArrayView<'_, f32, D>) -> Result<()> {
-    let refuse = |what: String| Err(Error::input("evaluate", what));
-    let (shape, all) = (map.shape(), map.len());
     if map.is_empty() {
-        return refuse(format!("map: shape {shape:?} has no voxels"));
+        return Err(no_voxels(map.shape()));
     }
     let bad = map.iter().filter(|value| !value.is_finite()).count();
     if bad > 0 {
-        return refuse(format!("map: {bad} of the {all} voxels are not finite"));
+        let all = map.len();
+        let what = format!("map: {bad} of the {all} voxels are not finite");
+        return Err(Error::input("evaluate", what));
     }
     Ok(())
+}
+
+fn no_voxels(shape: &[usize]) -> Error {
+    Error::input("evaluate", format!("map: shape {shape:?} has no voxels"))
 }

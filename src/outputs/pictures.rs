@@ -28,7 +28,7 @@ pub fn save_pictures(
         let values = with_depth(map)?;
         let style = if map.signed { Style::Gray } else { Style::Heat };
         for (sample, (image, of_sample)) in images.iter().zip(values.outer_iter()).enumerate() {
-            let on_grid = grid.restore(of_sample.index_axis(Axis(0), 0));
+            let on_grid = grid.restore(of_sample.index_axis(Axis(0), 0)).to_owned();
             let picture = volumes::overlay(image, &on_grid, &caption(map), style)?;
             let path = names.overlay(map.layer, map.target, numbered.then_some(sample));
             volumes::make_folder(names.folder_of(map.layer))?;

@@ -10,7 +10,7 @@ use nifti::NiftiHeader;
 
 use super::affine::Orientation;
 use super::write::{MapType, to_u8};
-use super::{Input, Volume, nifti_write, raster, write_npy};
+use super::{Input, nifti_write, raster, write_npy};
 use crate::error::{Error, Result};
 use crate::ops::{Interpolation, Resize, resample};
 
@@ -93,8 +93,8 @@ impl Grid {
     }
 
     /// A map in the model's axes `(D, H, W)`, of any size, turned into the voxel order of the
-    /// image's file. Nothing is resampled.
-    pub fn restore(&self, map: ArrayView3<'_, f32>) -> Array3<f32> {
+    /// image's file. Nothing is resampled, and nothing copied.
+    pub fn restore<'a>(&self, map: ArrayView3<'a, f32>) -> ArrayView3<'a, f32> {
         let mut map = map;
         if let Kind::Volume { axes, .. } = &self.0 {
             let mut model_axis = [0; 3];
@@ -106,7 +106,7 @@ impl Grid {
             }
             map = map.permuted_axes(model_axis);
         }
-        map.as_standard_layout().into_owned()
+        map
     }
 
     /// Writes the maps `(B, 1, D, H, W)` of one input into `folder`, and returns their paths.
@@ -135,7 +135,7 @@ impl Grid {
         match &self.0 {
             Kind::Volume { header, shape, .. } => {
                 let path = path(".nii.gz");
-                nifti_write::write_map(&path, header, *shape, &self.restore(first), dtype)?;
+                nifti_write::write_map(&path, header, *shape, self.restore(first), dtype)?;
                 Ok(vec![path])
             }
             Kind::Image { .. } => {
@@ -163,8 +163,7 @@ impl Grid {
         let first = self.first_of(maps)?;
         let array = match &self.0 {
             Kind::Volume { header, shape, .. } => {
-                return nifti_write::encoded(header, *shape, &self.restore(first), dtype)
-                    .and_then(|(head, voxels)| Volume::from_bytes(&head, voxels))
+                return nifti_write::as_written(header, *shape, self.restore(first), dtype)
                     .map(Input::Volume)
                     .map_err(|message| Error::input("map", message));
             }

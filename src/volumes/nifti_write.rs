@@ -4,9 +4,10 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use libdeflater::{CompressionLvl, Compressor};
-use ndarray::Array3;
+use ndarray::{ArrayView3, Axis};
 use nifti::{NiftiHeader, NiftiType};
 
+use super::Volume;
 use super::affine::{self, Affine};
 use super::write::{self, MapType, to_u8};
 use crate::error::{Error, Result};
@@ -22,14 +23,15 @@ pub(crate) fn write_map(
     path: &Path,
     header: &NiftiHeader,
     shape: [usize; 3],
-    map: &Array3<f32>,
+    map: ArrayView3<'_, f32>,
     dtype: MapType,
 ) -> Result<()> {
     let head = head(header, shape, map, dtype).map_err(|message| Error::file(path, message))?;
+    let bytes = head.len() + map.len() * size_of::<f32>();
     write::atomically(path, |file| {
         let zipped = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gz"));
         if zipped {
-            let mut body = Vec::new();
+            let mut body = Vec::with_capacity(bytes);
             write_body(&mut body, &head, map, dtype)?;
             file.write_all(&gzipped(&body)?)
         } else {
@@ -51,24 +53,25 @@ fn gzipped(bytes: &[u8]) -> io::Result<Vec<u8>> {
     Ok(zipped)
 }
 
-/// The file that [`write_map`] writes, uncompressed: the bytes before the voxels, and the voxels.
-pub(crate) fn encoded(
+/// What a reader of the file that [`write_map`] writes gets.
+pub(crate) fn as_written(
     header: &NiftiHeader,
     shape: [usize; 3],
-    map: &Array3<f32>,
+    map: ArrayView3<'_, f32>,
     dtype: MapType,
-) -> Result<(Vec<u8>, Vec<u8>), String> {
+) -> Result<Volume, String> {
     let head = head(header, shape, map, dtype)?;
-    let mut voxels = Vec::new();
-    write_body(&mut voxels, &[], map, dtype).map_err(|error| error.to_string())?;
-    Ok((head, voxels))
+    match dtype {
+        MapType::F32 => Volume::of_head(&head, map.to_owned()),
+        MapType::U8 => Volume::of_head(&head, map.mapv(|value| f32::from(to_u8(value)))),
+    }
 }
 
 /// The bytes before the voxels of `map`.
 fn head(
     header: &NiftiHeader,
     shape: [usize; 3],
-    map: &Array3<f32>,
+    map: ArrayView3<'_, f32>,
     dtype: MapType,
 ) -> Result<Vec<u8>, String> {
     let (i, j, k) = map.dim();
@@ -82,20 +85,33 @@ fn head(
 fn write_body(
     out: &mut impl Write,
     head: &[u8],
-    map: &Array3<f32>,
+    map: ArrayView3<'_, f32>,
     dtype: MapType,
 ) -> io::Result<()> {
     out.write_all(head)?;
-    // NIfTI's first axis varies fastest, so the file holds one slice of the last axis after the
-    // other.
-    let mut bytes = Vec::new();
-    for slice in map.axis_iter(ndarray::Axis(2)) {
-        bytes.clear();
-        match dtype {
-            MapType::F32 => bytes.extend(slice.t().iter().flat_map(|v| v.to_le_bytes())),
-            MapType::U8 => bytes.extend(slice.t().iter().map(|&v| to_u8(v))),
+    match dtype {
+        MapType::F32 => {
+            write_voxels(map, f32::to_le_bytes, |slice| out.write_all(slice.as_flattened()))
         }
-        out.write_all(&bytes)?;
+        MapType::U8 => write_voxels(map, to_u8, |slice| out.write_all(slice)),
+    }
+}
+
+/// Writes each value as it is stored. NIfTI's first axis varies fastest, so that the file holds one slice of the last
+/// axis after the other.
+fn write_voxels<T>(
+    map: ArrayView3<'_, f32>,
+    stored: impl Fn(f32) -> T,
+    mut write: impl FnMut(&[T]) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut values = Vec::new();
+    for slice in map.axis_iter(Axis(2)) {
+        values.clear();
+        match slice.t().as_slice() {
+            Some(slice) => values.extend(slice.iter().map(|&value| stored(value))),
+            None => values.extend(slice.t().iter().map(|&value| stored(value))),
+        }
+        write(&values)?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use flate2::bufread::GzDecoder;
-use ndarray::{Array3, Array4, ShapeBuilder, s};
+use ndarray::{Array3, Array4, Axis, ShapeBuilder, s};
 use nifti::{InMemNiftiVolume, IntoNdArray, NiftiHeader, NiftiType};
 
 use super::affine::{self, Orientation};
@@ -97,12 +97,18 @@ impl Volume {
         map: &Array3<f32>,
         dtype: MapType,
     ) -> Result<()> {
-        nifti_write::write_map(path.as_ref(), &self.header, self.shape(), map, dtype)
+        nifti_write::write_map(path.as_ref(), &self.header, self.shape(), map.view(), dtype)
     }
 
-    /// The volume of a file with these bytes: `head` before the voxels, then `voxels`.
-    pub(crate) fn from_bytes(head: &[u8], voxels: Vec<u8>) -> Result<Self, String> {
-        build(nifti_header::parse(head, false)?, voxels)
+    /// What a reader gets of a file of one channel that has these bytes before its voxels, and stores `voxels`.
+    pub(crate) fn of_head(head: &[u8], voxels: Array3<f32>) -> Result<Self, String> {
+        let contents = nifti_header::parse(head, false)?;
+        let scaling = contents.scaling;
+        let voxels = match scaling {
+            Some(_) => voxels.mapv_into(|v| scaled(f64::from(v), scaling)),
+            None => voxels,
+        };
+        Ok(of_data(contents, voxels.insert_axis(Axis(0))))
     }
 
     pub(crate) fn shape(&self) -> [usize; 3] {
@@ -238,8 +244,8 @@ fn pair_of(path: &Path) -> Result<Option<[PathBuf; 2]>> {
 }
 
 fn build(contents: Contents, raw: Vec<u8>) -> Result<Volume, String> {
-    let Contents { mut header, affine, shape, channels, samples, scaling, notes, .. } = contents;
-    let [i, j, k] = shape;
+    let Contents { shape: [i, j, k], channels, samples, scaling, .. } = contents;
+    let mut header = contents.header.clone();
     // The samples of a colour voxel are adjacent, so their axis varies fastest and comes first.
     let axes = if samples > 1 { [samples, i, j, k] } else { [i, j, k, channels] };
     header.dim = [4, 0, 0, 0, 0, 1, 1, 1];
@@ -266,11 +272,7 @@ fn build(contents: Contents, raw: Vec<u8>) -> Result<Volume, String> {
         volume.into_ndarray::<f32>().map_err(|e| e.to_string())?
     } else {
         let wide = volume.into_ndarray::<f64>().map_err(|e| e.to_string())?;
-        #[expect(clippy::cast_possible_truncation, reason = "f32 is the precision of the crate")]
-        match scaling {
-            Some([slope, intercept]) => wide.mapv(|v| (v * slope + intercept) as f32),
-            None => wide.mapv(|v| v as f32),
-        }
+        wide.mapv(|v| scaled(v, scaling))
     };
     let (voxels, _) = voxels.into_raw_vec_and_offset();
     let data = Array4::from_shape_vec(axes.f(), voxels).map_err(|e| e.to_string())?;
@@ -279,8 +281,22 @@ fn build(contents: Contents, raw: Vec<u8>) -> Result<Volume, String> {
         // Drops the alpha channel.
         _ => data.slice_move(s![..3, .., .., ..]),
     };
+    Ok(of_data(contents, data))
+}
+
+/// The value of a voxel that is stored as `v`.
+#[expect(clippy::cast_possible_truncation, reason = "f32 is the precision of the crate")]
+fn scaled(v: f64, scaling: Option<[f64; 2]>) -> f32 {
+    match scaling {
+        Some([slope, intercept]) => (v * slope + intercept) as f32,
+        None => v as f32,
+    }
+}
+
+fn of_data(contents: Contents, data: Array4<f32>) -> Volume {
+    let Contents { header, affine, notes, .. } = contents;
     let spacing_mm = affine::spacing(&affine).map(|s| s * unit_mm(&header));
-    Ok(Volume { data, affine, spacing_mm, notes, header: Box::new(header) })
+    Volume { data, affine, spacing_mm, notes, header: Box::new(header) }
 }
 
 /// The next `count` bytes, or what is left of the stream.
