@@ -87,8 +87,8 @@ pub use task::Task;
 pub use tch;
 #[cfg(feature = "torch")]
 pub use torch::{
-    Device, Facts, Guide, Layer, LayerChoice, Layers, Model, Network, Output, Tape, TrainingSteps,
-    keep_freed_memory, load,
+    Device, Facts, Guide, Layer, LayerChoice, Layers, Model, Network, Output, Precision, Tape,
+    TrainingSteps, keep_freed_memory, load,
 };
 pub use version::VERSION;
 #[cfg(any(feature = "torch", feature = "files"))]

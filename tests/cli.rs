@@ -14,6 +14,7 @@ mod cli {
     pub mod hostile;
     pub mod images;
     pub mod interrupted;
+    pub mod memory;
     pub mod oblique;
     pub mod options;
     pub mod outputs;

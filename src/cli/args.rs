@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 
@@ -38,6 +39,8 @@ pub enum Command {
     Map(Box<MapArguments>),
     /// Make attention maps of thousands of images, and lose nothing if that is interrupted.
     Cohort(Box<CohortArguments>),
+    /// Predict the memory that a cohort takes; takes the command line of `medcam cohort`, and writes nothing.
+    Plan(Box<CohortArguments>),
     /// Make the tables of a cohort from its journals.
     Merge(MergeArguments),
     /// Score an attention map against a mask of what it should show.
@@ -80,6 +83,10 @@ pub struct ModelArguments {
     /// the first.
     #[arg(long, value_name = "N|NAME")]
     pub explain_output: Option<String>,
+    /// Convert the model to this precision, f32, bf16 or f16; without it, it runs as it was saved. With half the
+    /// bits, a forward takes half the memory, and its output is another.
+    #[arg(long, value_name = "f32|bf16|f16")]
+    pub precision: Option<String>,
     /// Where to run: auto, cpu, cuda or cuda:N.
     #[arg(long, default_value = "auto")]
     pub device: String,
@@ -205,6 +212,7 @@ Examples:
   medcam cohort model.pt 'raw/*/t1.nii.gz' -o maps --label 1 the files that match
   medcam cohort model.pt cases.csv -o maps                   columns image, and id, mask, label if wanted
   medcam cohort model.pt bids -o maps --num-parts 4 --part-id 0
+  medcam plan model.pt scans -o maps --max-memory 8GiB       what it will take
   medcam merge maps                                          tables of all parts
 
 Writes what `medcam map` writes, DIR/LAYER/ID.nii.gz; DIR/journal.jsonl, a line for each case with its
@@ -236,13 +244,18 @@ pub struct CohortArguments {
     /// --num-parts, the place of the task in its array].
     #[arg(long, value_name = "I", requires = "num_parts", allow_hyphen_values = true)]
     pub part_id: Option<usize>,
+    /// Keep the process within so much memory of the host, such as 8GiB: predicts what a case takes by trials on
+    /// random input, lets fewer cases be in flight, and fails those that would not fit even alone. `medcam plan`
+    /// prints the prediction.
+    #[arg(long, value_name = "SIZE")]
+    pub max_memory: Option<ByteSize>,
     /// Also write DIR/profile.json, which chrome://tracing and ui.perfetto.dev show, and print what the
     /// stages did.
     #[arg(long)]
     pub profile: bool,
     /// Take cases from stdin, a JSON line each: {\"id\": ..., \"image\": ..., \"mask\": ..., \"label\": ...}, and
     /// answer each on stdout with the line of its journal, as it ends. The first line says what runs.
-    #[arg(long, conflicts_with_all = ["resume", "num_parts", "profile", "json", "mask"])]
+    #[arg(long, conflicts_with_all = ["resume", "num_parts", "profile", "json", "mask", "max_memory"])]
     pub worker: bool,
     /// Print the journal's line of each case that ends on stdout.
     #[arg(long)]

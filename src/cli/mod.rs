@@ -11,6 +11,7 @@ mod layers;
 mod map;
 mod merge;
 mod model;
+mod plan;
 mod progress;
 mod score;
 mod terminal;
@@ -42,6 +43,7 @@ pub fn run() -> ExitCode {
         Command::Map(arguments) => map::run(&arguments),
         Command::Cohort(arguments) if arguments.worker => cohort::work(&arguments),
         Command::Cohort(arguments) => cohort::run(&arguments),
+        Command::Plan(arguments) => plan::run(&arguments),
         Command::Merge(arguments) => merge::run(&arguments),
         Command::Score(arguments) => score::run(&arguments),
     };

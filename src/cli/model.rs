@@ -32,7 +32,11 @@ fn load_on(arguments: &ModelArguments, device: &str) -> Result<Model> {
         "auto" => Device::best(),
         other => other.parse()?,
     };
+    let precision = arguments.precision.as_ref().map(|precision| precision.parse()).transpose()?;
     let mut model = load(&arguments.model, device)?;
+    if let Some(precision) = precision {
+        model = model.in_precision(precision)?;
+    }
     if let Some(output) = &arguments.explain_output {
         model = model.with_output(&output.parse()?)?;
     }

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use super::args::MapArguments;
 use super::terminal::complain;
+use crate::cohort::peak_memory_bytes;
 use crate::error::Result;
 use crate::record::{self, InputRecord, Interrupted, Outcome, Run};
 use crate::torch::{Model, Network};
@@ -149,12 +150,4 @@ impl Progress {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Peak memory of this process in bytes (VmHWM); `None` if the system does not report it.
-pub fn peak_memory_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    let kibibytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kibibytes * 1024)
 }

@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::{Case, Part};
 use crate::error::{Error, Result};
-use crate::record::{self, CaseRecord, Line, OutputFile, Plan, Status};
+use crate::record::{self, CaseRecord, Line, MemoryPrediction, OutputFile, Plan, Status};
 
 /// How often a process may die while a case is being explained before that case is set aside.
 const DEATHS: usize = 2;
@@ -127,6 +127,15 @@ impl Journal {
     /// If the journal cannot be written.
     pub fn stop(&self, reason: &str) -> Result<()> {
         self.append(&Line::Stopped { reason: reason.to_owned() }, true)
+    }
+
+    /// Notes how much memory the run will take.
+    ///
+    /// # Errors
+    ///
+    /// If the journal cannot be written.
+    pub fn predict(&self, prediction: MemoryPrediction) -> Result<()> {
+        self.append(&Line::Memory(prediction), false)
     }
 
     /// Notes that a case is begun.
@@ -279,6 +288,7 @@ impl Earlier {
                     return Err(format!("damaged: line {number} is not where it belongs"));
                 }
                 (_, Line::Resumed) => in_flight.clear(),
+                (_, Line::Memory(_)) => {}
                 (_, Line::Begun { id }) => {
                     *earlier.deaths.entry(id.clone()).or_default() += 1;
                     in_flight.insert(id);

@@ -39,12 +39,14 @@
 
 mod folder;
 mod journal;
+mod memory;
 mod model_input;
 mod part;
 mod records;
 mod source;
 mod stages;
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -54,6 +56,8 @@ use tch::Tensor;
 
 pub use folder::{Folder, Written};
 pub use journal::{Earlier, Journal, Left, journals_in, output_file};
+#[cfg(feature = "cli")]
+pub(crate) use memory::peak_memory_bytes;
 pub(crate) use model_input::ModelInput;
 pub use part::Part;
 pub use records::Records;
@@ -63,8 +67,10 @@ pub use stages::{Cancel, StageTime, StageTimes, Threads};
 use crate::error::{Error, Result};
 use crate::explain::{Explainer, Explanation, MapSize, Request};
 use crate::methods::Target;
+use crate::record::MemoryPrediction;
 use crate::torch::{IdleThreadsSleep, Model};
 use crate::volumes::{Card, Input, Prepared};
+use memory::{Memory, Size};
 use stages::Steps;
 
 /// One image to be explained.
@@ -162,6 +168,7 @@ pub struct Cohort {
     region: Option<Input>,
     threads: Threads,
     in_order: bool,
+    memory: Option<Memory>,
 }
 
 /// An image that was read.
@@ -189,7 +196,8 @@ impl Cohort {
         }
         let input = ModelInput::new(first.network(), card);
         let threads = Threads::for_models(explainers.len());
-        Ok(Self { explainers, input, size: None, region: None, threads, in_order: true })
+        let (size, region, memory) = (None, None, None);
+        Ok(Self { explainers, input, size, region, threads, in_order: true, memory })
     }
 
     /// The size of the maps; by default each image's own, with which they lie on its grid.
@@ -225,6 +233,32 @@ impl Cohort {
         self
     }
 
+    /// Keeps the process within so many bytes on the host, for these cases: lets fewer of them be in flight, and
+    /// fails those that do not fit even alone, without reading them.
+    ///
+    /// How much memory a forward with its maps takes is found by trials on random input: of a quarter and of half
+    /// the extents of the greatest case, and of all of them where this is sure to fit. An input that is larger
+    /// than those tried is taken to be on the line through the last two: a model whose memory grows faster than
+    /// its input (attention between all voxels) takes more. Headers of all images are read.
+    ///
+    /// # Errors
+    ///
+    /// If no case fits, no header can be read, the model fails on all trials, or the system does not tell what a
+    /// process takes (only Linux does).
+    pub fn max_memory(&mut self, cases: &[Case], limit_bytes: u64) -> Result<MemoryPrediction> {
+        let Self { explainers, input, threads, .. } = self;
+        let sizes: Vec<_> = cases.iter().filter_map(|case| Size::of(case, input)).collect();
+        let (models, largest) = (explainers.len(), sizes.iter().max_by_key(|size| size.input()));
+        let (Some(largest), Some(explainer)) = (largest, explainers.first_mut()) else {
+            return Err(Error::input("memory", "no case has an image whose header can be read"));
+        };
+        let memory = Memory::of(explainer, models, (input, &largest.shape), limit_bytes)?;
+        let prediction = memory.predict(&sizes, threads.in_flight.get())?;
+        threads.in_flight = NonZeroUsize::new(prediction.in_flight).unwrap_or(NonZeroUsize::MIN);
+        self.memory = Some(memory);
+        Ok(prediction)
+    }
+
     /// The models, which know their layers after a run.
     pub fn explainers(&self) -> &[Explainer<Model>] {
         &self.explainers
@@ -245,11 +279,12 @@ impl Cohort {
         cancel: &Cancel,
         mut finished: impl FnMut(Finished<S::Kept>) -> Result<()>,
     ) -> Result<StageTimes> {
-        let Self { explainers, input, size, region, threads, in_order } = self;
-        let (input, size, region) = (&*input, *size, region.as_ref());
+        let Self { explainers, input, size, region, threads, in_order, memory } = self;
+        let (input, size, region, memory) = (&*input, *size, region.as_ref(), memory.as_ref());
         let read = |_, case: &Case| {
             let _span = tracing::info_span!("read", case = %case.id).entered();
             let start = Instant::now();
+            memory.map_or(Ok(()), |memory| memory.check(input, &case.image))?;
             let (image, prepared) = input.read(&case.image)?;
             Ok(Read { input: image, prepared, time: start.elapsed() })
         };

@@ -7,7 +7,7 @@ use tch::{Kind, Tensor};
 use crate::bridge::to_tensor;
 use crate::error::{Error, Result};
 use crate::torch::{Device, Model, Network, is_of_shape};
-use crate::volumes::{self, Card, Input, Prepared};
+use crate::volumes::{self, Card, Header, Input, Prepared};
 
 /// How images from disk become the input of a model.
 #[derive(Debug, Clone)]
@@ -36,6 +36,14 @@ impl ModelInput {
         let input = volumes::read(path)?;
         let prepared = self.card.prepare(&input, self.spatial_rank);
         Ok((input, prepared.map_err(|error| error.within(path.display()))?))
+    }
+
+    /// The header of an image, and the shape of the model's input that it gives.
+    pub(super) fn shapes(&self, path: &Path) -> Result<(Header, Vec<usize>)> {
+        let header = Header::read(path)?;
+        let shape = self.card.input_shape(&header, self.spatial_rank);
+        let shape = shape.map_err(|error| error.within(path.display()))?;
+        Ok((header, shape))
     }
 
     pub(crate) fn tensor(&self, prepared: &Prepared, device: Device) -> Result<Tensor> {

@@ -117,7 +117,11 @@ fn scan(path: &Path, mut ended: impl FnMut(u64, CaseRecord)) -> Result<Option<Pl
         match line {
             Line::Run(of_journal) => plan = Some(of_journal),
             Line::Ended(record) => ended(place, record),
-            Line::Begun { .. } | Line::Postponed { .. } | Line::Resumed | Line::Stopped { .. } => {}
+            Line::Memory(_)
+            | Line::Begun { .. }
+            | Line::Postponed { .. }
+            | Line::Resumed
+            | Line::Stopped { .. } => {}
         }
         Ok(())
     })?;

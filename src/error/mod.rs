@@ -108,23 +108,36 @@ impl Error {
     #[cfg(feature = "cli")]
     pub(crate) fn is_of_storage(&self) -> bool {
         use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+        self.has_cause(|kind| matches!(kind, StorageFull | QuotaExceeded | ReadOnlyFilesystem))
+    }
+
+    /// Whether memory could not be allocated, on the CPU or on a GPU.
+    #[cfg(all(feature = "torch", feature = "files"))]
+    pub(crate) fn is_of_memory(&self) -> bool {
+        let said = self.to_string();
+        let words = [
+            "DefaultCPUAllocator",
+            "bad_alloc",
+            "out of memory",
+            "not enough memory",
+            "no memory for",
+            "Cannot allocate memory",
+        ];
+        words.iter().any(|words| said.contains(words))
+            || self.has_cause(|kind| kind == std::io::ErrorKind::OutOfMemory)
+    }
+
+    /// Whether one of its causes is an error of this kind.
+    #[cfg(all(feature = "torch", feature = "files"))]
+    fn has_cause(&self, is_it: impl Fn(std::io::ErrorKind) -> bool) -> bool {
         let mut cause = std::error::Error::source(self);
         while let Some(error) = cause {
-            let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
-            if matches!(kind, Some(StorageFull | QuotaExceeded | ReadOnlyFilesystem)) {
+            if error.downcast_ref().map(std::io::Error::kind).is_some_and(&is_it) {
                 return true;
             }
             cause = error.source();
         }
         false
-    }
-
-    /// Whether memory could not be allocated, on the CPU or on a GPU.
-    #[cfg(feature = "cli")]
-    pub(crate) fn is_of_memory(&self) -> bool {
-        let said = self.to_string();
-        let words = ["DefaultCPUAllocator", "bad_alloc", "out of memory", "not enough memory"];
-        words.iter().any(|words| said.contains(words))
     }
 
     /// The same error, with the place where it happened in front of the message.

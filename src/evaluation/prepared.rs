@@ -113,11 +113,16 @@ pub(crate) fn attention(map: ArrayViewD<'_, f32>, threshold: Threshold) -> Resul
     if map.is_empty() {
         return Err(no_voxels(map.shape()));
     }
+    let mut values = Vec::new();
+    values.try_reserve_exact(map.len()).map_err(|error| {
+        let what = format!("map: no memory for a copy of {} values", map.len());
+        Error::input("evaluate", what).because(error)
+    })?;
     // A count does not depend on the order of the voxels, and that of memory is the fastest.
-    let mut values: Vec<f32> = match map.as_slice_memory_order() {
-        Some(values) => values.iter().map(|value| value.abs()).collect(),
-        None => map.iter().map(|value| value.abs()).collect(),
-    };
+    match map.as_slice_memory_order() {
+        Some(map) => values.extend(map.iter().map(|value| value.abs())),
+        None => values.extend(map.iter().map(|value| value.abs())),
+    }
     let range = normalize(&mut values, 1)?[0];
     let (sums, threshold) = sums_of(&values, None, range, threshold)?;
     Ok(Attention { threshold, count: sums.above(threshold)?.count, voxels: values.len() })

@@ -205,6 +205,16 @@ impl<N: Network> Explainer<N> {
         layers.map(|layer| layer.name.clone()).collect()
     }
 
+    /// Forgets the layers: the next input shows them anew.
+    #[cfg(feature = "files")]
+    pub(crate) fn forget_layers(&mut self) -> Result<()> {
+        self.network.tap_operations(false)?;
+        self.facts = discovery::facts_of(&self.network, self.settings.score);
+        self.layers = None;
+        self.selected.clear();
+        Ok(())
+    }
+
     /// The settings; with [`Compat::M3dCam`], `score` is always [`ScoreAt::Output`].
     pub fn settings(&self) -> &Settings {
         &self.settings

@@ -17,6 +17,8 @@ pub const JOURNAL: &str = "journal.jsonl";
 pub enum Line {
     /// What all cases have in common: the first line.
     Run(Plan),
+    /// How much memory the run will take, by prediction; cases have the real peak when they end.
+    Memory(MemoryPrediction),
     /// A case is begun. Without an end, the process died before it.
     Begun {
         /// Its id.
@@ -70,6 +72,39 @@ pub struct Plan {
     pub cases_sha256: String,
     /// All settings, such as the model card.
     pub settings: serde_json::Map<String, serde_json::Value>,
+}
+
+/// The most memory that a cohort takes on the host, as it is predicted.
+///
+/// `peak = process + models · (forward − process) + in_flight · case`, of the case that takes the most.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct MemoryPrediction {
+    /// The limit that it was made for, in bytes.
+    pub limit_bytes: u64,
+    /// The process with its models, before anything has run.
+    pub process_bytes: u64,
+    /// The process while one input runs and its maps are made.
+    pub forward_bytes: u64,
+    /// What a case in flight takes beside: `4.4 · (2 · image + input + output + (maps + 2) · map)` bytes, of numbers
+    /// of values. The image is there twice while it is read, and a map three times while it is written; a tenth is
+    /// for what allocators lose.
+    pub case_bytes: u64,
+    /// How many cases are in flight: as many as fit.
+    pub in_flight: usize,
+    /// The peak of the process.
+    pub peak_bytes: u64,
+    /// The id of the case that takes the most, of those that fit.
+    pub largest: String,
+    /// The shape of the model's input for this case.
+    pub input_shape: Vec<usize>,
+    /// The shape of the greatest input that was tried; where it is smaller than `input_shape`, `forward_bytes` is
+    /// on the line through the last two trials.
+    pub tried_shape: Vec<usize>,
+    /// Seconds that the greatest trial took, from input to maps, the second time.
+    pub tried_seconds: f64,
+    /// How many cases do not fit even alone. They fail without being read.
+    pub too_large: usize,
 }
 
 /// A case at its end.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-pub use journal::{CaseRecord, JOURNAL, Line, OutputFile, Plan, Status};
+pub use journal::{CaseRecord, JOURNAL, Line, MemoryPrediction, OutputFile, Plan, Status};
 
 use crate::error::{Error, Result};
 use crate::task::Task;

@@ -11,6 +11,7 @@ mod network;
 #[cfg(test)]
 mod operators;
 mod output;
+mod precision;
 #[cfg(feature = "files")]
 mod sleep;
 mod tape;
@@ -30,6 +31,7 @@ pub(crate) use layers::{Selected, quantized, unknown_layer};
 pub use model::{Model, load};
 pub use network::{Facts, Network, TrainingSteps};
 pub use output::Output;
+pub use precision::Precision;
 #[cfg(feature = "files")]
 pub(crate) use sleep::IdleThreadsSleep;
 pub use tape::Tape;

@@ -10,6 +10,7 @@ use tch::{Kind, Tensor};
 use super::device::Device;
 use super::network::{Facts, Network, TrainingSteps};
 use super::output::Output;
+use super::precision::Precision;
 use super::tape::{Tape, own};
 use super::{check_input, failure, ffi};
 use crate::error::{Error, Result};
@@ -194,6 +195,34 @@ impl Model {
         // the call.
         ffi::checked(|error| unsafe {
             ffi::mc_module_choose_output(self.raw.as_ptr(), index, name.as_ptr(), error)
+        })
+        .map_err(|message| Error::model(format!("{}: {message}", self.path.display())))?;
+        // SAFETY: the module is alive, and `self.facts` holds copies of what was read before.
+        let facts = unsafe { read_facts(self.raw) };
+        self.facts = Facts { operations: self.facts.operations, ..facts };
+        Ok(self)
+    }
+
+    /// The model in another precision: its parameters and buffers are converted, and its input has to be of
+    /// this type. Activations and gradients take half as much memory in half precision, and the output is no
+    /// longer that of the model as it was saved. Maps are computed in f32 from what the layers give.
+    ///
+    /// # Errors
+    ///
+    /// If libtorch cannot convert it. That some step has no kernel for a type on a device shows when the model runs.
+    ///
+    /// # Example
+    ///
+    /// ```no_run
+    /// use medcam::{Device, Precision};
+    ///
+    /// let model = medcam::load("model.pt", Device::Cpu)?.in_precision(Precision::BFloat16)?;
+    /// # Ok::<(), medcam::Error>(())
+    /// ```
+    pub fn in_precision(mut self, precision: Precision) -> Result<Self> {
+        // SAFETY: the module is alive and exclusively ours.
+        ffi::checked(|error| unsafe {
+            ffi::mc_module_convert(self.raw.as_ptr(), precision.letter(), error)
         })
         .map_err(|message| Error::model(format!("{}: {message}", self.path.display())))?;
         // SAFETY: the module is alive, and `self.facts` holds copies of what was read before.

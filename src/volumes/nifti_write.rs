@@ -9,7 +9,7 @@ use nifti::{NiftiHeader, NiftiType};
 
 use super::Volume;
 use super::affine::{self, Affine};
-use super::write::{self, MapType, to_u8};
+use super::write::{self, MapType, check_memory, to_u8};
 use crate::error::{Error, Result};
 
 const DATA_OFFSET: usize = 352;
@@ -31,7 +31,8 @@ pub(crate) fn write_map(
     write::atomically(path, |file| {
         let zipped = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gz"));
         if zipped {
-            let mut body = Vec::with_capacity(bytes);
+            let mut body = Vec::new();
+            body.try_reserve_exact(bytes)?;
             write_body(&mut body, &head, map, dtype)?;
             file.write_all(&gzipped(&body)?)
         } else {
@@ -47,7 +48,10 @@ const LEVEL: i32 = 1;
 fn gzipped(bytes: &[u8]) -> io::Result<Vec<u8>> {
     let level = CompressionLvl::new(LEVEL).unwrap_or_default();
     let mut compressor = Compressor::new(level);
-    let mut zipped = vec![0; compressor.gzip_compress_bound(bytes.len())];
+    let bound = compressor.gzip_compress_bound(bytes.len());
+    let mut zipped = Vec::new();
+    zipped.try_reserve_exact(bound)?;
+    zipped.resize(bound, 0);
     let length = compressor.gzip_compress(bytes, &mut zipped).map_err(io::Error::other)?;
     zipped.truncate(length);
     Ok(zipped)
@@ -61,6 +65,7 @@ pub(crate) fn as_written(
     dtype: MapType,
 ) -> Result<Volume, String> {
     let head = head(header, shape, map, dtype)?;
+    check_memory(map.len())?;
     match dtype {
         MapType::F32 => Volume::of_head(&head, map.to_owned()),
         MapType::U8 => Volume::of_head(&head, map.mapv(|value| f32::from(to_u8(value)))),

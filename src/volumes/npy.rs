@@ -47,13 +47,24 @@ pub fn read_npy(path: impl AsRef<Path>) -> Result<ArrayD<f32>> {
     decode(BufReader::new(file), length).map_err(|message| Error::file(path, message))
 }
 
+/// The shape in the header of an array's file.
+pub(super) fn read_shape(path: &Path) -> Result<Vec<usize>> {
+    let (file, _) = open(path)?;
+    let header = read_header(&mut BufReader::new(file)).and_then(|(text, _)| parse(&text));
+    header.map(|header| header.shape).map_err(|message| Error::file(path, message))
+}
+
+fn parse(text: &str) -> Result<Header, String> {
+    Header::from_reader(&mut normalised_header(text).as_slice())
+        .map_err(|error| format!("not an .npy file of numbers: {error}"))
+}
+
 fn decode(mut source: impl Read, length: u64) -> Result<ArrayD<f32>, String> {
     if length == 0 {
         return Err("the file is empty".into());
     }
     let (text, start) = read_header(&mut source)?;
-    let mut header = Header::from_reader(&mut normalised_header(&text).as_slice())
-        .map_err(|error| format!("not an .npy file of numbers: {error}"))?;
+    let mut header = parse(&text)?;
     let kind = match &header.type_descriptor {
         Value::String(name) => canonical(name),
         Value::Bytes(name) => std::str::from_utf8(name).ok().and_then(canonical),

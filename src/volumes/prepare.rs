@@ -3,11 +3,13 @@
 use ndarray::{Array4, ArrayD, ArrayView, ArrayView4, Axis, CowArray, Dimension, Zip};
 use rayon::prelude::*;
 
-use super::affine::Orientation;
+use super::affine::{Affine, Orientation};
 use super::card::{AxisOrder, Card, Color, Nan, Sampling, Values};
 use super::grid::{Axes, Grid, to_model};
+use super::header::Header;
 use super::intensity;
-use super::{Image, Input, Volume};
+use super::write::check_memory;
+use super::{Image, Input};
 use crate::error::{Error, Result};
 use crate::ops::{Resize, resample};
 
@@ -37,7 +39,7 @@ impl Card {
         let spatial_rank = self.input.spatial_dims.or(spatial_rank);
         match input {
             Input::Volume(volume) => {
-                let axes = self.axes_of(volume, spatial_rank)?;
+                let axes = self.axes_of(volume.shape(), &volume.affine, spatial_rank)?;
                 let data = self.finite(volume.data.view())?;
                 let flat = spatial_rank == Some(2);
                 let spacing_mm = axes.map(|(axis, _)| volume.spacing_mm[axis]);
@@ -69,6 +71,31 @@ impl Card {
                 Ok(Prepared { tensor, grid: Grid::of(input, AS_STORED) })
             }
         }
+    }
+
+    /// The shape of what [`prepare`](Self::prepare) makes of an image with this header.
+    pub(crate) fn input_shape(
+        &self,
+        header: &Header,
+        spatial_rank: Option<usize>,
+    ) -> Result<Vec<usize>> {
+        let spatial_rank = self.input.spatial_dims.or(spatial_rank);
+        let (channels, from, spacing_mm, flat) = match header {
+            Header::Array(shape) => return Ok(shape.clone()),
+            Header::Image { channels, height, width } => {
+                let channels = if self.input.color == Some(Color::Gray) { 1 } else { *channels };
+                (channels, [1, *height, *width], None, true)
+            }
+            Header::Volume { channels, shape, affine, spacing_mm } => {
+                let axes = self.axes_of(*shape, affine, spatial_rank)?.map(|(axis, _)| axis);
+                let spacing_mm = axes.map(|axis| spacing_mm[axis]);
+                let flat = spatial_rank == Some(2);
+                (*channels, axes.map(|axis| shape[axis]), Some(spacing_mm), flat)
+            }
+        };
+        let to = self.target_size(from, spacing_mm, flat)?;
+        let spatial = to.into_iter().skip(usize::from(flat));
+        Ok([1, channels].into_iter().chain(spatial).collect())
     }
 
     fn prepare_image(&self, image: &Image) -> Result<ArrayD<f32>> {
@@ -167,6 +194,7 @@ impl Card {
     fn resize(&self, data: ArrayView4<'_, f32>, to: [usize; 3]) -> Result<Array4<f32>> {
         let (channels, d, h, w) = data.dim();
         let from = [d, h, w];
+        check_memory(data.len()).map_err(refuse)?;
         if to == from {
             return Ok(contiguous(data));
         }
@@ -189,10 +217,14 @@ impl Card {
         Ok(contiguous(resized.view().permuted_axes(back)))
     }
 
-    fn axes_of(&self, volume: &Volume, spatial_rank: Option<usize>) -> Result<Axes> {
-        let shape = volume.shape();
+    fn axes_of(
+        &self,
+        shape: [usize; 3],
+        affine: &Affine,
+        spatial_rank: Option<usize>,
+    ) -> Result<Axes> {
         let mut axes = match &self.input.orientation {
-            Some(orientation) => orientation.axes_from(&Orientation::of(&volume.affine)),
+            Some(orientation) => orientation.axes_from(&Orientation::of(affine)),
             None => AS_STORED,
         };
         if self.input.axes == AxisOrder::Zyx {

@@ -8,8 +8,10 @@ use flate2::bufread::GzDecoder;
 use ndarray::{Array3, Array4, Axis, ShapeBuilder, s};
 use nifti::{InMemNiftiVolume, IntoNdArray, NiftiHeader, NiftiType};
 
-use super::affine::{self, Orientation};
+use super::affine::{self, Affine, Orientation};
+use super::header::Header;
 use super::nifti_header::{self, Contents};
+use super::write::check_memory;
 use super::{MapType, nifti_write, open};
 use crate::error::{Error, Result};
 
@@ -213,6 +215,18 @@ impl Source {
     }
 }
 
+/// What a file's header says of its size.
+pub(super) fn read_header(path: &Path) -> Result<Header> {
+    let pair = pair_of(path)?;
+    let file = pair.as_ref().map_or(path, |[header, _]| header);
+    let contents = Source::open(file)?.contents(pair.is_some());
+    let contents = contents.map_err(|message| Error::file(file, message))?;
+    let Contents { shape, channels, samples, affine, header, .. } = contents;
+    // As in `build`: of colours, three are kept.
+    let channels = if samples > 1 { 3 } else { channels };
+    Ok(Header::Volume { channels, shape, affine, spacing_mm: spacing_mm(&affine, &header) })
+}
+
 /// The header's and the voxels' file, if `path` names one of a pair: `.hdr` and `.img`, each with
 /// or without `.gz`.
 fn pair_of(path: &Path) -> Result<Option<[PathBuf; 2]>> {
@@ -267,6 +281,7 @@ fn build(contents: Contents, raw: Vec<u8>) -> Result<Volume, String> {
             | NiftiType::Int16
             | NiftiType::Float32
     ) && scaling.is_none();
+    check_memory(raw.len() / kind.size_of().max(1))?;
     let volume = InMemNiftiVolume::from_raw_data(&header, raw).map_err(|e| e.to_string())?;
     let voxels = if exact {
         volume.into_ndarray::<f32>().map_err(|e| e.to_string())?
@@ -295,8 +310,12 @@ fn scaled(v: f64, scaling: Option<[f64; 2]>) -> f32 {
 
 fn of_data(contents: Contents, data: Array4<f32>) -> Volume {
     let Contents { header, affine, notes, .. } = contents;
-    let spacing_mm = affine::spacing(&affine).map(|s| s * unit_mm(&header));
+    let spacing_mm = spacing_mm(&affine, &header);
     Volume { data, affine, spacing_mm, notes, header: Box::new(header) }
+}
+
+fn spacing_mm(affine: &Affine, header: &NiftiHeader) -> [f64; 3] {
+    affine::spacing(affine).map(|spacing| spacing * unit_mm(header))
 }
 
 /// The next `count` bytes, or what is left of the stream.

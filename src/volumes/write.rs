@@ -19,6 +19,12 @@ pub enum MapType {
     U8,
 }
 
+/// Refuses a copy of so many values for which there is no memory now: an allocation that fails ends the process.
+pub(super) fn check_memory(values: usize) -> Result<(), String> {
+    let none = |_| format!("no memory for a copy of {values} values");
+    Vec::<f32>::new().try_reserve_exact(values).map_err(none)
+}
+
 /// `round(255·value)`, clamped; NaN becomes 0.
 #[expect(clippy::cast_possible_truncation, reason = "clamped to 0..=255; `as` saturates")]
 #[expect(clippy::cast_sign_loss, reason = "clamped to 0..=255")]

@@ -17,6 +17,7 @@ use super::interrupt::{end_by_name, on_interrupt};
 use super::job::{Job, utf8};
 use super::merge;
 use super::model::load_models;
+use super::plan as memory_plan;
 use super::terminal::complain;
 use crate::cohort::{Cancel, Case, Journal, Left, Part, StageTimes, cases_of};
 use crate::error::{Error, Result};
@@ -51,6 +52,7 @@ pub fn run(arguments: &CohortArguments) -> Result<ExitCode> {
     read_files.check(job.known_files(&cases).into_iter().chain(tables))?;
     let (journal, earlier) = Journal::open(folder_path, part, &plan, arguments.resume)?;
     let count = cases.len();
+    let to_fit = if arguments.max_memory.is_some() { cases.clone() } else { Vec::new() };
     let left = earlier.left_of(cases, arguments.retry_failed);
     drop(earlier);
     say_what_is_left(part, count, &left);
@@ -62,7 +64,12 @@ pub fn run(arguments: &CohortArguments) -> Result<ExitCode> {
     let folder = job.folder().read_files(&read_files).card(card.clone().unwrap_or_default());
     let folder = folder.on_file(|index, file| files.wrote(index, &file));
     let folder = folder.volumes_above(job.scoring.threshold);
-    let cohort = job.cohort(models, card)?.in_order(false);
+    let mut cohort = job.cohort(models, card)?.in_order(false);
+    if let Some(limit) = arguments.max_memory {
+        let prediction = cohort.max_memory(&to_fit, limit.as_u64())?;
+        complain(memory_plan::summary(&prediction));
+        journal.predict(prediction)?;
+    }
     let meter = Meter::new(count, left.ended, left.failed);
     let failed = left.failed;
     let mut run = Run::new(&files, &journal, &cancel, meter, arguments.json);
@@ -131,7 +138,7 @@ fn on_signals(journal: &Arc<Journal>, cancel: &Arc<Cancel>) -> Result<Arc<OnceLo
 }
 
 /// All cases of the sources, whose files have different names.
-fn cases(arguments: &CohortArguments, job: &Job<'_>) -> Result<Vec<Case>> {
+pub fn cases(arguments: &CohortArguments, job: &Job<'_>) -> Result<Vec<Case>> {
     let options = &arguments.options;
     let mut cases = cases_of(&arguments.sources, Some(&options.output))?;
     find_masks(&mut cases, options.mask.as_deref())?;

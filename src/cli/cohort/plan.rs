@@ -31,6 +31,7 @@ pub fn of(
     settings.insert("card_sha256".into(), hash(options.model.card_file().as_ref())?);
     settings.insert("target_mask_sha256".into(), hash(options.target_mask.as_ref())?);
     settings.insert("explain_output".into(), options.model.explain_output.clone().into());
+    settings.insert("precision".into(), options.model.precision.clone().into());
     settings.insert("num_parts".into(), part.map(Part::count).into());
     // Which GPU of several ran a case does not show in its maps.
     let device = if devices.iter().all(|device| *device == Device::Cpu) { "cpu" } else { "cuda" };

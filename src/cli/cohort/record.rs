@@ -4,8 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use crate::cli::progress::peak_memory_bytes;
-use crate::cohort::{Case, Finished, Written, output_file};
+use crate::cohort::{Case, Finished, Written, output_file, peak_memory_bytes};
 use crate::error::Result;
 use crate::record::{CaseRecord, OutputFile, Status};
 

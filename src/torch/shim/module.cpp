@@ -158,6 +158,13 @@ bool mc_module_tap_operations(mc_module* module, bool on, char** error) {
   });
 }
 
+bool mc_module_convert(mc_module* module, char type, char** error) {
+  return medcam::guarded(error, [&] {
+    module->module.to(type == 'b' ? c10::kBFloat16 : type == 'h' ? c10::kHalf : c10::kFloat);
+    tap(*module);
+  });
+}
+
 bool mc_module_forward(mc_module* module, const mc_tensor* input, mc_tensor** output,
                        char** error) {
   return medcam::guarded(error, [&] {

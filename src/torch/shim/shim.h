@@ -52,6 +52,9 @@ bool mc_module_choose_output(mc_module* module, int64_t index, const char* name,
 // Has operations (convolutions, norms, activations, pools, sums) tapped too where no module is, or not, as when it
 // was loaded. Strings read before are gone.
 bool mc_module_tap_operations(mc_module* module, bool on, char** error);
+// Converts parameters and buffers of floating point to another type: 'b' bfloat16, 'h' half, 'f' float. Strings read
+// before are gone.
+bool mc_module_convert(mc_module* module, char type, char** error);
 bool mc_module_forward(mc_module* module, const mc_tensor* input, mc_tensor** output, char** error);
 // Runs the tapped copy of forward; grad mode is the caller's to set and to restore.
 bool mc_module_forward_tapped(mc_module* module, const mc_tensor* input, mc_tape* tape,
