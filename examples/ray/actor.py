@@ -47,13 +47,14 @@ class Worker:
         self._lock = threading.Lock()
         self._pending = {}
         self._strays = []
+        # ("died" or "stopped", why) once the process has ended.
         self._died = None
         self._failed = None
         if self._hello.endswith("\n"):
             threading.Thread(target=self._read_answers, daemon=True).start()
         else:
             # No exception: Ray would show pages of its own stack for it.
-            self._failed = self._why_it_ended()
+            self._failed = self._how_it_ended()[1]
 
     def hello(self):
         """Returns `("hello", line, where)`, the first line of the process and which process it is, or
@@ -67,11 +68,12 @@ class Worker:
         return "hello", self._hello, f"process {self._process.pid} on {socket.gethostname()}"
 
     def explain(self, case_id, line):
-        """Hands a case to the process; returns `("answer", line)` or `("died", why)`."""
+        """Hands a case to the process; returns `("answer", line)`, `("died", why)`, or `("stopped", why)` if the
+        process ended by itself because of something that is no case's fault, such as a full disk."""
         future = concurrent.futures.Future()
         with self._lock:
             if self._died is not None:
-                return "died", self._died
+                return self._died
             self._pending[case_id] = future
             try:
                 self._process.stdin.write(line + "\n")
@@ -87,23 +89,23 @@ class Worker:
             print(line, end="", file=sys.stderr, flush=True)
 
     def _read_answers(self):
-        why = None
+        how = None
         for line in self._process.stdout:
             if not line.endswith("\n"):
                 break
             try:
                 case_id = json.loads(line)["id"]
             except (ValueError, KeyError, TypeError):
-                why = f"medcam answered {line[:200].rstrip()!r}"
+                how = "died", f"medcam answered {line[:200].rstrip()!r}"
                 self._process.kill()
                 break
             self._answer(case_id, line.rstrip("\n"))
-        why = why or self._why_it_ended()
+        how = how or self._how_it_ended()
         with self._lock:
-            self._died = why
+            self._died = how
             pending, self._pending = self._pending, {}
         for future in pending.values():
-            future.set_result(("died", why))
+            future.set_result(how)
 
     def _answer(self, case_id, line):
         with self._lock:
@@ -119,7 +121,7 @@ class Worker:
                     future.set_result(("answer", stray))
                 self._strays, self._pending = [], {}
 
-    def _why_it_ended(self):
+    def _how_it_ended(self):
         code = self._process.wait()
         self._forwarding.join(timeout=5)
         if code < 0:
@@ -130,4 +132,6 @@ class Worker:
         else:
             ended = f"ended with exit code {code}"
         said = "".join(f"\n    {line}" for line in self._messages)
-        return f"medcam {ended}" + (f"; it said:{said}" if said else "")
+        why = f"medcam {ended}" + (f"; it said:{said}" if said else "")
+        # Its own errors; a panic has another code.
+        return "stopped" if code == 1 else "died", why

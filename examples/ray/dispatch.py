@@ -45,6 +45,7 @@ class Dispatcher:
         # What each call that has not returned is about: its worker, and its case or None for hello.
         self._calls = {}
         self._finished = 0
+        self._has_stopped = False
         self._told = time.monotonic()
 
     def run(self, cases, handles, plan, retry_failed):
@@ -60,6 +61,9 @@ class Dispatcher:
         while not self._is_over():
             ready, _ = ray.wait(list(self._calls), timeout=1.0)
             self._stopping.check()
+            if self._stopping.signal and not self._has_stopped:
+                self._has_stopped = True
+                self._journal.stop(self._stopping.signal)
             for call in ready:
                 worker, case = self._calls.pop(call)
                 if case is None:
@@ -164,6 +168,9 @@ class Dispatcher:
         except RayActorError:
             # The process of medcam is gone too: it ends with its input, if it was not killed along.
             kind, text = "died", "the actor's process or its node is gone"
+        if kind == "stopped":
+            self._journal.stop("error")
+            raise RunError(f"worker {worker.number} stopped: {text}\nMake room; the same command goes on")
         if kind == "died":
             self._take_death(worker, case, text)
             return

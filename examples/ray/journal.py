@@ -25,6 +25,9 @@ class Journal:
         # How each case ended the last time, and how often a worker died during it since.
         self.ended = {}
         self.deaths = {}
+        self._in_flight = set()
+        # Whether the next case is the first of a run that goes on.
+        self._resumes = False
         self.folder.mkdir(parents=True, exist_ok=True)
         self._file = open(self.path, "a+b")
         try:
@@ -60,13 +63,22 @@ class Journal:
 
     def _take(self, number, line):
         kind = line["line"]
-        if (kind == "run") != (number == 1) or kind not in ("run", "begun", "ended"):
+        if (kind == "run") != (number == 1):
             raise ValueError(f"{kind!r} does not belong there")
         if kind == "run":
             self.plan = line
         elif kind == "begun":
+            self._in_flight.add(line["id"])
             self.deaths[line["id"]] = self.deaths.get(line["id"], 0) + 1
-        else:
+        elif kind == "stopped":
+            # That what was in flight did not end is no case's fault.
+            for case_id in self._in_flight:
+                self.deaths[case_id] -= 1
+            self._in_flight.clear()
+        elif kind == "resumed":
+            self._in_flight.clear()
+        elif kind == "ended":
+            self._in_flight.discard(line["id"])
             self.deaths.pop(line["id"], None)
             self.ended[line["id"]] = line
 
@@ -83,10 +95,18 @@ class Journal:
                 f"{self.path}: an earlier run into this folder was another: {'; '.join(found)}. "
                 "Give the same again, or take another folder"
             )
+        self._resumes = True
 
     def begin(self, case_id):
         """Note that a worker got a case."""
-        self._append(json.dumps({"line": "begun", "id": case_id}, ensure_ascii=False), sync=False)
+        if self._resumes:
+            self._append(json.dumps({"line": "resumed"}), sync=True)
+            self._resumes = False
+        self._append(json.dumps({"line": "begun", "id": case_id}, ensure_ascii=False), sync=True)
+
+    def stop(self, reason):
+        """Note that the run stops, and that what is in flight is not to blame."""
+        self._append(json.dumps({"line": "stopped", "reason": reason}), sync=True)
 
     def end(self, text):
         """Note how a case ended; the text is a line of the journal. It stays as it is, since a number would not

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::args::MergeArguments;
+use super::interrupt::on_interrupt;
 use super::terminal::{complain, print};
 use crate::cohort::Records;
 use crate::error::Result;
@@ -11,6 +12,7 @@ use crate::outputs::CaseTables;
 use crate::record::Status;
 
 pub fn run(arguments: &MergeArguments) -> Result<ExitCode> {
+    on_interrupt(None, |_, name| complain(format!("interrupted by {name}")))?;
     let is_whole = write_tables(&arguments.folder)?;
     Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -21,10 +23,11 @@ pub fn write_tables(folder: &Path) -> Result<bool> {
     let records = Records::of(folder)?;
     let metrics: Vec<_> = records.metrics().map(str::to_owned).collect();
     let mut tables = CaseTables::create(folder, &metrics)?;
-    let (mut done, mut failed, mut suspect) = (0, 0, 0);
+    let (mut done, mut failed, mut suspect, mut lost) = (0, 0, 0, 0);
     for record in records.iter() {
         let record = record?;
         match record.status {
+            Status::Done if !record.outputs.iter().all(|output| output.is_in(folder)) => lost += 1,
             Status::Done => done += 1,
             Status::Failed => failed += 1,
             Status::Suspect => suspect += 1,
@@ -36,8 +39,12 @@ pub fn write_tables(folder: &Path) -> Result<bool> {
     }
     let all = records.plan().cases;
     let not_ended = all.saturating_sub(records.len());
+    let lost = match lost {
+        0 => String::new(),
+        _ => format!(", {lost} done whose files are gone or changed (--resume makes them again)"),
+    };
     complain(format!(
-        "{all} case(s): {done} done, {failed} failed, {suspect} suspect, {not_ended} not run"
+        "{all} case(s): {done} done, {failed} failed, {suspect} suspect, {not_ended} not run{lost}"
     ));
     Ok(done == all)
 }

@@ -1,6 +1,6 @@
 //! The `medcam` program: arguments, progress, files, exit codes. Everything else is in the library.
 //!
-//! Exit codes: 0, 1 (a run failed), 2 (usage).
+//! Exit codes: 0, 1 (a run failed), 2 (usage), 75 (another run holds the folder: EX_TEMPFAIL of sysexits.h).
 
 mod args;
 mod cohort;
@@ -29,20 +29,13 @@ use crate::error::Error;
 /// Runs the program with the arguments of the process.
 pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
-    let profiled = match &arguments.command {
-        Command::Cohort(cohort) if cohort.profile => Some(cohort.options.output.as_path()),
-        _ => None,
-    };
-    // Completes its file where it is dropped, at the end.
-    let _profile = match tracing::to_stderr(arguments.verbose, profiled) {
-        Ok(profile) => profile,
-        Err(error) => return fail(&error),
-    };
+    let profiles = matches!(&arguments.command, Command::Cohort(cohort) if cohort.profile);
+    let profile = tracing::to_stderr(arguments.verbose, profiles);
     let result = match arguments.command {
         Command::Layers(arguments) => layers::run(&arguments),
         Command::Map(arguments) => map::run(&arguments),
         Command::Cohort(arguments) if arguments.worker => cohort::work(&arguments),
-        Command::Cohort(arguments) => cohort::run(&arguments),
+        Command::Cohort(arguments) => cohort::run(&arguments, profile),
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Merge(arguments) => merge::run(&arguments),
         Command::Score(arguments) => score::run(&arguments),
@@ -55,5 +48,9 @@ pub fn run() -> ExitCode {
 
 fn fail(error: &Error) -> ExitCode {
     terminal::complain(format!("error: {error}"));
-    ExitCode::from(if error.is_usage() { 2 } else { 1 })
+    ExitCode::from(match error {
+        error if error.is_usage() => 2,
+        error if error.is_busy() => 75,
+        _ => 1,
+    })
 }

@@ -41,17 +41,6 @@ fn available_bytes() -> Result<u64> {
     Ok(system.cgroup_limits().map_or(of_machine, |limits| limits.free_memory.min(of_machine)))
 }
 
-/// One line of a prediction.
-pub fn summary(prediction: &MemoryPrediction) -> String {
-    let MemoryPrediction { peak_bytes, limit_bytes, in_flight, too_large, .. } = prediction;
-    let fail = match too_large {
-        0 => String::new(),
-        count => format!("; {count} case(s) are too large, and fail"),
-    };
-    let [peak, limit] = [peak_bytes, limit_bytes].map(|&bytes| ByteSize(bytes));
-    format!("memory: about {peak} of {limit}, with {in_flight} case(s) in flight{fail}")
-}
-
 fn table(cases: usize, prediction: &MemoryPrediction) -> String {
     let MemoryPrediction { largest, input_shape, tried_shape, tried_seconds, .. } = prediction;
     let size = |bytes: u64| ByteSize(bytes).to_string();

@@ -81,7 +81,7 @@ impl Journal {
     ) -> Result<(Self, Earlier)> {
         let folder = folder.as_ref();
         let path = folder.join(Part::journal(part));
-        check_parts(folder, part)?;
+        check_parts(folder, part, plan)?;
         let refuse = |error: io::Error| {
             Error::file(&path, format!("cannot be opened: {error}")).because(error)
         };
@@ -89,7 +89,7 @@ impl Journal {
             OpenOptions::new().read(true).append(true).create(true).open(&path).map_err(refuse)?;
         match file.try_lock() {
             Err(TryLockError::WouldBlock) => {
-                return Err(Error::usage(format!(
+                return Err(Error::busy(format!(
                     "{}: another run writes into this folder; wait for it, or take another folder",
                     path.display()
                 )));
@@ -117,6 +117,9 @@ impl Journal {
         };
         journal.append(&first, true)?;
         sync_folder(folder)?;
+        if let Ok(Some(parent)) = folder.canonicalize().as_deref().map(Path::parent) {
+            sync_folder(parent)?;
+        }
         Ok((journal, earlier))
     }
 
@@ -144,7 +147,8 @@ impl Journal {
     ///
     /// If the journal cannot be written.
     pub fn begin(&self, id: &str) -> Result<()> {
-        self.append(&Line::Begun { id: id.to_owned() }, false)
+        // Synced: after a loss of power, this tells which case was in flight.
+        self.append(&Line::Begun { id: id.to_owned() }, true)
     }
 
     /// Notes that a case which was begun will be begun again later.
@@ -218,8 +222,9 @@ fn parts_in(folder: &Path) -> Result<Vec<(PathBuf, Option<Part>)>> {
     Ok(found)
 }
 
-/// Refuses to divide a cohort in another way than the journals in its folder did.
-fn check_parts(folder: &Path, part: Option<Part>) -> Result<()> {
+/// Refuses to divide a cohort in another way than the journals in its folder did, and a part of another run than
+/// the other parts.
+fn check_parts(folder: &Path, part: Option<Part>, plan: &Plan) -> Result<()> {
     for (path, other) in parts_in(folder)? {
         if other.map(Part::count) != part.map(Part::count) {
             let [theirs, ours] = [other, part].map(|part| match part {
@@ -232,8 +237,33 @@ fn check_parts(folder: &Path, part: Option<Part>) -> Result<()> {
                 path.display()
             )));
         }
+        if other.map(Part::id) != part.map(Part::id) {
+            check_plan(&path, plan)?;
+        }
     }
     Ok(())
+}
+
+/// Refuses a journal whose first line is another plan; it may not be written yet.
+fn check_plan(path: &Path, plan: &Plan) -> Result<()> {
+    let refuse = |error: io::Error| Error::file(path, &error).because(error);
+    let mut first = String::new();
+    let file = File::open(path).map_err(refuse)?;
+    BufReader::new(file).read_line(&mut first).map_err(refuse)?;
+    let Ok(Line::Run(then)) = serde_json::from_str(&first) else { return Ok(()) };
+    match then.differences(plan) {
+        differences if differences.is_empty() => Ok(()),
+        differences => {
+            Err(Error::usage(format!("{}: {}", path.display(), another_run(&differences))))
+        }
+    }
+}
+
+fn another_run(differences: &[String]) -> String {
+    let differences = differences.join("; ");
+    format!(
+        "an earlier run into this folder was another: {differences}. Give the same again, or take another folder"
+    )
 }
 
 fn sync_folder(folder: &Path) -> Result<()> {
@@ -276,11 +306,7 @@ impl Earlier {
                 (1, Line::Run(then)) => {
                     let differences = then.differences(plan);
                     if !differences.is_empty() {
-                        return Err(format!(
-                            "an earlier run into this folder was another: {}. Give the same again, or take another \
-                             folder",
-                            differences.join("; ")
-                        ));
+                        return Err(another_run(&differences));
                     }
                     earlier.is_resumed = true;
                 }

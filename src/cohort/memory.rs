@@ -233,26 +233,6 @@ fn up_to(shape: &[usize]) -> Vec<Vec<usize>> {
     shapes
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn trials_grow_to_the_whole() {
-        assert_eq!(
-            up_to(&[1, 2, 128, 100, 20]),
-            [
-                [1, 2, 32, 32, 20],
-                [1, 2, 64, 32, 20],
-                [1, 2, 64, 64, 20],
-                [1, 2, 128, 64, 20],
-                [1, 2, 128, 100, 20]
-            ]
-        );
-        assert_eq!(up_to(&[4, 3, 24, 32]), [[4, 3, 24, 32]]);
-    }
-}
-
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates")]
 fn bytes(number: f64) -> u64 {
     number as u64
@@ -281,4 +261,24 @@ fn reset_peak() -> Result<()> {
         let what = format!("the peak memory of this process cannot be measured: {error}");
         Error::unavailable(what).because(error)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trials_grow_to_the_whole() {
+        assert_eq!(
+            up_to(&[1, 2, 128, 100, 20]),
+            [
+                [1, 2, 32, 32, 20],
+                [1, 2, 64, 32, 20],
+                [1, 2, 64, 64, 20],
+                [1, 2, 128, 64, 20],
+                [1, 2, 128, 100, 20]
+            ]
+        );
+        assert_eq!(up_to(&[4, 3, 24, 32]), [[4, 3, 24, 32]]);
+    }
 }

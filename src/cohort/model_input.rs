@@ -1,5 +1,6 @@
 //! Images from disk as the input of a model.
 
+use std::panic::catch_unwind;
 use std::path::Path;
 
 use tch::{Kind, Tensor};
@@ -33,7 +34,9 @@ impl ModelInput {
 
     /// Reads an image and prepares it for the model.
     pub(crate) fn read(&self, path: &Path) -> Result<(Input, Prepared)> {
-        let input = volumes::read(path)?;
+        // A decoder that panics on a damaged file must not cost the other images.
+        let input = catch_unwind(|| volumes::read(path))
+            .map_err(|_| Error::file(path, "damaged: its decoder panicked"))??;
         let prepared = self.card.prepare(&input, self.spatial_rank);
         Ok((input, prepared.map_err(|error| error.within(path.display()))?))
     }

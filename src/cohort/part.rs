@@ -34,13 +34,21 @@ impl Part {
     ///
     /// If there is no such part.
     pub fn new(id: usize, of: usize) -> Result<Self> {
+        if of == 0 {
+            return Err(Error::usage("0 parts: a cohort has at least one"));
+        }
         if id >= of {
             return Err(Error::usage(format!(
                 "part {id} of {of}: parts are numbered from 0 to {}",
-                of.saturating_sub(1)
+                of - 1
             )));
         }
         Ok(Self { id, of })
+    }
+
+    /// Which part it is, from 0.
+    pub fn id(self) -> usize {
+        self.id
     }
 
     /// How many parts there are.

@@ -35,6 +35,7 @@ enum Kind {
     Model,
     File,
     Unavailable,
+    Busy,
     #[cfg(feature = "cuda")]
     Device,
 }
@@ -86,6 +87,12 @@ impl Error {
     /// Hardware or a library that this machine lacks.
     pub(crate) fn unavailable(message: impl Into<String>) -> Self {
         Self::new(Kind::Unavailable, message)
+    }
+
+    /// What another process holds at the moment.
+    #[cfg(all(feature = "torch", feature = "files"))]
+    pub(crate) fn busy(message: impl Into<String>) -> Self {
+        Self::new(Kind::Busy, message)
     }
 
     /// A device that fails: out of memory, a kernel that does not compile or run.
@@ -183,6 +190,11 @@ impl Error {
     /// Whether hardware or a library is missing on this machine.
     pub fn is_unavailable(&self) -> bool {
         self.0.kind == Kind::Unavailable
+    }
+
+    /// Whether another process holds what is needed, such as the folder of a cohort: later it may be free.
+    pub fn is_busy(&self) -> bool {
+        self.0.kind == Kind::Busy
     }
 
     /// Whether a CUDA device failed: it is out of memory, or a kernel did not compile or run.

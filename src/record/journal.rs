@@ -1,7 +1,8 @@
 //! The journal of a cohort as types: `journal.jsonl`, a JSON line for the run and for each case that begins or ends.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -175,6 +176,14 @@ pub struct OutputFile {
     pub bytes: u64,
     /// SHA-256 of its content, in hexadecimal.
     pub sha256: String,
+}
+
+impl OutputFile {
+    /// Whether the file is in the folder of the journal, with this length.
+    pub fn is_in(&self, folder: impl AsRef<Path>) -> bool {
+        let file = fs::metadata(folder.as_ref().join(&self.file));
+        file.is_ok_and(|file| file.is_file() && file.len() == self.bytes)
+    }
 }
 
 impl Plan {

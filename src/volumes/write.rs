@@ -88,9 +88,10 @@ fn remove_leftover(path: &Path) {
     } else {
         Path::new("/proc").join(process.to_string()).exists()
     };
+    // Where there are no locks, a process of another machine may be writing it.
     let is_locked = || {
         let lock = File::open(path).map(|file| file.try_lock());
-        matches!(lock, Ok(Err(TryLockError::WouldBlock)))
+        matches!(lock, Ok(Err(TryLockError::WouldBlock | TryLockError::Error(_))))
     };
     if !alive && !is_locked() {
         // Ignore failure: another run may have removed the file already.

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::run::{ProcessOutput, Workspace, network, program};
 
-const LAYERS: &str = "features.0,features.5,features.10";
+pub const LAYERS: &str = "features.0,features.5,features.10";
 
 /// Images whose maps take a while to write.
 pub fn images(workspace: &Workspace, count: usize) -> PathBuf {
@@ -105,7 +105,7 @@ fn two_runs_into_one_folder_refuse_each_other() {
     let (scans, folder) = (images(&workspace, 60), workspace.at("maps"));
     let mut first = cohort(&[&scans], &folder, "").stderr(Stdio::null()).spawn().unwrap();
     wait_for(|| folder.join("journal.jsonl").exists());
-    run(&[&scans], &folder, "--resume").failed(2, &["another run writes into this folder"]);
+    run(&[&scans], &folder, "--resume").failed(75, &["another run writes into this folder"]);
     assert!(first.wait().unwrap().success());
     run(&[&scans], &folder, "").failed(2, &["has begun already", "--resume"]);
     run(&[&scans], &folder, "--resume --backend gcampp").failed(2, &[r#"backend: "gcam", now"#]);
@@ -123,6 +123,8 @@ fn parts_are_the_whole() {
         (images(&workspace, 7), workspace.at("whole"), workspace.at("parts"));
     run(&[&scans], &whole, "").succeeded();
     run(&[&scans], &parts, "--num-parts 2 --part-id 0").succeeded();
+    run(&[&scans], &parts, "--num-parts 2 --part-id 1 --backend gcampp")
+        .failed(2, &[r#"backend: "gcam", now "gcampp""#]);
     let merge = || ProcessOutput::of(program().arg("merge").arg(&parts));
     merge().failed(1, &["4 done, 0 failed, 0 suspect, 3 not run"]);
     // As in an array of two tasks.
@@ -135,6 +137,12 @@ fn parts_are_the_whole() {
     assert!(merged.stderr.contains("7 done"), "{}", merged.stderr);
     assert!(maps(&whole) == maps(&parts));
     assert_eq!(ended(&parts).len(), 7);
+    let lost = parts.join("features.5/x03.npy");
+    let bytes = fs::read(&lost).unwrap();
+    fs::write(&lost, &bytes[1..]).unwrap();
+    merge().failed(1, &["6 done", "1 done whose files are gone or changed"]);
+    fs::write(&lost, bytes).unwrap();
+    merge().succeeded();
     assert_eq!(table(&whole), table(&parts));
     run(&[&scans], &parts, "--num-parts 3 --part-id 0 --resume")
         .failed(2, &["was run in 2 parts, and would now be run in 3 parts"]);

@@ -9,14 +9,14 @@ use medcam::volumes::read_npy;
 use ndarray::ArrayD;
 use serde_json::Value;
 
-use super::cohort::{cohort, ended, maps, statuses};
+use super::cohort::{LAYERS, cohort, ended, maps, statuses};
 use super::run::{ProcessOutput, Workspace, network, program};
 
 /// `medcam plan` for these sources.
 fn plan(sources: &[&Path], options: &str) -> ProcessOutput {
     let mut command = program();
     command.arg("plan").arg(network("plain2d.traced.pt")).args(sources);
-    command.args(["-o", "nowhere", "--device", "cpu", "--layer", "features.5"]);
+    command.args(["-o", "nowhere", "--device", "cpu", "--layer", LAYERS]);
     ProcessOutput::of(command.args(options.split_whitespace()))
 }
 
@@ -119,7 +119,7 @@ fn half_precision_is_the_models_own_in_that_type() {
     let scan = images(&workspace, "scan", 1, 64).join("scan0.npy");
     let map = |options: &str| {
         let options = format!("--save-output --device cpu --label 1 --layer features.5 {options}");
-        workspace.map(&model, &[scan.clone()], &options)
+        workspace.map(&model, std::slice::from_ref(&scan), &options)
     };
     map("").succeeded();
     let single = workspace.npy("features.5/scan0.npy");

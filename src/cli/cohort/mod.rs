@@ -11,18 +11,21 @@ use std::collections::HashMap;
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 
+use bytesize::ByteSize;
+
 use super::args::CohortArguments;
 use super::evaluate::find_masks;
 use super::interrupt::{end_by_name, on_interrupt};
 use super::job::{Job, utf8};
 use super::merge;
 use super::model::load_models;
-use super::plan as memory_plan;
 use super::terminal::complain;
+use super::tracing::Profile;
 use crate::cohort::{Cancel, Case, Journal, Left, Part, StageTimes, cases_of};
 use crate::error::{Error, Result};
 use crate::methods::Target;
 use crate::outputs::{self, CaseTables, check_distinct};
+use crate::record::MemoryPrediction;
 use crate::torch::Model;
 use meter::Meter;
 use record::Files;
@@ -33,7 +36,7 @@ pub use worker::run as work;
 const LABEL_OF_REGION: &str = "--target-mask explains one region of class --label in all images; leave the \
                                labels of cases out";
 
-pub fn run(arguments: &CohortArguments) -> Result<ExitCode> {
+pub fn run(arguments: &CohortArguments, profile: Option<Profile>) -> Result<ExitCode> {
     let options = &arguments.options;
     let job = Job::new(options)?;
     let part = part::of(arguments.num_parts, arguments.part_id, |name| std::env::var(name).ok())?;
@@ -51,6 +54,9 @@ pub fn run(arguments: &CohortArguments) -> Result<ExitCode> {
     let tables = CaseTables::FILES.map(|name| folder_path.join(name));
     read_files.check(job.known_files(&cases).into_iter().chain(tables))?;
     let (journal, earlier) = Journal::open(folder_path, part, &plan, arguments.resume)?;
+    if let Some(profile) = &profile {
+        profile.write_to(folder_path.join(part::profile(part)));
+    }
     let count = cases.len();
     let to_fit = if arguments.max_memory.is_some() { cases.clone() } else { Vec::new() };
     let left = earlier.left_of(cases, arguments.retry_failed);
@@ -67,7 +73,7 @@ pub fn run(arguments: &CohortArguments) -> Result<ExitCode> {
     let mut cohort = job.cohort(models, card)?.in_order(false);
     if let Some(limit) = arguments.max_memory {
         let prediction = cohort.max_memory(&to_fit, limit.as_u64())?;
-        complain(memory_plan::summary(&prediction));
+        complain(summary_of(&prediction));
         journal.predict(prediction)?;
     }
     let meter = Meter::new(count, left.ended, left.failed);
@@ -90,6 +96,7 @@ pub fn run(arguments: &CohortArguments) -> Result<ExitCode> {
     }
     if let Some(signal) = signal.get() {
         complain(format!("interrupted by {signal}; --resume goes on"));
+        drop(profile);
         end_by_name(signal);
     }
     if part.is_none() {
@@ -113,6 +120,17 @@ fn say_what_is_left(part: Option<Part>, all: usize, left: &Left) {
         ended => format!(", {ended} of them ended before"),
     };
     complain(format!("{part}{all} case(s){before}"));
+}
+
+/// One line of a prediction.
+fn summary_of(prediction: &MemoryPrediction) -> String {
+    let MemoryPrediction { peak_bytes, limit_bytes, in_flight, too_large, .. } = prediction;
+    let fail = match too_large {
+        0 => String::new(),
+        count => format!("; {count} case(s) are too large, and fail"),
+    };
+    let [peak, limit] = [peak_bytes, limit_bytes].map(|&bytes| ByteSize(bytes));
+    format!("memory: about {peak} of {limit}, with {in_flight} case(s) in flight{fail}")
 }
 
 /// The first signal finishes what is begun, the second stops at once. Gives the name of the first.
@@ -145,6 +163,13 @@ pub fn cases(arguments: &CohortArguments, job: &Job<'_>) -> Result<Vec<Case>> {
     for case in &cases {
         utf8(&case.image)?;
         case.mask.as_deref().map(utf8).transpose()?;
+    }
+    let scores = options.metric != ["wioa"] || options.mask_values != "detect";
+    if scores && cases.iter().all(|case| case.mask.is_none()) {
+        return Err(Error::usage(
+            "--metric and --mask-values score maps against masks, and no case has one: give --mask, or a column \
+             mask in a manifest",
+        ));
     }
     let names = cases.iter().map(|case| (case.id.as_str(), case.image.as_path()));
     check_distinct(names, options.picture)?;

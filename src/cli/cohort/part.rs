@@ -11,7 +11,7 @@ pub fn of(
     variable: impl Fn(&str) -> Option<String>,
 ) -> Result<Option<Part>> {
     let number = |name: &str| -> Result<Option<usize>> {
-        let Some(text) = variable(name) else { return Ok(None) };
+        let Some(text) = variable(name).filter(|text| !text.is_empty()) else { return Ok(None) };
         let refuse = || Error::usage(format!("{name}={text}: expected a number"));
         text.parse().map(Some).map_err(|_| refuse())
     };
@@ -56,6 +56,14 @@ pub fn of(
         }
     };
     Ok(Some(part))
+}
+
+/// The file of `--profile`: a part has its own.
+pub fn profile(part: Option<Part>) -> String {
+    match part {
+        Some(part) => format!("profile-{:05}-of-{:05}.json", part.id(), part.count()),
+        None => "profile.json".to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -108,6 +116,8 @@ mod tests {
             (None, None, kubernetes.to_vec(), "give --num-parts"),
             (Some(9), None, kubernetes.to_vec(), "part 7 of 9"),
             (Some(9), None, vec![("JOB_COMPLETION_INDEX", "x")], "expected a number"),
+            (None, None, vec![("SLURM_ARRAY_TASK_ID", "")], "all"),
+            (Some(0), Some(0), vec![], "at least one"),
         ] {
             let said = said(count, id, &variables);
             assert!(said.contains(expected), "{said:?}, not {expected:?}");

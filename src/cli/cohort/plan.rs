@@ -1,5 +1,7 @@
 //! What a run is: the first line of its journal.
 
+use std::path::PathBuf;
+
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -25,7 +27,7 @@ pub fn of(
     // The folder is where the journal is; of the model, its content counts and not its path.
     settings.remove("output");
     settings.remove("model");
-    let hash = |file: Option<&std::path::PathBuf>| -> Result<Value> {
+    let hash = |file: Option<&PathBuf>| -> Result<Value> {
         Ok(file.map(record::sha256).transpose()?.into())
     };
     settings.insert("card_sha256".into(), hash(options.model.card_file().as_ref())?);
@@ -52,11 +54,14 @@ fn hash_of(cases: &[Case]) -> String {
     let mut hasher = Sha256::new();
     for case in cases {
         let labels: Vec<_> = case.targets.iter().flatten().map(Target::label).collect();
-        let mask = case.mask.as_ref().map(|mask| mask.to_string_lossy());
+        // However the folder was called from which the paths start.
+        let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        let image = absolute(&case.image);
+        let mask = case.mask.as_ref().map(absolute).unwrap_or_default();
         let fields = [
             case.id.as_str(),
-            &case.image.to_string_lossy(),
-            &mask.unwrap_or_default(),
+            &image.to_string_lossy(),
+            &mask.to_string_lossy(),
             &labels.join(","),
         ];
         for field in fields {

@@ -1,7 +1,7 @@
 //! `medcam cohort --worker`: cases come as lines on stdin, and go as lines of a journal on stdout. The journal is
 //! kept by whoever drives the workers.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -113,12 +113,23 @@ struct Task {
     label: Option<String>,
 }
 
-/// The answers so far, by id; `None` while a case is in flight.
+/// How many answers are kept for those who ask again.
+const KEPT: usize = 10_000;
+
+/// The latest answers, by id, and ids of cases in flight.
 #[derive(Default)]
 struct Answers {
-    answers: Mutex<HashMap<String, Option<String>>>,
+    answers: Mutex<Given>,
     /// Whether a region is explained, which leaves no choice of labels.
     region: bool,
+}
+
+#[derive(Default)]
+struct Given {
+    latest: HashMap<String, String>,
+    /// The ids of `latest`, the oldest first.
+    order: VecDeque<String>,
+    in_flight: HashSet<String>,
 }
 
 impl Answers {
@@ -137,16 +148,17 @@ impl Answers {
             }
         };
         let mut answers = self.lock();
-        match answers.get(&task.id) {
-            Some(Some(answer)) => return print(answer).map(|()| None),
-            // It is in flight, and its answer is to come.
-            Some(None) => return Ok(None),
-            None => {}
+        if let Some(answer) = answers.latest.get(&task.id) {
+            return print(answer).map(|()| None);
+        }
+        if answers.in_flight.contains(&task.id) {
+            // Its answer is to come.
+            return Ok(None);
         }
         let (id, image) = (task.id.clone(), task.image.clone());
         match task.case(folder, self.region) {
             Ok(case) => {
-                answers.insert(id, None);
+                answers.in_flight.insert(id);
                 Ok(Some(case))
             }
             Err(error) => {
@@ -164,11 +176,18 @@ impl Answers {
         let answer = Line::Ended(record).to_json()?;
         let mut answers = self.lock();
         print(&answer)?;
-        answers.insert(id, Some(answer));
+        answers.in_flight.remove(&id);
+        answers.order.push_back(id.clone());
+        answers.latest.insert(id, answer);
+        if answers.order.len() > KEPT
+            && let Some(oldest) = answers.order.pop_front()
+        {
+            answers.latest.remove(&oldest);
+        }
         Ok(())
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Option<String>>> {
+    fn lock(&self) -> MutexGuard<'_, Given> {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
