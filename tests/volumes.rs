@@ -11,5 +11,6 @@ mod volumes {
     pub mod nibabel;
     pub mod npy;
     pub mod picture;
+    pub mod sizes;
     pub mod truncated;
 }

@@ -239,6 +239,7 @@ fn bytes(number: f64) -> u64 {
 }
 
 /// Peak memory of this process in bytes; `None` if the system does not report it.
+#[cfg(feature = "cli")]
 pub(crate) fn peak_memory_bytes() -> Option<u64> {
     status_bytes("VmHWM:")
 }

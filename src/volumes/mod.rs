@@ -10,7 +10,6 @@ mod affine;
 mod align;
 mod card;
 mod grid;
-#[cfg(feature = "torch")]
 mod header;
 mod intensity;
 mod jpeg;
@@ -36,8 +35,7 @@ pub use card::{
     AxisOrder, Card, Color, InputCard, Nan, PerChannel, Sampling, Step, Values, Voxels,
 };
 pub use grid::Grid;
-#[cfg(feature = "torch")]
-pub(crate) use header::Header;
+pub use header::Header;
 pub use npy::{read_npy, write_npy};
 pub use picture::{Caption, Style, overlay};
 pub use prepare::Prepared;

@@ -73,12 +73,13 @@ impl Card {
         }
     }
 
-    /// The shape of what [`prepare`](Self::prepare) makes of an image with this header.
-    pub(crate) fn input_shape(
-        &self,
-        header: &Header,
-        spatial_rank: Option<usize>,
-    ) -> Result<Vec<usize>> {
+    /// The shape of what [`prepare`](Self::prepare) makes of an image with this header; of a picture, with the most
+    /// channels that it may have.
+    ///
+    /// # Errors
+    ///
+    /// Where `prepare` refuses the size of the image.
+    pub fn input_shape(&self, header: &Header, spatial_rank: Option<usize>) -> Result<Vec<usize>> {
         let spatial_rank = self.input.spatial_dims.or(spatial_rank);
         let (channels, from, spacing_mm, flat) = match header {
             Header::Array(shape) => return Ok(shape.clone()),

@@ -285,7 +285,7 @@ fn a_rule_that_fails_or_panics_is_an_error_of_backward() {
         let error = Tensor::f_run_backward(&[&y], &[&x], true, false).unwrap_err();
         backward_error(&error.to_string()).to_string()
     };
-    let failed = message(|_, _| Err(Error::device("no memory")));
+    let failed = message(|_, _| Err(Error::model("no memory")));
     assert!(failed.ends_with("guided activation: no memory"), "{failed}");
     let panicked = message(|_, _| panic!("a fault"));
     assert!(panicked.ends_with("guided activation: the rule panicked"), "{panicked}");
