@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::error::Error;
 use crate::evaluation::Metric;
 use crate::explain::MapSize;
+use crate::torch::Precision;
 use crate::version::VERSION;
 use crate::volumes::MapType;
 
@@ -268,6 +269,9 @@ pub struct MergeArguments {
     /// The folder of the cohort, as it was given with -o.
     #[arg(value_name = "DIR")]
     pub folder: PathBuf,
+    /// Read all files again, and compare their hashes with those in the journals; without it, their lengths.
+    #[arg(long)]
+    pub verify: bool,
 }
 
 const SCORE_EXAMPLES: &str = "\
@@ -308,6 +312,10 @@ pub struct ScoreArguments {
 }
 
 impl ModelArguments {
+    pub fn precision(&self) -> Result<Option<Precision>, Error> {
+        self.precision.as_ref().map(|precision| precision.parse()).transpose()
+    }
+
     /// The card that is given, or that beside the model; beside the file that it links to, if it is a link.
     pub fn card_file(&self) -> Option<PathBuf> {
         let beside =

@@ -42,6 +42,7 @@ impl<'a> Job<'a> {
                 return Err(Error::usage(format!("--label: {label} is there twice")));
             }
         }
+        options.model.precision()?;
         let backend: Backend = options.backend.parse()?;
         let layers: LayerChoice = options.layer.parse()?;
         if !backend.needs().layer && layers != LayerChoice::Auto {

@@ -32,7 +32,7 @@ fn load_on(arguments: &ModelArguments, device: &str) -> Result<Model> {
         "auto" => Device::best(),
         other => other.parse()?,
     };
-    let precision = arguments.precision.as_ref().map(|precision| precision.parse()).transpose()?;
+    let precision = arguments.precision()?;
     let mut model = load(&arguments.model, device)?;
     if let Some(precision) = precision {
         model = model.in_precision(precision)?;

@@ -6,7 +6,7 @@ use bytesize::ByteSize;
 use sysinfo::System;
 
 use super::args::CohortArguments;
-use super::cohort::cases;
+use super::cohort::{cases, part_of};
 use super::job::Job;
 use super::model::load_models;
 use super::terminal::{print, print_json};
@@ -16,7 +16,16 @@ use crate::record::MemoryPrediction;
 pub fn run(arguments: &CohortArguments) -> Result<ExitCode> {
     let options = &arguments.options;
     let job = Job::new(options)?;
-    let cases = cases(arguments, &job)?;
+    if arguments.sources.is_empty() {
+        return Err(Error::usage(
+            "plan: a worker is not told its images; give SOURCE in place of --worker",
+        ));
+    }
+    let all = cases(arguments, &job)?;
+    let cases = match part_of(arguments)? {
+        Some(part) => part.of(all),
+        None => all,
+    };
     let (card, models) = load_models(&options.model)?;
     let mut cohort = job.cohort(models, card)?;
     let limit = match arguments.max_memory {

@@ -137,8 +137,9 @@ impl Memory {
 
     /// Refuses an image that does not fit even alone.
     pub(super) fn check(&self, input: &ModelInput, path: &Path) -> Result<()> {
-        let (header, shape) = input.shapes(path)?;
-        let peak = self.peak(header.values(), shape.iter().product(), 1);
+        // What cannot be read or run says so itself.
+        let Some((image, shape)) = input.shape(path) else { return Ok(()) };
+        let peak = self.peak(image, shape.iter().product(), 1);
         if peak <= self.limit_bytes {
             return Ok(());
         }
@@ -200,10 +201,10 @@ pub(super) struct Size {
 }
 
 impl Size {
-    /// `None` if the header cannot be read: this case will fail, and say why.
+    /// `None` if it can be seen that this case will fail; it will say why.
     pub(super) fn of(case: &Case, input: &ModelInput) -> Option<Self> {
-        let (header, shape) = input.shapes(&case.image).ok()?;
-        Some(Self { id: case.id.clone(), image: header.values(), shape })
+        let (image, shape) = input.shape(&case.image)?;
+        Some(Self { id: case.id.clone(), image, shape })
     }
 
     pub(super) fn input(&self) -> usize {
@@ -211,24 +212,23 @@ impl Size {
     }
 }
 
-/// Shapes `(B, C, [D,] H, W)` up to this one, each at most about twice as large as that before it: one spatial
-/// extent after the other grows from a quarter to a half, and to all. Parts of extents are rounded up to what
-/// networks that halve them five times can take.
+/// The extents that trials begin with. What networks that halve them five times can take are multiples of it.
+const LEAST: usize = 32;
+
+/// Shapes `(B, C, [D,] H, W)` up to this one, the first of [`LEAST`] voxels along each axis, and each at most twice as
+/// large as that before it: of the spatial extents, that grows which has the longest way to go.
 fn up_to(shape: &[usize]) -> Vec<Vec<usize>> {
-    let part =
-        |extent: usize, divisor: usize| extent.div_ceil(divisor).next_multiple_of(32).min(extent);
     let mut grown = shape.to_vec();
     for extent in grown.iter_mut().skip(2) {
-        *extent = part(*extent, 4);
+        *extent = LEAST.min(*extent);
     }
     let mut shapes = vec![grown.clone()];
-    for divisor in [2, 1] {
-        for axis in 2..shape.len() {
-            grown[axis] = part(shape[axis], divisor);
-            if shapes.last() != Some(&grown) {
-                shapes.push(grown.clone());
-            }
-        }
+    while let Some(axis) = (2..shape.len())
+        .filter(|&axis| grown[axis] < shape[axis])
+        .max_by_key(|&axis| shape[axis] / grown[axis])
+    {
+        grown[axis] = (2 * grown[axis]).min(shape[axis]);
+        shapes.push(grown.clone());
     }
     shapes
 }
@@ -271,13 +271,13 @@ mod tests {
     #[test]
     fn trials_grow_to_the_whole() {
         assert_eq!(
-            up_to(&[1, 2, 128, 100, 20]),
+            up_to(&[1, 2, 128, 70, 20]),
             [
                 [1, 2, 32, 32, 20],
                 [1, 2, 64, 32, 20],
                 [1, 2, 64, 64, 20],
                 [1, 2, 128, 64, 20],
-                [1, 2, 128, 100, 20]
+                [1, 2, 128, 70, 20]
             ]
         );
         assert_eq!(up_to(&[4, 3, 24, 32]), [[4, 3, 24, 32]]);

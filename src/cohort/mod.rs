@@ -236,27 +236,31 @@ impl Cohort {
     /// Keeps the process within so many bytes on the host, for these cases: lets fewer of them be in flight, and
     /// fails those that do not fit even alone, without reading them.
     ///
-    /// How much memory a forward with its maps takes is found by trials on random input: of a quarter and of half
-    /// the extents of the greatest case, and of all of them where this is sure to fit. An input that is larger
-    /// than those tried is taken to be on the line through the last two: a model whose memory grows faster than
-    /// its input (attention between all voxels) takes more. Headers of all images are read.
+    /// How much memory a forward with its maps takes is found by trials on random input: from 32 voxels along
+    /// each axis up to the greatest case, each at most twice as large as that before it, as long as the next is sure
+    /// to fit. An input that is larger than those tried is taken to be on the line through the last two: a model
+    /// whose memory grows faster than its input (attention between all voxels) takes more. Headers of all images
+    /// are read.
     ///
     /// # Errors
     ///
-    /// If no case fits, no header can be read, the model fails on all trials, or the system does not tell what a
-    /// process takes (only Linux does).
+    /// [`Error::is_input`] if no case fits, in which case all will fail, or no case has an image that the model could
+    /// take; if the model fails on all trials, or the system does not tell what a process takes (only Linux
+    /// does).
     pub fn max_memory(&mut self, cases: &[Case], limit_bytes: u64) -> Result<MemoryPrediction> {
         let Self { explainers, input, threads, .. } = self;
         let sizes: Vec<_> = cases.iter().filter_map(|case| Size::of(case, input)).collect();
         let (models, largest) = (explainers.len(), sizes.iter().max_by_key(|size| size.input()));
         let (Some(largest), Some(explainer)) = (largest, explainers.first_mut()) else {
-            return Err(Error::input("memory", "no case has an image whose header can be read"));
+            let what = "no case has an image that can be read and that the model could take";
+            return Err(Error::input("memory", what));
         };
         let memory = Memory::of(explainer, models, (input, &largest.shape), limit_bytes)?;
-        let prediction = memory.predict(&sizes, threads.in_flight.get())?;
-        threads.in_flight = NonZeroUsize::new(prediction.in_flight).unwrap_or(NonZeroUsize::MIN);
+        let prediction = memory.predict(&sizes, threads.in_flight.get());
+        let in_flight = prediction.as_ref().map_or(1, |prediction| prediction.in_flight);
+        threads.in_flight = NonZeroUsize::new(in_flight).unwrap_or(NonZeroUsize::MIN);
         self.memory = Some(memory);
-        Ok(prediction)
+        prediction
     }
 
     /// The models, which know their layers after a run.

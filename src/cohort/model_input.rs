@@ -19,6 +19,8 @@ pub(crate) struct ModelInput {
     pub kind: Kind,
     /// Number of the model's spatial axes, 2 or 3, if it is known from the graph.
     spatial_rank: Option<usize>,
+    /// Number of channels that the model takes, if it is known from the graph.
+    channels: Option<usize>,
 }
 
 impl ModelInput {
@@ -29,6 +31,7 @@ impl ModelInput {
             card: card.unwrap_or_default(),
             kind: facts.input_kind.unwrap_or(Kind::Float),
             spatial_rank: facts.input_rank.map(|rank| rank - 2),
+            channels: facts.input_channels,
         }
     }
 
@@ -41,15 +44,34 @@ impl ModelInput {
         Ok((input, prepared.map_err(|error| error.within(path.display()))?))
     }
 
-    /// The header of an image, and the shape of the model's input that it gives.
-    pub(super) fn shapes(&self, path: &Path) -> Result<(Header, Vec<usize>)> {
-        let header = Header::read(path)?;
-        let shape = self.card.input_shape(&header, self.spatial_rank);
-        let shape = shape.map_err(|error| error.within(path.display()))?;
-        Ok((header, shape))
+    /// The number of an image's values, and the shape of the model's input that it gives, by its header; `None` if
+    /// it can be seen already that the image cannot be read or does not fit the model.
+    pub(super) fn shape(&self, path: &Path) -> Option<(usize, Vec<usize>)> {
+        let header = Header::read(path).ok()?;
+        let mut shape = self.card.input_shape(&header, self.spatial_rank).ok()?;
+        if matches!(header, Header::Image { .. }) {
+            // How many channels a picture has shows when it is decoded.
+            shape[1] = self.channels.unwrap_or(shape[1]);
+        }
+        let rank = self.spatial_rank.unwrap_or(shape.len().saturating_sub(2));
+        let fits = (2..=3).contains(&rank)
+            && shape.len() == rank + 2
+            && !shape.contains(&0)
+            && self.channels.is_none_or(|channels| channels == shape[1]);
+        fits.then(|| (header.values(), shape))
     }
 
     pub(crate) fn tensor(&self, prepared: &Prepared, device: Device) -> Result<Tensor> {
+        let limit = half::f16::MAX.to_f32();
+        if self.kind == Kind::Half && prepared.tensor.iter().any(|value| value.abs() > limit) {
+            return Err(Error::input(
+                "input",
+                format!(
+                    "it has values beyond {limit}, which f16 does not hold; take bf16 or f32 (--precision), or \
+                     scale them (a card's [[intensity]])"
+                ),
+            ));
+        }
         to_tensor(&prepared.tensor, device, self.kind)
     }
 

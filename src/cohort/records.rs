@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use super::Part;
 use super::journal::{each_line, journals_in};
 use crate::error::{Error, Result};
 use crate::record::{CaseRecord, Line, Plan};
@@ -81,6 +82,17 @@ impl Records {
     /// Whether no case has ended.
     pub fn is_empty(&self) -> bool {
         self.places.is_empty()
+    }
+
+    /// The parts of the cohort that have not begun.
+    pub fn parts_without_journal(&self) -> Vec<Part> {
+        let name = |path: &PathBuf| path.file_name().map(PathBuf::from);
+        let parts =
+            self.journals.iter().filter_map(name).filter_map(|name| Part::of_journal(&name));
+        let begun: Vec<Part> = parts.flatten().collect();
+        let Some(count) = begun.first().map(|part| part.count()) else { return Vec::new() };
+        let all = (0..count).filter_map(|id| Part::new(id, count).ok());
+        all.filter(|part| !begun.contains(part)).collect()
     }
 
     /// The metrics that maps were scored by.

@@ -54,6 +54,14 @@ pub fn cases_of(sources: &[impl AsRef<Path>], outputs: Option<&Path>) -> Result<
     for source in sources {
         let source = source.as_ref();
         if source.is_dir() {
+            if outputs
+                .is_some_and(|out| source.canonicalize().is_ok_and(|from| from.starts_with(out)))
+            {
+                return Err(Error::usage(format!(
+                    "{}: these images are in the folder of the outputs; take another folder for those",
+                    source.display()
+                )));
+            }
             cases.extend(of_folder(source, outputs)?);
         } else if has_extension(source, "csv") {
             cases.extend(of_manifest(source)?);
@@ -182,6 +190,23 @@ fn tell_apart(cases: &mut [Case], by_stem: &[usize]) {
     }
 }
 
+/// Refuses a column that is there twice, and warns of those that say nothing here.
+fn check_columns(path: &Path, columns: &csv::StringRecord) -> Result<()> {
+    let names: Vec<_> = columns.iter().map(str::to_ascii_lowercase).collect();
+    let is_known = |name: &&String| matches!(name.as_str(), "image" | "id" | "mask" | "label");
+    for (index, name) in names.iter().enumerate().filter(|(_, name)| is_known(name)) {
+        if names[..index].contains(name) {
+            return Err(Error::file(path, format!("no manifest: it has two columns '{name}'")));
+        }
+    }
+    let unknown: Vec<_> = names.iter().filter(|name| !is_known(name)).cloned().collect();
+    if !unknown.is_empty() {
+        let unknown = unknown.join(", ");
+        tracing::warn!("{}: these columns are not used: {unknown}", path.display());
+    }
+    Ok(())
+}
+
 fn of_manifest(path: &Path) -> Result<Vec<Case>> {
     let refuse =
         |error: csv::Error| Error::file(path, format!("no manifest: {error}")).because(error);
@@ -197,6 +222,7 @@ fn of_manifest(path: &Path) -> Result<Vec<Case>> {
             format!("no manifest: it has no column 'image', but {}", found.join(", ")),
         ));
     };
+    check_columns(path, &columns)?;
     let folder = path.parent().unwrap_or(Path::new(""));
     let mut cases = Vec::new();
     for (index, record) in reader.records().enumerate() {

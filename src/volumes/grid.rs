@@ -10,7 +10,7 @@ use nifti::NiftiHeader;
 
 use super::affine::Orientation;
 use super::write::{MapType, to_u8};
-use super::{Input, nifti_write, raster, write_npy};
+use super::{Input, Volume, nifti_write, raster, write_npy};
 use crate::error::{Error, Result};
 use crate::ops::{Interpolation, Resize, resample};
 
@@ -163,7 +163,9 @@ impl Grid {
         let first = self.first_of(maps)?;
         let array = match &self.0 {
             Kind::Volume { header, shape, .. } => {
-                return nifti_write::as_written(header, *shape, self.restore(first), dtype)
+                let map = self.restore(first);
+                return nifti_write::head(header, *shape, map, dtype)
+                    .and_then(|head| Volume::of_map(&head, map, dtype))
                     .map(Input::Volume)
                     .map_err(|message| Error::input("map", message));
             }

@@ -70,7 +70,10 @@ impl Header {
                 let (width, height) = reader.into_dimensions().map_err(refuse)?;
                 Ok(Self::Image { channels: 3, height: height as usize, width: width as usize })
             }
-            _ => volume::read_header(path),
+            _ => {
+                let (channels, shape, affine, spacing_mm) = volume::read_size(path)?;
+                Ok(Self::Volume { channels, shape, affine, spacing_mm })
+            }
         }
     }
 

@@ -7,9 +7,8 @@ use libdeflater::{CompressionLvl, Compressor};
 use ndarray::{ArrayView3, Axis};
 use nifti::{NiftiHeader, NiftiType};
 
-use super::Volume;
 use super::affine::{self, Affine};
-use super::write::{self, MapType, check_memory, to_u8};
+use super::write::{self, MapType, to_u8};
 use crate::error::{Error, Result};
 
 const DATA_OFFSET: usize = 352;
@@ -57,23 +56,8 @@ fn gzipped(bytes: &[u8]) -> io::Result<Vec<u8>> {
     Ok(zipped)
 }
 
-/// What a reader of the file that [`write_map`] writes gets.
-pub(crate) fn as_written(
-    header: &NiftiHeader,
-    shape: [usize; 3],
-    map: ArrayView3<'_, f32>,
-    dtype: MapType,
-) -> Result<Volume, String> {
-    let head = head(header, shape, map, dtype)?;
-    check_memory(map.len())?;
-    match dtype {
-        MapType::F32 => Volume::of_head(&head, map.to_owned()),
-        MapType::U8 => Volume::of_head(&head, map.mapv(|value| f32::from(to_u8(value)))),
-    }
-}
-
-/// The bytes before the voxels of `map`.
-fn head(
+/// The bytes before the voxels of `map`, of the file that [`write_map`] writes.
+pub(crate) fn head(
     header: &NiftiHeader,
     shape: [usize; 3],
     map: ArrayView3<'_, f32>,

@@ -49,9 +49,9 @@ pub fn read_npy(path: impl AsRef<Path>) -> Result<ArrayD<f32>> {
 
 /// The shape in the header of an array's file.
 pub(super) fn read_shape(path: &Path) -> Result<Vec<usize>> {
-    let (file, _) = open(path)?;
-    let header = read_header(&mut BufReader::new(file)).and_then(|(text, _)| parse(&text));
-    header.map(|header| header.shape).map_err(|message| Error::file(path, message))
+    let (file, length) = open(path)?;
+    let header = checked_header(&mut BufReader::new(file), length);
+    header.map(|(header, ..)| header.shape).map_err(|message| Error::file(path, message))
 }
 
 fn parse(text: &str) -> Result<Header, String> {
@@ -60,10 +60,19 @@ fn parse(text: &str) -> Result<Header, String> {
 }
 
 fn decode(mut source: impl Read, length: u64) -> Result<ArrayD<f32>, String> {
+    let (header, kind, count) = checked_header(&mut source, length)?;
+    let values = read_values(source, &kind, &header, count)?;
+    let shape = IxDyn(&header.shape).set_f(header.layout == Layout::Fortran);
+    let array = ArrayD::from_shape_vec(shape, values).map_err(|e| e.to_string())?;
+    Ok(array.as_standard_layout().into_owned())
+}
+
+/// The header of a file of `length` bytes, the type of its values, and their number, which the length bears out.
+fn checked_header(source: &mut impl Read, length: u64) -> Result<(Header, String, usize), String> {
     if length == 0 {
         return Err("the file is empty".into());
     }
-    let (text, start) = read_header(&mut source)?;
+    let (text, start) = read_header(source)?;
     let mut header = parse(&text)?;
     let kind = match &header.type_descriptor {
         Value::String(name) => canonical(name),
@@ -92,10 +101,8 @@ fn decode(mut source: impl Read, length: u64) -> Result<ArrayD<f32>, String> {
         let what = if bytes > has { "truncated" } else { "too long" };
         return Err(format!("{what}: header promises {bytes} bytes of data, the file has {has}"));
     }
-    let values = read_values(source, &kind, &header, count)?;
-    let shape = IxDyn(&header.shape).set_f(header.layout == Layout::Fortran);
-    let array = ArrayD::from_shape_vec(shape, values).map_err(|e| e.to_string())?;
-    Ok(array.as_standard_layout().into_owned())
+    let kind = kind.to_string();
+    Ok((header, kind, count))
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "f32 is the precision of the crate")]

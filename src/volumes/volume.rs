@@ -5,13 +5,12 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use flate2::bufread::GzDecoder;
-use ndarray::{Array3, Array4, Axis, ShapeBuilder, s};
+use ndarray::{Array3, Array4, ArrayView3, Axis, ShapeBuilder, s};
 use nifti::{InMemNiftiVolume, IntoNdArray, NiftiHeader, NiftiType};
 
 use super::affine::{self, Affine, Orientation};
-use super::header::Header;
 use super::nifti_header::{self, Contents};
-use super::write::check_memory;
+use super::write::{check_memory, to_u8};
 use super::{MapType, nifti_write, open};
 use crate::error::{Error, Result};
 
@@ -102,13 +101,18 @@ impl Volume {
         nifti_write::write_map(path.as_ref(), &self.header, self.shape(), map.view(), dtype)
     }
 
-    /// What a reader gets of a file of one channel that has these bytes before its voxels, and stores `voxels`.
-    pub(crate) fn of_head(head: &[u8], voxels: Array3<f32>) -> Result<Self, String> {
+    /// What a reader gets of a map's file: `head` is what comes before its voxels.
+    pub(crate) fn of_map(
+        head: &[u8],
+        map: ArrayView3<'_, f32>,
+        dtype: MapType,
+    ) -> Result<Self, String> {
+        check_memory(map.len())?;
         let contents = nifti_header::parse(head, false)?;
         let scaling = contents.scaling;
-        let voxels = match scaling {
-            Some(_) => voxels.mapv_into(|v| scaled(f64::from(v), scaling)),
-            None => voxels,
+        let voxels = match dtype {
+            MapType::F32 => map.to_owned(),
+            MapType::U8 => map.mapv(|value| scaled(f64::from(to_u8(value)), scaling)),
         };
         Ok(of_data(contents, voxels.insert_axis(Axis(0))))
     }
@@ -183,26 +187,35 @@ impl Source {
         nifti_header::parse(&head, pair)
     }
 
-    /// The bytes of all voxels.
-    fn voxels(mut self, contents: &Contents) -> Result<Vec<u8>, String> {
-        let end = contents.offset + contents.bytes;
-        let plain = if self.gzipped { "decompressed file" } else { "file" };
-        let truncated =
-            |has: u64| format!("truncated: the header promises {end} bytes, the {plain} has {has}");
-        if !self.gzipped && self.length < end as u64 {
-            return Err(truncated(self.length));
+    /// Refuses a file that is too short for what its header promises, as far as its length tells.
+    fn check_length(&self, contents: &Contents) -> Result<(), String> {
+        let end = (contents.offset + contents.bytes) as u64;
+        if !self.gzipped && self.length < end {
+            return Err(self.truncated(contents, self.length));
         }
-        if self.gzipped && end as u64 / DEFLATE_LIMIT > self.length {
+        if self.gzipped && end / DEFLATE_LIMIT > self.length {
             let (bytes, length) = (contents.bytes, self.length);
             return Err(format!(
                 "truncated: the header promises {bytes} bytes of data, far more than \
                  {length} compressed bytes can hold"
             ));
         }
+        Ok(())
+    }
+
+    fn truncated(&self, contents: &Contents, has: u64) -> String {
+        let plain = if self.gzipped { "decompressed file" } else { "file" };
+        let end = contents.offset + contents.bytes;
+        format!("truncated: the header promises {end} bytes, the {plain} has {has}")
+    }
+
+    /// The bytes of all voxels.
+    fn voxels(mut self, contents: &Contents) -> Result<Vec<u8>, String> {
+        self.check_length(contents)?;
         self.next(contents.offset - self.position)?;
         let raw = self.next(contents.bytes)?;
         if raw.len() < contents.bytes {
-            return Err(truncated(self.position as u64));
+            return Err(self.truncated(contents, self.position as u64));
         }
         // gzip's checksum comes last: only reading to the end detects damage.
         if self.gzipped {
@@ -215,16 +228,20 @@ impl Source {
     }
 }
 
-/// What a file's header says of its size.
-pub(super) fn read_header(path: &Path) -> Result<Header> {
+/// What a file's header says of its size: channels, shape, affine and spacing.
+pub(super) fn read_size(path: &Path) -> Result<(usize, [usize; 3], Affine, [f64; 3])> {
     let pair = pair_of(path)?;
     let file = pair.as_ref().map_or(path, |[header, _]| header);
-    let contents = Source::open(file)?.contents(pair.is_some());
-    let contents = contents.map_err(|message| Error::file(file, message))?;
+    let mut source = Source::open(file)?;
+    let refuse = |message| Error::file(file, message);
+    let contents = source.contents(pair.is_some()).map_err(refuse)?;
+    if pair.is_none() {
+        source.check_length(&contents).map_err(refuse)?;
+    }
     let Contents { shape, channels, samples, affine, header, .. } = contents;
     // As in `build`: of colours, three are kept.
     let channels = if samples > 1 { 3 } else { channels };
-    Ok(Header::Volume { channels, shape, affine, spacing_mm: spacing_mm(&affine, &header) })
+    Ok((channels, shape, affine, spacing_mm(&affine, &header)))
 }
 
 /// The header's and the voxels' file, if `path` names one of a pair: `.hdr` and `.img`, each with

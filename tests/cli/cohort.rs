@@ -126,7 +126,7 @@ fn parts_are_the_whole() {
     run(&[&scans], &parts, "--num-parts 2 --part-id 1 --backend gcampp")
         .failed(2, &[r#"backend: "gcam", now "gcampp""#]);
     let merge = || ProcessOutput::of(program().arg("merge").arg(&parts));
-    merge().failed(1, &["4 done, 0 failed, 0 suspect, 3 not run"]);
+    merge().failed(1, &["4 done, 0 failed, 0 suspect, 3 not run", "part 1 of 2: no journal"]);
     // As in an array of two tasks.
     let mut second = cohort(&[&scans], &parts, "--resume");
     for (name, value) in [("ID", "2"), ("COUNT", "2"), ("MIN", "1"), ("MAX", "2"), ("STEP", "1")] {
@@ -141,8 +141,13 @@ fn parts_are_the_whole() {
     let bytes = fs::read(&lost).unwrap();
     fs::write(&lost, &bytes[1..]).unwrap();
     merge().failed(1, &["6 done", "1 done whose files are gone or changed"]);
-    fs::write(&lost, bytes).unwrap();
+    let [first, rest @ ..] = &bytes[..] else { panic!() };
+    fs::write(&lost, [&[!first], rest].concat()).unwrap();
     merge().succeeded();
+    let verify = || ProcessOutput::of(program().arg("merge").arg(&parts).arg("--verify"));
+    verify().failed(1, &["x03: features.5/x03.npy is gone or changed"]);
+    fs::write(&lost, &bytes).unwrap();
+    verify().succeeded();
     assert_eq!(table(&whole), table(&parts));
     run(&[&scans], &parts, "--num-parts 3 --part-id 0 --resume")
         .failed(2, &["was run in 2 parts, and would now be run in 3 parts"]);
@@ -208,23 +213,37 @@ fn a_worker_answers_each_line() {
     let mut stdin = child.stdin.take().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut answer = || serde_json::from_str::<Value>(&lines.next().unwrap().unwrap()).unwrap();
+    writeln!(stdin).unwrap();
+    stdin.write_all(b"\xff\n").unwrap();
     let mut ask = |line: String| writeln!(stdin, "{line}").unwrap();
     let hello = answer();
     assert_eq!((&hello["line"], &hello["medcam"]), (&json!("run"), &json!(medcam::VERSION)));
-    ask(json!({"id": "a", "image": scans.join("x00.npy")}).to_string());
+    assert_eq!(answer()["status"], "failed", "not UTF-8");
+    let task = json!({"id": "a", "image": scans.join("x00.npy"), "label": "0,1"}).to_string();
+    ask(task.clone());
     let first = answer();
     assert_eq!((&first["id"], &first["status"]), (&json!("a"), &json!("done")), "{first}");
-    assert_eq!(first["outputs"].as_array().unwrap().len(), 3);
+    assert_eq!(first["outputs"].as_array().unwrap().len(), 6);
     // Once more: the recorded answer.
-    ask(json!({"id": "a", "image": scans.join("x00.npy")}).to_string());
+    ask(task);
     assert_eq!(answer(), first);
     for (line, id, words) in [
         (json!({"id": "../a", "image": "x"}).to_string(), "../a", "cannot be part of a path"),
         (json!({"id": "b", "image": scans.join("none.npy")}).to_string(), "b", "none.npy"),
         (json!({"id": "c", "image": "x", "label": "first"}).to_string(), "c", "first"),
-        (json!({"id": "d", "image": folder.join("features.5/a.npy")}).to_string(), "d", "outputs"),
+        (
+            json!({"id": "d", "image": folder.join("features.5/a_class0.npy")}).to_string(),
+            "d",
+            "outputs",
+        ),
         ("{".to_owned(), "", "no case"),
         (json!({"id": "e"}).to_string(), "", "no case"),
+        (json!({"id": "a", "image": scans.join("x01.npy")}).to_string(), "a", "given before"),
+        (
+            json!({"id": "a_class1", "image": scans.join("x01.npy")}).to_string(),
+            "a_class1",
+            "same name",
+        ),
     ] {
         ask(line);
         let answer = answer();
@@ -248,6 +267,7 @@ fn outputs_are_no_inputs_and_replace_none() {
         run(&[&scans], &folder, options).succeeded();
         assert_eq!(statuses(&folder).len(), 3);
     }
+    run(&[&scans], &scans, "").failed(2, &["in the folder of the outputs"]);
     // A manifest has the name of a table.
     let manifest = scans.join("cases.csv");
     let text = "id,image,label\na,x00.npy,\"0,1\"\na_class1,x01.npy,1\n";

@@ -81,6 +81,30 @@ fn a_limit_of_memory_holds_and_refuses_what_is_too_large() {
     let none = format!("--max-memory {}B", number(&of_small, "process_bytes"));
     plan(&[&small], &none).failed(1, &["no case fits", "model card"]);
     plan(&[&small], "--max-memory 8elephants").failed(2, &["--max-memory"]);
+    plan(&[&small], "--max-memory 8").failed(2, &["give a unit"]);
+    let part = plan(&[&small], "--num-parts 2 --part-id 1 --max-memory 8GiB").succeeded().stdout;
+    assert!(part.contains("2 case(s)"), "{part}");
+}
+
+/// What cannot be read, or does not fit the model, fails for that reason, and decides nothing for the others.
+#[test]
+fn a_limit_of_memory_is_not_set_by_broken_files() {
+    let workspace = Workspace::new();
+    let scans = images(&workspace, "scan", 2, 48);
+    let dictionary = "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 3, 30000, 30000), }";
+    let header = format!("{dictionary:<117}\n");
+    let cut = [&b"\x93NUMPY\x01\x00\x76\x00"[..], header.as_bytes()].concat();
+    fs::write(scans.join("cut.npy"), cut).unwrap();
+    workspace.array("scan/channels.npy", &ArrayD::zeros(vec![1, 5, 900, 900]));
+    workspace.array("scan/flat.npy", &ArrayD::zeros(vec![3, 900, 900]));
+    let folder = workspace.at("maps");
+    let ran = ProcessOutput::of(&mut cohort(&[&scans], &folder, "--max-memory 1GiB"));
+    ran.failed(1, &["3 of 5 case(s) failed", "memory: about", "1.0 GiB, with 5 case(s)"]);
+    assert_eq!(lines(&folder, "memory")[0]["input_shape"], serde_json::json!([1, 3, 48, 48]));
+    let reasons: Vec<_> = ended(&folder).iter().map(|line| line["reason"].to_string()).collect();
+    for words in ["promises", "5 channel(s)", "has shape [3, 900, 900]"] {
+        assert!(reasons.iter().any(|reason| reason.contains(words)), "{words}: {reasons:?}");
+    }
 }
 
 /// Under `ulimit -v` allocations fail. Cases for which there is no memory beside others are run alone, and if the

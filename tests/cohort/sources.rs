@@ -121,6 +121,7 @@ fn what_gives_no_cases_is_refused() {
         (vec![manifest("id,file\n1,x.png\n")], "no column 'image', but id, file"),
         (vec![manifest("id,image\n1,\n")], "line 2: no image"),
         (vec![manifest("id,image\n")], "without a case"),
+        (vec![manifest("image,label,Label\nx.png,1,2\n")], "two columns 'label'"),
         (vec![manifest("id,image\n../up,x.png\n")], "cannot be part of a path"),
         (vec![manifest("id,image\na,x.png\na,y.png\n")], "would both be called 'a'"),
         (vec![manifest("image,label\nx.png,what\n")], "line 2: "),

@@ -39,7 +39,7 @@ const LABEL_OF_REGION: &str = "--target-mask explains one region of class --labe
 pub fn run(arguments: &CohortArguments, profile: Option<Profile>) -> Result<ExitCode> {
     let options = &arguments.options;
     let job = Job::new(options)?;
-    let part = part::of(arguments.num_parts, arguments.part_id, |name| std::env::var(name).ok())?;
+    let part = part_of(arguments)?;
     let all = cases(arguments, &job)?;
     let folder_path = options.output.as_path();
     outputs::prepare_folder(folder_path)?;
@@ -54,12 +54,13 @@ pub fn run(arguments: &CohortArguments, profile: Option<Profile>) -> Result<Exit
     let tables = CaseTables::FILES.map(|name| folder_path.join(name));
     read_files.check(job.known_files(&cases).into_iter().chain(tables))?;
     let (journal, earlier) = Journal::open(folder_path, part, &plan, arguments.resume)?;
-    if let Some(profile) = &profile {
-        profile.write_to(folder_path.join(part::profile(part)));
-    }
     let count = cases.len();
     let to_fit = if arguments.max_memory.is_some() { cases.clone() } else { Vec::new() };
     let left = earlier.left_of(cases, arguments.retry_failed);
+    // A run that has nothing to do leaves the profile of the one before.
+    if let Some(profile) = profile.as_ref().filter(|_| left.ended < count) {
+        profile.write_to(folder_path.join(part::profile(part)));
+    }
     drop(earlier);
     say_what_is_left(part, count, &left);
 
@@ -72,9 +73,15 @@ pub fn run(arguments: &CohortArguments, profile: Option<Profile>) -> Result<Exit
     let folder = folder.volumes_above(job.scoring.threshold);
     let mut cohort = job.cohort(models, card)?.in_order(false);
     if let Some(limit) = arguments.max_memory {
-        let prediction = cohort.max_memory(&to_fit, limit.as_u64())?;
-        complain(summary_of(&prediction));
-        journal.predict(prediction)?;
+        match cohort.max_memory(&to_fit, limit.as_u64()) {
+            Ok(prediction) => {
+                complain(summary_of(&prediction));
+                journal.predict(prediction)?;
+            }
+            // Each case will say what is wrong with it.
+            Err(error) if error.is_input() => complain(&error),
+            Err(error) => return Err(error),
+        }
     }
     let meter = Meter::new(count, left.ended, left.failed);
     let failed = left.failed;
@@ -100,7 +107,7 @@ pub fn run(arguments: &CohortArguments, profile: Option<Profile>) -> Result<Exit
         end_by_name(signal);
     }
     if part.is_none() {
-        merge::write_tables(folder_path)?;
+        merge::write_tables(folder_path, false)?;
     }
     if failed > 0 {
         complain(format!(
@@ -155,6 +162,11 @@ fn on_signals(journal: &Arc<Journal>, cancel: &Arc<Cancel>) -> Result<Arc<OnceLo
     Ok(signal)
 }
 
+/// The part that this process runs; `None` for everything.
+pub fn part_of(arguments: &CohortArguments) -> Result<Option<Part>> {
+    part::of(arguments.num_parts, arguments.part_id, |name| std::env::var(name).ok())
+}
+
 /// All cases of the sources, whose files have different names.
 pub fn cases(arguments: &CohortArguments, job: &Job<'_>) -> Result<Vec<Case>> {
     let options = &arguments.options;
@@ -163,6 +175,9 @@ pub fn cases(arguments: &CohortArguments, job: &Job<'_>) -> Result<Vec<Case>> {
     for case in &cases {
         utf8(&case.image)?;
         case.mask.as_deref().map(utf8).transpose()?;
+    }
+    if arguments.max_memory.is_some_and(|limit| limit.as_u64() < 1 << 20) {
+        return Err(Error::usage("--max-memory: less than 1 MiB; give a unit, as in 8GiB"));
     }
     let scores = options.metric != ["wioa"] || options.mask_values != "detect";
     if scores && cases.iter().all(|case| case.mask.is_none()) {
@@ -176,19 +191,22 @@ pub fn cases(arguments: &CohortArguments, job: &Job<'_>) -> Result<Vec<Case>> {
     if options.target_mask.is_some() && cases.iter().any(|case| case.targets.is_some()) {
         return Err(Error::usage(LABEL_OF_REGION));
     }
-    check_targets(&cases, &job.settings.targets)?;
+    check_targets(cases.iter(), &job.settings.targets)?;
     Ok(cases)
 }
 
 /// Refuses a case that is called as a file of another: `scan_class1` beside `scan` with several targets.
-fn check_targets(cases: &[Case], default: &[Target]) -> Result<()> {
+fn check_targets<'a>(
+    cases: impl Iterator<Item = &'a Case> + Clone,
+    default: &[Target],
+) -> Result<()> {
     let targets = |case: &'_ Case| case.targets.clone().unwrap_or_else(|| default.to_vec());
     let of_several: HashMap<_, _> = cases
-        .iter()
+        .clone()
         .map(|case| (case.id.as_str(), targets(case)))
         .filter(|(_, targets)| !Target::is_single(targets))
         .collect();
-    let single = cases.iter().filter(|case| Target::is_single(&targets(case)));
+    let single = cases.filter(|case| Target::is_single(&targets(case)));
     for case in single {
         let Some((other, rest)) = case.id.rsplit_once('_') else { continue };
         let Some(targets) = of_several.get(other) else { continue };

@@ -1,6 +1,6 @@
 //! What a run is: the first line of its journal.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -49,15 +49,25 @@ pub fn of(
     })
 }
 
+/// Where a file is, however the way to its folder was written.
+fn place(file: &Path) -> PathBuf {
+    let folder = file.parent().map(|folder| match folder.as_os_str().is_empty() {
+        true => Path::new("."),
+        false => folder,
+    });
+    match (folder.and_then(|folder| folder.canonicalize().ok()), file.file_name()) {
+        (Some(folder), Some(name)) => folder.join(name),
+        _ => file.to_owned(),
+    }
+}
+
 /// The hash of ids, images, masks and labels.
 fn hash_of(cases: &[Case]) -> String {
     let mut hasher = Sha256::new();
     for case in cases {
         let labels: Vec<_> = case.targets.iter().flatten().map(Target::label).collect();
-        // However the folder was called from which the paths start.
-        let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
-        let image = absolute(&case.image);
-        let mask = case.mask.as_ref().map(absolute).unwrap_or_default();
+        let image = place(&case.image);
+        let mask = case.mask.as_deref().map(place).unwrap_or_default();
         let fields = [
             case.id.as_str(),
             &image.to_string_lossy(),

@@ -1,8 +1,8 @@
 //! `medcam cohort --worker`: cases come as lines on stdin, and go as lines of a journal on stdout. The journal is
 //! kept by whoever drives the workers.
 
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::io;
+use std::collections::{HashMap, VecDeque};
+use std::io::{self, BufRead};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,8 +12,8 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use serde::Deserialize;
 
-use super::plan;
 use super::record::Files;
+use super::{check_targets, plan};
 use crate::cli::args::CohortArguments;
 use crate::cli::interrupt::{end_by_name, on_interrupt};
 use crate::cli::job::Job;
@@ -21,6 +21,7 @@ use crate::cli::model::load_models;
 use crate::cli::terminal::{complain, print};
 use crate::cohort::{Cancel, Case, Finished};
 use crate::error::{Error, Result};
+use crate::methods::Target;
 use crate::outputs::{self, Names};
 use crate::record::{CaseRecord, Line, Status};
 use crate::torch::Model;
@@ -49,7 +50,11 @@ pub fn run(arguments: &CohortArguments) -> Result<ExitCode> {
     let folder = job.folder().read_files(&read_files).card(card.clone().unwrap_or_default());
     let folder = folder.on_file(|index, file| files.wrote(index, &file));
     let folder = folder.volumes_above(job.scoring.threshold);
-    let answers = Answers { region: options.target_mask.is_some(), ..Answers::default() };
+    let answers = Answers {
+        given: Mutex::default(),
+        default: job.settings.targets.clone(),
+        region: options.target_mask.is_some(),
+    };
     let mut cohort = job.cohort(models, card)?.in_order(false);
     print(Line::Run(plan).to_json()?)?;
     let lines = lines_of_stdin();
@@ -81,9 +86,10 @@ pub fn run(arguments: &CohortArguments) -> Result<ExitCode> {
 fn lines_of_stdin() -> Receiver<String> {
     let (to, lines) = bounded(1);
     thread::spawn(move || {
-        for line in io::stdin().lines() {
-            let Ok(line) = line else { break };
-            if to.send(line).is_err() {
+        for line in io::stdin().lock().split(b'\n') {
+            // What is not UTF-8 is no case, and is answered so.
+            let line = line.map(|line| String::from_utf8_lossy(&line).into_owned());
+            if line.map_or(true, |line| to.send(line).is_err()) {
                 break;
             }
         }
@@ -116,24 +122,25 @@ struct Task {
 /// How many answers are kept for those who ask again.
 const KEPT: usize = 10_000;
 
-/// The latest answers, by id, and ids of cases in flight.
-#[derive(Default)]
+/// The latest cases that were taken, with their answers.
 struct Answers {
-    answers: Mutex<Given>,
+    given: Mutex<Given>,
+    /// What is explained of a case without targets of its own.
+    default: Vec<Target>,
     /// Whether a region is explained, which leaves no choice of labels.
     region: bool,
 }
 
 #[derive(Default)]
 struct Given {
-    latest: HashMap<String, String>,
-    /// The ids of `latest`, the oldest first.
-    order: VecDeque<String>,
-    in_flight: HashSet<String>,
+    /// By id; without an answer while the case is in flight.
+    cases: HashMap<String, (Case, Option<String>)>,
+    /// Ids that were answered, the oldest first.
+    answered: VecDeque<String>,
 }
 
 impl Answers {
-    /// The case of a line. What can be answered at once is: an id that was answered before, a line that is no
+    /// The case of a line. What can be answered at once is: a case that was answered before, a line that is no
     /// case.
     fn take(&self, line: &str, folder: &Path) -> Result<Option<Case>> {
         if line.trim().is_empty() {
@@ -143,53 +150,60 @@ impl Answers {
             Ok(task) => task,
             Err(error) => {
                 let reason = format!("no case: {error}; expected {{\"id\": ..., \"image\": ...}}");
-                let record = CaseRecord::without_maps("", "", Status::Failed, reason);
-                return print(Line::Ended(record).to_json()?).map(|()| None);
+                return refuse("", Path::new(""), reason);
             }
         };
-        let mut answers = self.lock();
-        if let Some(answer) = answers.latest.get(&task.id) {
-            return print(answer).map(|()| None);
-        }
-        if answers.in_flight.contains(&task.id) {
-            // Its answer is to come.
-            return Ok(None);
-        }
         let (id, image) = (task.id.clone(), task.image.clone());
-        match task.case(folder, self.region) {
-            Ok(case) => {
-                answers.in_flight.insert(id);
-                Ok(Some(case))
+        let case = match task.case(folder, self.region) {
+            Ok(case) => case,
+            Err(error) => return refuse(&id, &image, error.to_string()),
+        };
+        let mut given = self.lock();
+        match given.cases.get(&id) {
+            Some((before, _)) if *before != case => {
+                let reason = "this id was given before, with another image, mask or label";
+                return refuse(&id, &image, reason.to_owned());
             }
-            Err(error) => {
-                let reason = error.to_string();
-                let record = CaseRecord::without_maps(id, image, Status::Failed, reason);
-                drop(answers);
-                self.give(record).map(|()| None)
-            }
+            Some((_, Some(answer))) => return print(answer).map(|()| None),
+            // It is in flight, and its answer is to come.
+            Some((_, None)) => return Ok(None),
+            None => {}
         }
+        let others = given.cases.values().map(|(other, _)| other);
+        if let Err(error) = check_targets(others.chain([&case]), &self.default) {
+            return refuse(&id, &image, error.to_string());
+        }
+        given.cases.insert(id, (case.clone(), None));
+        Ok(Some(case))
     }
 
-    /// Answers a case.
+    /// Answers a case that was taken.
     fn give(&self, record: CaseRecord) -> Result<()> {
         let id = record.id.clone();
         let answer = Line::Ended(record).to_json()?;
-        let mut answers = self.lock();
+        let mut given = self.lock();
         print(&answer)?;
-        answers.in_flight.remove(&id);
-        answers.order.push_back(id.clone());
-        answers.latest.insert(id, answer);
-        if answers.order.len() > KEPT
-            && let Some(oldest) = answers.order.pop_front()
+        if let Some((_, none)) = given.cases.get_mut(&id) {
+            *none = Some(answer);
+        }
+        given.answered.push_back(id);
+        if given.answered.len() > KEPT
+            && let Some(oldest) = given.answered.pop_front()
         {
-            answers.latest.remove(&oldest);
+            given.cases.remove(&oldest);
         }
         Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, Given> {
-        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+        self.given.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Answers a line that is not taken.
+fn refuse(id: &str, image: &Path, reason: String) -> Result<Option<Case>> {
+    let record = CaseRecord::without_maps(id, image, Status::Failed, reason);
+    print(Line::Ended(record).to_json()?).map(|()| None)
 }
 
 impl Task {
