@@ -118,7 +118,8 @@ impl Journal {
         journal.append(&first, true)?;
         sync_folder(folder)?;
         if let Ok(Some(parent)) = folder.canonicalize().as_deref().map(Path::parent) {
-            sync_folder(parent)?;
+            // Ignore failure: a parent that may be entered need not be readable.
+            let _ = sync_folder(parent);
         }
         Ok((journal, earlier))
     }
