@@ -26,10 +26,11 @@
 //! | `record` | `files` | `run.json` as types |
 //! | [`ops`] | | the numerics alone, on slices, without libtorch |
 //! | `device` | `cuda` | CUDA devices, for the same numerics on device memory |
+//! | `dlpack` | `dlpack` | the numerics on DLPack tensors of either: beneath the C library and the Python package |
 //!
 //! Features, all on by default: `torch` (everything that runs a network), `cuda` (kernels for NVIDIA
 //! devices; building takes no toolkit, and programs run where no driver is), `files` (images in, maps and
-//! tables out) and `cli` (the `medcam` program). Nothing but `torch` links libtorch.
+//! tables out) and `cli` (the `medcam` program); `dlpack` is not. Nothing but `torch` links libtorch.
 //!
 //! How it works, and why so: `docs/DESIGN.md` in the repository.
 
@@ -41,6 +42,8 @@ pub mod cli;
 pub mod cohort;
 #[cfg(feature = "cuda")]
 pub mod device;
+#[cfg(feature = "dlpack")]
+pub mod dlpack;
 pub mod element;
 mod error;
 #[cfg(feature = "files")]

@@ -93,3 +93,42 @@ pub enum Layout {
     /// NDHWC: the channels of one voxel lie next to each other.
     ChannelsLast,
 }
+
+impl Layout {
+    /// The layout of a tensor `(B, C, ...)` with these strides, in elements; `None` if it has gaps, or its axes lie in
+    /// another order. The stride of an axis of extent 1 is never used, and may be any.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use medcam::Layout;
+    ///
+    /// assert_eq!(Layout::of(&[1, 3, 4, 5], &[0, 20, 5, 1]), Some(Layout::Contiguous));
+    /// assert_eq!(Layout::of(&[2, 3, 4, 5], &[60, 1, 15, 3]), Some(Layout::ChannelsLast));
+    /// assert_eq!(Layout::of(&[1, 3, 4, 5], &[0, 40, 10, 2]), None);
+    /// ```
+    pub fn of(extents: &[usize], strides: &[i64]) -> Option<Self> {
+        let matches = |order: &mut dyn Iterator<Item = usize>| {
+            let mut expected = Some(1_usize);
+            for axis in order {
+                let extent = extents[axis];
+                let given = usize::try_from(strides[axis]).ok();
+                if extent != 1 && (given.is_none() || given != expected) {
+                    return false;
+                }
+                expected = expected.and_then(|expected| expected.checked_mul(extent));
+            }
+            true
+        };
+        let rank = extents.len();
+        if strides.len() != rank || rank < 2 {
+            None
+        } else if matches(&mut (0..rank).rev()) {
+            Some(Self::Contiguous)
+        } else if matches(&mut std::iter::once(1).chain((2..rank).rev()).chain([0])) {
+            Some(Self::ChannelsLast)
+        } else {
+            None
+        }
+    }
+}

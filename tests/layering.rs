@@ -39,6 +39,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("device", &["error"]),
     ("element", &["device", "vectors"]),
     ("ops", &["error", "vectors", "element", "shape", "device"]),
+    ("dlpack", &["error", "element", "shape", "device", "ops"]),
     ("task", &["error"]),
     ("version", &[]),
     ("warning", &[]),
@@ -115,7 +116,7 @@ const OPS: &[(&str, &str)] = &[
 const NO_KERNEL: &[&str] = &["fused"];
 
 const WORDS: &[Words<'_>] = &[
-    (&["unsafe"], &["device", "ops/*/cuda.rs", "torch", "bridge"]),
+    (&["unsafe"], &["device", "ops/*/cuda.rs", "dlpack", "torch", "bridge"]),
     (&["cudarc"], &["device"]),
     (
         &["tch", "torch_sys"],

@@ -78,7 +78,7 @@ impl GpuMaps {
             unsafe { (view::<T>(ordinal, activation)?, view::<T>(ordinal, gradient)?) };
         let room = map.slice_mut().split_at(length)?.0;
         let pending = fused::cuda::cam(stream, &activation, &gradient, recipe, room)?;
-        let fused::cuda::Summary { ranges, weights_cancel } = pending.finish()?;
+        let fused::Summary { ranges, weights_cancel } = pending.finish()?;
         let values = stream.download(map.slice().part(0..length)?)?;
         Ok(Maps { values, batch: shape.batch, spatial, ranges, weights_cancel })
     }

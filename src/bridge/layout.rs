@@ -21,26 +21,7 @@ pub(super) fn gapless(tensor: &Tensor) -> Result<Tensor> {
 
 /// The layout of a tensor that is contiguous or channels-last without gaps; else `None`.
 pub(super) fn layout(tensor: &Tensor) -> Option<Layout> {
-    let (shape, strides) = (tensor.size(), tensor.stride());
-    let matches = |order: &mut dyn Iterator<Item = usize>| {
-        let mut expected = 1;
-        for axis in order {
-            // The stride of an axis of extent 1 is never used, and libtorch sets it freely.
-            if shape[axis] != 1 && strides[axis] != expected {
-                return false;
-            }
-            expected *= shape[axis];
-        }
-        true
-    };
-    let rank = shape.len();
-    if matches(&mut (0..rank).rev()) {
-        Some(Layout::Contiguous)
-    } else if matches(&mut std::iter::once(1).chain((2..rank).rev()).chain([0])) {
-        Some(Layout::ChannelsLast)
-    } else {
-        None
-    }
+    Layout::of(&extents(tensor), &tensor.stride())
 }
 
 /// The shape of a gapless tensor `(B, C, [D,] H, W)` for the ops, and its memory layout.

@@ -5,6 +5,7 @@
 //! | [`channel_weights()`] | `w[b,c] = mean_n G[b,c,n]` |
 //! | [`alpha_weights()`] | Grad-CAM++'s weights |
 //! | [`project()`] | `L[b,n] = ReLU(sum_c w[b,c]·A[b,c,n])` |
+//! | [`weighted_sum()`] | the same without ReLU, Captum's map |
 //! | [`elementwise()`] | HiResCAM's and LayerCAM's `ReLU(sum_c G·A)`, the latter of `ReLU(G)` |
 //! | [`channel_mean()`] | `1/C · sum_c A[b,c,n]`, Guided Backpropagation's map |
 //! | [`resample()`] | the map on another grid, linear or nearest |
@@ -58,7 +59,7 @@ pub use fused::{Maps, Method, Recipe, cam, guided_cam};
 pub use guided_activation::guided_activation;
 pub use guided_product::guided_product;
 pub use normalize::normalize;
-pub use project::{channel_mean, project};
+pub use project::{channel_mean, project, weighted_sum};
 pub use resample::resample;
 pub use resampling::{Interpolation, Resize};
 pub use view::View;

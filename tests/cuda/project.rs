@@ -4,7 +4,9 @@ use half::{bf16, f16};
 use medcam::device::Stream;
 use medcam::element::Element;
 use medcam::ops::extremes::DeviceExtremes;
-use medcam::ops::project::{TOLERANCE, channel_mean_reference, cuda, reference};
+use medcam::ops::project::{
+    TOLERANCE, channel_mean_reference, cuda, reference, weighted_sum_reference,
+};
 use medcam::ops::{DeviceView, View};
 use medcam::{Layout, Shape};
 
@@ -125,6 +127,36 @@ fn sums_of_many_voxels() {
     check_all_types(&mut stream, [1, 3, 12, 13, 14]);
     check::<f32>(&mut stream, [1, 64, 12, 13, 14], 1.0);
     check::<bf16>(&mut stream, [3, 64, 12, 13, 14], 1.0);
+}
+
+#[test]
+fn sums_with_their_sign() {
+    let Some(mut stream) = gpu() else { return };
+    for (batch, channels, voxels) in [(1, 1, 31), (3, 3, 1023), (1, 64, 2184), (2, 257, 49)] {
+        let shape = Shape::new(batch, channels, [1, 1, voxels]).unwrap();
+        let data = values::<f32>(shape.elements(), 1.0, 5);
+        let weights = values::<f32>(batch * channels, 1.0, 3);
+        let (absolute_data, absolute_weights) = (absolute(&data), absolute(&weights));
+        for layout in LAYOUTS {
+            stream.release_scratch();
+            let (on_gpu, of_channels) = (stream.upload(&data), stream.upload(&weights));
+            let (on_gpu, of_channels) = (on_gpu.unwrap(), of_channels.unwrap());
+            let tensor = DeviceView::new(on_gpu.slice(), shape, layout).unwrap();
+            let mut map = stream.upload(&vec![9.0_f32; batch * voxels]).unwrap();
+            let mut extremes = stream.upload(&vec![DeviceExtremes::default(); batch]).unwrap();
+            let (room, found) = (map.slice_mut(), extremes.slice_mut());
+            cuda::weighted_sum(&stream, of_channels.slice(), &tensor, room, found).unwrap();
+            let map = stream.download(map.slice()).unwrap();
+            let found = stream.download(extremes.slice()).unwrap();
+            assert_eq!(found, expected_extremes(&map, voxels), "{shape} {layout:?}");
+            let view = View::new(&data, shape, layout).unwrap();
+            let exact = weighted_sum_reference(&wide(&weights), &view);
+            assert!(exact.iter().any(|&sum| sum < 0.0));
+            let view = View::new(&absolute_data, shape, layout).unwrap();
+            let scale = weighted_sum_reference(&wide(&absolute_weights), &view);
+            assert_close(&map, &exact, |i| TOLERANCE * scale[i]);
+        }
+    }
 }
 
 #[test]

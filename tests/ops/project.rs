@@ -1,7 +1,7 @@
 use half::{bf16, f16};
 use medcam::element::Element;
-use medcam::ops::project::{TOLERANCE, channel_mean_reference, reference};
-use medcam::ops::{View, channel_mean, project};
+use medcam::ops::project::{TOLERANCE, channel_mean_reference, reference, weighted_sum_reference};
+use medcam::ops::{View, channel_mean, project, weighted_sum};
 use medcam::{Layout, Shape};
 use proptest::prelude::*;
 
@@ -27,6 +27,13 @@ fn check<T: Element>(shape: Shape, magnitude: f32, seed: u64) {
             })
             .collect();
         assert_eq!(bits(&fast), bits(&singles));
+
+        let signed = on_any_threads(|| weighted_sum(&weights, &view).unwrap());
+        let exact = weighted_sum_reference(&wide(&weights), &view);
+        assert_close(&signed, &exact, |i| TOLERANCE * scale[i] + subnormal);
+        let rectified: Vec<f32> =
+            signed.iter().map(|&sum| if sum > 0.0 { sum } else { 0.0 }).collect();
+        assert_eq!(bits(&fast), bits(&rectified));
 
         let mean = on_any_threads(|| channel_mean(&view).unwrap());
         let absolute = View::new(&absolute_data, shape, layout).unwrap();

@@ -1,6 +1,6 @@
 //! The chains on the CPU.
 
-use super::{Maps, Method, PRODUCTS, Recipe, check, check_reach, limit, refuse};
+use super::{Maps, Method, PRODUCTS, Recipe, Summary, check, check_reach, limit, refuse};
 use crate::element::{Element, MapElement};
 use crate::error::Result;
 use crate::ops::extremes::cpu::Extremes;
@@ -61,11 +61,45 @@ pub fn cam<T: Element, O: MapElement>(
 ) -> Result<Maps<O>> {
     let shape = activation.shape();
     let to = check(recipe, O::UNIT_RANGE, shape, gradient.shape())?;
-    let (map, layer, weights_cancel) = layer_map(activation, gradient, recipe.method)?;
+    let mut values = O::zeros(shape.batch * to.iter().product::<usize>());
+    let Summary { ranges, weights_cancel } = cam_into(activation, gradient, recipe, &mut values)?;
+    Ok(Maps { values, batch: shape.batch, spatial: to, ranges, weights_cancel })
+}
+
+/// [`cam()`] into memory that is there already: `map` takes the finished maps, `(B, D', H', W')`.
+///
+/// # Errors
+///
+/// As [`cam()`], and if `map` does not have as many values as its grid says. It is as before then.
+///
+/// # Example
+///
+/// ```
+/// use medcam::ops::{Method, Recipe, View, fused};
+/// use medcam::{Layout, Shape};
+///
+/// let shape = Shape::new(1, 2, [1, 1, 2])?;
+/// let activation = View::new(&[1.0_f32, 3.0, 0.0, 1.0], shape, Layout::Contiguous)?;
+/// let gradient = View::new(&[1.0_f32, 3.0, -1.0, -3.0], shape, Layout::Contiguous)?;
+/// let mut map = [0.0_f32; 2];
+/// let summary = fused::cam_into(&activation, &gradient, &Recipe::new(Method::GradCam), &mut map)?;
+/// assert_eq!((map, summary.ranges[0].maximum), ([0.0, 1.0], 4.0));
+/// # Ok::<(), medcam::Error>(())
+/// ```
+pub fn cam_into<T: Element, O: MapElement>(
+    activation: &View<T>,
+    gradient: &View<T>,
+    recipe: &Recipe,
+    map: &mut [O],
+) -> Result<Summary> {
+    let shape = activation.shape();
+    let to = check(recipe, O::UNIT_RANGE, shape, gradient.shape())?;
     let name = recipe.method.name();
     let resize = Resize { batch: shape.batch, from: shape.spatial, to };
+    resampling::check::check_out::<O>(name, map.len(), resize, recipe.normalized)?;
+    let (small, layer, weights_cancel) = layer_map(activation, gradient, recipe.method)?;
     let plan = Plan::new(name, resize, Interpolation::Linear)?;
-    let source = plan.source(&map);
+    let source = plan.source(&small);
     let extremes = if to == shape.spatial { layer } else { resampling::extremes(&source) };
     let voxels = to.iter().product::<usize>();
     for (b, extremes) in extremes.iter().enumerate() {
@@ -75,9 +109,8 @@ pub fn cam<T: Element, O: MapElement>(
     }
     let ranges: Vec<Range> = extremes.iter().map(|extremes| extremes.range).collect();
     check_reach(recipe.method, &ranges, limit::<O>(recipe))?;
-    let mut values = O::zeros(shape.batch * voxels);
-    resample::from_source(&source, recipe.normalized.then_some(&ranges[..]), &mut values);
-    Ok(Maps { values, batch: shape.batch, spatial: to, ranges, weights_cancel })
+    resample::from_source(&source, recipe.normalized.then_some(&ranges[..]), map);
+    Ok(Summary { ranges, weights_cancel })
 }
 
 /// Guided Grad-CAM (arXiv 1610.02391, section 3.2): the method's map, resampled to the grid of the
@@ -111,17 +144,34 @@ pub fn guided_cam<T: Element, O: MapElement>(
     guided: &[f32],
     recipe: &Recipe,
 ) -> Result<Maps<O>> {
-    let shape = activation.shape();
-    let Shape { batch, spatial: from, .. } = shape;
-    let to = check(recipe, O::UNIT_RANGE, shape, gradient.shape())?;
-    let (map, _, weights_cancel) = layer_map(activation, gradient, recipe.method)?;
-    let resize = Resize { batch, from, to };
-    let ranges = guided_product::extremes(&map, guided, resize)?;
-    check_reach(recipe.method, &ranges, limit::<O>(recipe))?;
+    let Shape { batch, spatial, .. } = activation.shape();
     let mut values = O::zeros(guided.len());
+    let summary = guided_cam_into(activation, gradient, guided, recipe, &mut values)?;
+    let Summary { ranges, weights_cancel } = summary;
+    Ok(Maps { values, batch, spatial: recipe.to.unwrap_or(spatial), ranges, weights_cancel })
+}
+
+/// [`guided_cam()`] into memory that is there already: `map` is `(B, D', H', W')`.
+///
+/// # Errors
+///
+/// As [`guided_cam()`], and if `map` does not have as many values as its grid says.
+pub fn guided_cam_into<T: Element, O: MapElement>(
+    activation: &View<T>,
+    gradient: &View<T>,
+    guided: &[f32],
+    recipe: &Recipe,
+    map: &mut [O],
+) -> Result<Summary> {
+    let shape = activation.shape();
+    let to = check(recipe, O::UNIT_RANGE, shape, gradient.shape())?;
+    let (small, _, weights_cancel) = layer_map(activation, gradient, recipe.method)?;
+    let resize = Resize { batch: shape.batch, from: shape.spatial, to };
+    let ranges = guided_product::extremes(&small, guided, resize)?;
+    check_reach(recipe.method, &ranges, limit::<O>(recipe))?;
     let ends = recipe.normalized.then_some(&ranges[..]);
-    guided_product::guided_product_into(&map, guided, resize, ends, &mut values)?;
-    Ok(Maps { values, batch, spatial: to, ranges, weights_cancel })
+    guided_product::guided_product_into(&small, guided, resize, ends, map)?;
+    Ok(Summary { ranges, weights_cancel })
 }
 
 /// The map on the layer's grid, and for each sample its extremes and whether its weights cancel.

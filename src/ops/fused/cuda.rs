@@ -10,7 +10,7 @@
 //! Where the map stays on the layer's grid, its extremes come with the map, and there is one launch
 //! fewer. Guided Grad-CAM has the extremes of the product in place of those of the map.
 
-use super::{Method, PRODUCTS, Recipe, check, check_reach, limit, refuse};
+use super::{Method, PRODUCTS, Recipe, Summary, check, check_reach, limit, refuse};
 use crate::device::{Slice, SliceMut, Stream};
 use crate::element::{Element, MapElement};
 use crate::error::{Error, Result};
@@ -20,16 +20,6 @@ use crate::ops::{
     Elementwise, alpha_weights, channel_weights, elementwise, guided_product, project, resample,
 };
 use crate::shape::Shape;
-
-/// Ranges and noise flags that a chain returns along with its maps.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Summary {
-    /// For each map the least and greatest value before normalisation.
-    pub ranges: Vec<Range>,
-    /// For each map whether its channel weights are rounding noise, as in
-    /// [`Maps`](crate::ops::Maps).
-    pub weights_cancel: Vec<bool>,
-}
 
 /// A chain that has been enqueued. [`finish`](Self::finish) waits for the map, and tells whether it may
 /// be used.

@@ -4,7 +4,7 @@ mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 
-pub use cpu::{cam, guided_cam, reference};
+pub use cpu::{cam, cam_into, guided_cam, guided_cam_into, reference};
 
 use super::{Denominator, Range, Resize, channel_weights, project, resample, resampling};
 use crate::element::MapElement;
@@ -87,6 +87,15 @@ pub struct Maps<O = f32> {
     pub ranges: Vec<Range>,
     /// For each map whether its channel weights are rounding noise, see
     /// [`channel_weights::cancel`]: then so is the map. Grad-CAM's alone can be.
+    pub weights_cancel: Vec<bool>,
+}
+
+/// What a chain says of the maps that it writes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Summary {
+    /// For each map the least and greatest value before normalisation.
+    pub ranges: Vec<Range>,
+    /// For each map whether its channel weights are rounding noise, as in [`Maps`].
     pub weights_cancel: Vec<bool>,
 }
 

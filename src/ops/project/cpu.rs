@@ -14,6 +14,17 @@ use crate::shape::{Layout, Shape};
 ///
 /// If there are fewer than `B·C` weights.
 pub fn reference<T: Element>(weights: &[f64], activation: &View<T>) -> Vec<f64> {
+    let sums = weighted_sum_reference(weights, activation);
+    // Not `max`, which would turn NaN into 0.
+    sums.into_iter().map(|sum| if sum <= 0.0 { 0.0 } else { sum }).collect()
+}
+
+/// The written truth of [`weighted_sum`](super::weighted_sum()): the same, in f64.
+///
+/// # Panics
+///
+/// If there are fewer than `B·C` weights.
+pub fn weighted_sum_reference<T: Element>(weights: &[f64], activation: &View<T>) -> Vec<f64> {
     let Shape { batch, channels, .. } = activation.shape();
     let voxels = activation.shape().voxels();
     let mut map = Vec::with_capacity(batch * voxels);
@@ -21,8 +32,7 @@ pub fn reference<T: Element>(weights: &[f64], activation: &View<T>) -> Vec<f64> 
         for n in 0..voxels {
             let sum: f64 =
                 (0..channels).map(|c| weights[b * channels + c] * activation.value(b, c, n)).sum();
-            // Not `max`, which would turn NaN into 0.
-            map.push(if sum <= 0.0 { 0.0 } else { sum });
+            map.push(sum);
         }
     }
     map
@@ -42,17 +52,21 @@ pub fn channel_mean_reference<T: Element>(tensor: &View<T>) -> Vec<f64> {
 }
 
 pub fn project<T: Element>(weights: &[f32], activation: &View<T>) -> VoxelSums {
-    weighted_sum(weights, activation, true)
+    sum(weights, activation, true)
+}
+
+pub fn weighted_sum<T: Element>(weights: &[f32], activation: &View<T>) -> VoxelSums {
+    sum(weights, activation, false)
 }
 
 pub fn channel_mean<T: Element>(tensor: &View<T>) -> VoxelSums {
     let Shape { batch, channels, .. } = tensor.shape();
     #[expect(clippy::cast_possible_truncation, reason = "rounded to f32 on purpose")]
     let weight = (1.0 / channels as f64) as f32;
-    weighted_sum(&vec![weight; batch * channels], tensor, false)
+    sum(&vec![weight; batch * channels], tensor, false)
 }
 
-fn weighted_sum<T: Element>(weights: &[f32], tensor: &View<T>, rectified: bool) -> VoxelSums {
+fn sum<T: Element>(weights: &[f32], tensor: &View<T>, rectified: bool) -> VoxelSums {
     let shape = tensor.shape();
     let Shape { channels, .. } = shape;
     let voxels = shape.voxels();
@@ -114,6 +128,7 @@ mod tests {
             let view = View::new(&data, shape, layout).unwrap();
             // 1 - 4 + 3 + 0 + 3 = 3; 5 - 8 + 4 + 0 - 3 = -2.
             assert_eq!(project(&weights, &view).map, [3.0, 0.0]);
+            assert_eq!(weighted_sum(&weights, &view).map, [3.0, -2.0]);
             assert_eq!(reference(&weights.map(f64::from), &view), [3.0, 0.0]);
         }
     }

@@ -60,7 +60,27 @@ pub fn project<T: Element>(
     let Shape { batch, channels, .. } = activation.shape();
     let expected = (batch * channels, "B·C");
     check_length("project", "weights", weights.len(), expected, activation.shape())?;
-    enqueue("project", stream, Some(weights), ("activation", activation), map, extremes)
+    enqueue("project", stream, (Some(weights), true), ("activation", activation), map, extremes)
+}
+
+/// [`weighted_sum()`](super::weighted_sum()) in device memory, and the extremes of each sample, as
+/// [`project()`] without ReLU. Enqueued, not waited for.
+///
+/// # Errors
+///
+/// As for [`project()`].
+pub fn weighted_sum<T: Element>(
+    stream: &Stream,
+    weights: Slice<f32>,
+    activation: &DeviceView<T>,
+    map: SliceMut<f32>,
+    extremes: SliceMut<DeviceExtremes>,
+) -> Result<()> {
+    const NAME: &str = "weighted_sum";
+    let Shape { batch, channels, .. } = activation.shape();
+    let expected = (batch * channels, "B·C");
+    check_length(NAME, "weights", weights.len(), expected, activation.shape())?;
+    enqueue(NAME, stream, (Some(weights), false), ("activation", activation), map, extremes)
 }
 
 /// The mean of the channels, Guided Backpropagation's map, and its extremes, as [`project()`] with
@@ -75,14 +95,14 @@ pub fn channel_mean<T: Element>(
     map: SliceMut<f32>,
     extremes: SliceMut<DeviceExtremes>,
 ) -> Result<()> {
-    enqueue("channel_mean", stream, None, ("tensor", tensor), map, extremes)
+    enqueue("channel_mean", stream, (None, false), ("tensor", tensor), map, extremes)
 }
 
-/// The weighted sum, rectified; without weights the mean, not rectified.
+/// The weighted sum, rectified or not; without weights the mean.
 fn enqueue<T: Element>(
     operation: &str,
     stream: &Stream,
-    weights: Option<Slice<f32>>,
+    (weights, rectified): (Option<Slice<f32>>, bool),
     (argument, tensor): (&str, &DeviceView<T>),
     map: SliceMut<f32>,
     extremes: SliceMut<DeviceExtremes>,
@@ -97,7 +117,7 @@ fn enqueue<T: Element>(
     let kernel = stream.gpu().kernel(&PROGRAM, T::SCALAR, kernel(sums.split).entry)?;
     #[expect(clippy::cast_possible_truncation, reason = "rounded to f32 on purpose")]
     let weight = (1.0 / shape.channels as f64) as f32;
-    let rectify = i32::from(weights.is_some());
+    let rectify = i32::from(rectified);
     // SAFETY: `(const T* activation, const float* weights, float weight, int rectify, ...)`, and what
     // `sums` adds. The tensor is as long as its shape says, as every view; weights, unless they are
     // null, are B·C, map and extremes are B·D·H·W and B. No thread reads or writes behind them, and

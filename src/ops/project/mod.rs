@@ -5,7 +5,7 @@ mod cpu;
 pub mod cuda;
 
 pub(super) use cpu::project as with_extremes;
-pub use cpu::{channel_mean_reference, reference};
+pub use cpu::{channel_mean_reference, reference, weighted_sum_reference};
 
 use crate::element::Element;
 use crate::error::Result;
@@ -55,6 +55,34 @@ pub fn project<T: Element>(weights: &[f32], activation: &View<T>) -> Result<Vec<
     let expected = (batch * channels, "B·C");
     check_length("project", "weights", weights.len(), expected, activation.shape())?;
     Ok(cpu::project(weights, activation).map)
+}
+
+/// The weighted sum of the channels, not rectified: what Captum's `LayerGradCam` gives.
+///
+/// `S[b,n] = sum_c w[b,c]·A[b,c,n]`
+///
+/// Arguments, types and [`TOLERANCE`] are those of [`project()`]; a sum that is not finite stays.
+///
+/// # Errors
+///
+/// If `weights` does not have `B·C` values.
+///
+/// # Example
+///
+/// ```
+/// use medcam::ops::{View, weighted_sum};
+/// use medcam::{Layout, Shape};
+///
+/// let activation = [1.0_f32, 2.0, 3.0, /* channel 1 */ 4.0, 0.0, 1.0];
+/// let view = View::new(&activation, Shape::new(1, 2, [1, 1, 3])?, Layout::Contiguous)?;
+/// assert_eq!(weighted_sum(&[2.0, -1.0], &view)?, [-2.0, 4.0, 5.0]);
+/// # Ok::<(), medcam::Error>(())
+/// ```
+pub fn weighted_sum<T: Element>(weights: &[f32], activation: &View<T>) -> Result<Vec<f32>> {
+    let Shape { batch, channels, .. } = activation.shape();
+    let expected = (batch * channels, "B·C");
+    check_length("weighted_sum", "weights", weights.len(), expected, activation.shape())?;
+    Ok(cpu::weighted_sum(weights, activation).map)
 }
 
 /// The mean over the channels, not rectified: the map of Guided Backpropagation from the gradient at

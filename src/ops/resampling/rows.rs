@@ -67,7 +67,7 @@ impl Plan {
         let [planes, height, width] = to;
         let gather_first = planes * height > from[0] * from[1];
         let blocks = batch * planes * height.div_ceil(rows_per_block(to));
-        let threads = rayon::current_num_threads();
+        let threads = tasks::threads();
         let values = |bytes: usize, factors: &[usize]| {
             factors.iter().fold(bytes as u128, |all, &factor| all * factor as u128)
         };
