@@ -4,6 +4,7 @@ use std::marker::PhantomData;
 use std::slice;
 
 use dlpark::ffi::{DLDataTypeCode, DLDevice, DLDeviceType, DLTensor};
+use ndarray::ArrayView4;
 
 use crate::device::{Plain, Slice, SliceMut};
 use crate::element::Element;
@@ -165,6 +166,18 @@ impl<'a> Tensor<'a> {
     /// The extents of its axes.
     pub fn extents(&self) -> &[usize] {
         &self.extents
+    }
+
+    /// Maps on the CPU, f32 and in order, as `(B, D, H, W)`.
+    ///
+    /// # Errors
+    ///
+    /// If the tensor is something else.
+    pub fn array(&self) -> Result<ArrayView4<'a, f32>> {
+        self.check_kind(Kind::F32)?;
+        let (batch, [d, h, w]) = self.maps()?;
+        ArrayView4::from_shape((batch, d, h, w), self.values()?)
+            .map_err(|error| self.refuse(&error.to_string()))
     }
 
     pub(super) fn name(&self) -> &'static str {

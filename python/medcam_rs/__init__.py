@@ -1,0 +1,64 @@
+"""Attention maps of 2D and 3D medical CNNs from the activation and the gradient of a layer.
+
+NumPy arrays and PyTorch tensors go in and come out, on the CPU or a CUDA device, without copies, in
+float32, float16 and bfloat16. On CUDA the work goes onto PyTorch's current stream, and nothing waits.
+
+| | |
+|---|---|
+| `cam`, `guided_cam` | the whole chain, from the raw gradient to the finished map |
+| `channel_weights`, `alpha_weights`, `project`, `elementwise`, `channel_mean` | its parts |
+| `resample`, `normalize`, `guided_product`, `guided_activation` | more of them |
+| `score` | maps against masks |
+| `accelerate` | these kernels beneath M3d-CAM, pytorch-grad-cam, MONAI, TorchCAM and Captum |
+| `cuda_devices` | the devices that the kernels run on, or why there are none |
+
+The interpreter's lock is released while the ops run. Functions may be called from any thread, and in
+processes that were forked off; CUDA is not to be had in a fork of a process that used it.
+"""
+
+from . import _native
+from ._chains import MapInfo, cam, guided_cam
+from ._ops import (
+    alpha_weights,
+    channel_mean,
+    channel_weights,
+    elementwise,
+    guided_activation,
+    guided_product,
+    normalize,
+    project,
+    resample,
+    score,
+)
+from .errors import DeviceError, DtypeError, InputError, MedcamError, UnavailableError
+
+__version__: str = _native.VERSION
+__all__ = [
+    "DeviceError",
+    "DtypeError",
+    "InputError",
+    "MapInfo",
+    "MedcamError",
+    "UnavailableError",
+    "alpha_weights",
+    "cam",
+    "channel_mean",
+    "channel_weights",
+    "cuda_devices",
+    "elementwise",
+    "guided_activation",
+    "guided_cam",
+    "guided_product",
+    "normalize",
+    "project",
+    "resample",
+    "score",
+]
+
+
+def cuda_devices() -> list[str]:
+    """The names of the CUDA devices that kernels can run on.
+
+    Raises `UnavailableError`, which says what is missing, where there are none.
+    """
+    return _native.cuda_devices()

@@ -1,0 +1,135 @@
+"""NumPy arrays and PyTorch tensors alike: checks, new outputs, and the stream."""
+
+import sys
+from typing import Any
+
+import numpy
+
+from .errors import DtypeError, InputError
+
+Shape = tuple[int, ...]
+
+
+def _torch(array: Any) -> Any:
+    """The module `torch` if this is one of its tensors, else None. It is never imported here."""
+    torch = sys.modules.get("torch")
+    return torch if torch is not None and isinstance(array, torch.Tensor) else None
+
+
+def dtype_name(array: Any) -> str:
+    """`float32`, of arrays and tensors."""
+    return str(array.dtype).removeprefix("torch.")
+
+
+def check(name: str, array: Any, dtypes: tuple[str, ...], axes: tuple[int, ...]) -> Any:
+    """The array, detached if it is a tensor; refuses what the ops don't take."""
+    torch = _torch(array)
+    if torch is not None:
+        if array.layout != torch.strided:
+            raise InputError(f"{name}: a tensor of layout {array.layout}; make it .to_dense()")
+        if array.device.type not in ("cpu", "cuda"):
+            raise InputError(f"{name}: a tensor on {array.device}; there are cpu and cuda")
+        array = array.detach()
+    elif isinstance(array, numpy.ma.MaskedArray):
+        raise InputError(f"{name}: a masked array; fill it first, with .filled(0)")
+    elif not isinstance(array, numpy.ndarray):
+        if not hasattr(array, "__dlpack__"):
+            kind = type(array).__name__
+            raise DtypeError(f"{name}: a {kind}; it takes a NumPy array or a PyTorch tensor")
+        kind, _ = array.__dlpack_device__()
+        if kind != 1:
+            raise InputError(f"{name}: on a device; only PyTorch tensors are taken from devices")
+        array = numpy.from_dlpack(array)
+    if dtype_name(array) not in dtypes:
+        expected = ", ".join(dtypes)
+        raise DtypeError(f"{name}: {dtype_name(array)} values; it takes {expected}")
+    if array.ndim not in axes:
+        shape, expected = tuple(array.shape), " or ".join(map(str, axes))
+        raise InputError(f"{name}: {array.ndim} axes {shape}; it takes {expected}")
+    if 0 in array.shape:
+        raise InputError(f"{name}: shape {tuple(array.shape)} holds no values")
+    return array
+
+
+def same_place(**arrays: Any) -> None:
+    """Refuses arrays of two libraries or devices, which no call can work on."""
+    places = {name: _place(array) for name, array in arrays.items()}
+    if len(set(places.values())) > 1:
+        listed = ", ".join(f"{name} is {place}" for name, place in places.items())
+        raise InputError(f"{listed}; give all of one kind, on one device")
+
+
+def _place(array: Any) -> str:
+    return "a NumPy array" if _torch(array) is None else f"a tensor on {array.device}"
+
+
+def empty(like: Any, shape: Shape, dtype: str = "float32") -> Any:
+    """A new array of the same library and device."""
+    torch = _torch(like)
+    if torch is None:
+        return numpy.empty(shape, dtype)
+    return torch.empty(shape, dtype=getattr(torch, dtype), device=like.device)
+
+
+def empty_like(array: Any) -> Any:
+    """A new array of the same type, with its values in the same order in memory."""
+    torch = _torch(array)
+    if torch is None:
+        return numpy.empty_like(array, order="K", subok=False)
+    return torch.empty_like(array, memory_format=torch.preserve_format)
+
+
+def copy(array: Any) -> Any:
+    """The same values in order, in memory of their own."""
+    torch = _torch(array)
+    if torch is None:
+        return numpy.array(array, order="C")
+    return array.clone(memory_format=torch.contiguous_format)
+
+
+def on_cpu(name: str, array: Any, axes: tuple[int, ...]) -> Any:
+    """The array as float32 in order on the CPU, copied where it is something else."""
+    kinds = ("float32", "float16", "bfloat16", "float64", "uint8", "bool")
+    kinds += ("int8", "int16", "int32", "int64")
+    array = check(name, array, kinds, axes)
+    torch = _torch(array)
+    if torch is None:
+        return numpy.ascontiguousarray(array, dtype=numpy.float32)
+    return array.to(device="cpu", dtype=torch.float32).contiguous()
+
+
+def map_dtype(out_dtype: Any) -> str:
+    """The name of a type of finished maps."""
+    if out_dtype is None:
+        return "float32"
+    try:
+        name = str(out_dtype).removeprefix("torch.")
+        name = name if name in ("float32", "float16", "uint8") else numpy.dtype(out_dtype).name
+    except TypeError:
+        name = str(out_dtype)
+    if name not in ("float32", "float16", "uint8"):
+        raise DtypeError(f"out_dtype: {name}; maps are float32, float16 or uint8")
+    return name
+
+
+def stream(array: Any) -> int:
+    """PyTorch's current stream of the array's device, as a number; 0 on the CPU."""
+    torch = _torch(array)
+    if torch is None or array.device.type == "cpu":
+        return 0
+    return int(torch.cuda.current_stream(array.device).cuda_stream)
+
+
+def grid(size: Any, axes: int) -> Shape | None:
+    """`size` as whole numbers, one for each spatial axis."""
+    if size is None:
+        return None
+    try:
+        extents = tuple(int(extent) for extent in size)
+        exact = all(int(extent) == extent for extent in size)
+    except (TypeError, ValueError):
+        raise InputError(f"size: {size!r}; it takes {axes} whole numbers") from None
+    if len(extents) != axes or not exact or min(extents) < 1 or max(extents) > 1 << 30:
+        names = "(H, W)" if axes == 2 else "(D, H, W)"
+        raise InputError(f"size: {size!r}; it takes {names}, each from 1 to 2^30")
+    return extents

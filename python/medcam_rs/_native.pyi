@@ -1,0 +1,41 @@
+"""The compiled half; `medcam_rs` checks what it hands on."""
+
+from typing import Any
+
+VERSION: str
+
+_Infos = list[tuple[float, float, bool]]
+
+def cuda_devices() -> list[str]: ...
+def cam(
+    activation: Any,
+    gradient: Any,
+    out: Any,
+    method_name: str,
+    denominator_name: str,
+    normalized: bool,
+    stream: int,
+    summary: bool,
+) -> _Infos | None: ...
+def guided_cam(
+    activation: Any,
+    gradient: Any,
+    guided: Any,
+    out: Any,
+    method_name: str,
+    denominator_name: str,
+    normalized: bool,
+    stream: int,
+    summary: bool,
+) -> _Infos | None: ...
+def channel_weights(gradient: Any, out: Any, stream: int) -> None: ...
+def alpha_weights(
+    activation: Any, gradient: Any, out: Any, denominator_name: str, stream: int
+) -> None: ...
+def sum(weights: Any | None, activation: Any, out: Any, rectified: bool, stream: int) -> None: ...
+def elementwise(activation: Any, gradient: Any, out: Any, method_name: str, stream: int) -> None: ...
+def resample(map: Any, out: Any, interpolation: str, normalized: bool, stream: int) -> None: ...
+def normalize(map: Any, stream: int) -> None: ...
+def guided_product(map: Any, guided: Any, out: Any, normalized: bool, stream: int) -> None: ...
+def guided_activation(input: Any, gradient: Any, out: Any, stream: int) -> None: ...
+def score(map: Any, mask: Any, metrics: list[str], threshold: str) -> list[list[float]]: ...
