@@ -19,7 +19,7 @@ TORCH_TESTS = $(patsubst tests/%.rs,--test %,$(shell grep -lE '^\#!\[cfg\((all\(
 
 test: ## set up, then all tests
 	$(PYTHON) scripts/setup.py test
-	$(CARGO) test --locked --no-default-features --features cuda,files --lib --tests
+	$(CARGO) test --locked --no-default-features --features files,dlpack --lib --tests
 	$(CARGO) test --locked --all-features --lib $(TORCH_TESTS)
 	$(CARGO) test --locked --all-features --doc
 
@@ -41,7 +41,7 @@ check: ## set up, then formatting, lints and documentation, for each set of feat
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets --no-default-features -- -D warnings
 	$(CARGO) clippy --locked --no-default-features --features files -- -D warnings
-	$(CARGO) clippy --locked --all-targets --no-default-features --features cuda,files -- -D warnings
+	$(CARGO) clippy --locked --all-targets --no-default-features --features files,dlpack -- -D warnings
 	$(CARGO) clippy --locked --no-default-features --features torch -- -D warnings
 	$(CARGO) clippy --locked --all-targets --all-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --no-default-features

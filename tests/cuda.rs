@@ -20,6 +20,9 @@ mod common;
 mod device;
 #[path = "cuda/devices.rs"]
 mod devices;
+#[cfg(feature = "dlpack")]
+#[path = "cuda/dlpack.rs"]
+mod dlpack;
 #[path = "cuda/elementwise.rs"]
 mod elementwise;
 #[path = "cuda/evaluation_sums.rs"]
@@ -49,3 +52,6 @@ mod planted;
 mod project;
 #[path = "cuda/resample.rs"]
 mod resample;
+#[cfg(feature = "dlpack")]
+#[path = "dlpack/tensors.rs"]
+mod tensors;

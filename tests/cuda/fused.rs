@@ -3,8 +3,8 @@
 use half::{bf16, f16};
 use medcam::device::Stream;
 use medcam::element::{Element, MapElement};
-use medcam::ops::fused::cuda::{self, Summary};
-use medcam::ops::fused::{TOLERANCE, reference};
+use medcam::ops::fused::cuda;
+use medcam::ops::fused::{Summary, TOLERANCE, reference};
 use medcam::ops::{self, Denominator, DeviceView, Maps, Method, Range, Recipe, View};
 use medcam::{Layout, Result, Shape};
 
