@@ -66,9 +66,12 @@ def _place(array: Any) -> str:
 def empty(like: Any, shape: Shape, dtype: str = "float32") -> Any:
     """A new array of the same library and device."""
     torch = _torch(like)
-    if torch is None:
-        return numpy.empty(shape, dtype)
-    return torch.empty(shape, dtype=getattr(torch, dtype), device=like.device)
+    try:
+        if torch is None:
+            return numpy.empty(shape, dtype)
+        return torch.empty(shape, dtype=getattr(torch, dtype), device=like.device)
+    except (MemoryError, ValueError, RuntimeError) as error:
+        raise InputError(f"no memory for a result of {shape} {dtype} values: {error}") from error
 
 
 def empty_like(array: Any) -> Any:

@@ -1,0 +1,55 @@
+"""The examples of docstrings and of the README run, and the stub says what is there."""
+
+import ast
+import doctest
+import importlib
+import inspect
+import pathlib
+import re
+
+import pytest
+
+import medcam_rs
+from medcam_rs import _native
+
+
+@pytest.mark.parametrize("name", ["medcam_rs", "medcam_rs._chains", "medcam_rs._ops"])
+def test_docstrings(name):
+    result = doctest.testmod(importlib.import_module(name))
+    assert result.failed == 0
+    assert result.attempted or name == "medcam_rs"
+
+
+def test_every_public_function_has_an_example():
+    for name in medcam_rs.__all__:
+        function = getattr(medcam_rs, name)
+        if inspect.isfunction(function) and name not in ("cuda_devices", "accelerate"):
+            assert ">>>" in function.__doc__, name
+
+
+def test_readme():
+    readme = pathlib.Path(__file__).parents[1] / "README.md"
+    blocks = re.findall(r"```python\n(.*?)```", readme.read_text(), re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, str(readme), "exec"), {})
+
+
+def test_the_stub_is_the_module():
+    stub = pathlib.Path(medcam_rs.__file__).with_name("_native.pyi")
+    functions = {
+        node.name: [argument.arg for argument in node.args.args]
+        for node in ast.parse(stub.read_text()).body
+        if isinstance(node, ast.FunctionDef)
+    }
+    there = {
+        name: list(inspect.signature(value).parameters)
+        for name, value in vars(_native).items()
+        if callable(value) and not name.startswith("_")
+    }
+    assert functions == there
+
+
+def test_one_version():
+    assert medcam_rs.__version__ == _native.VERSION
+    assert importlib.import_module("importlib.metadata").version("medcam-rs") == medcam_rs.__version__
