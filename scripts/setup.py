@@ -14,7 +14,7 @@ import os
 import shlex
 import sys
 
-from setup_parts import cargo_config, data, gallery, m3dcam, networks, preflight, ray
+from setup_parts import cargo_config, data, gallery, m3dcam, networks, preflight, python_package, ray
 from setup_parts.common import SetupError, cache_root, locked
 from setup_parts.environment import Environment
 
@@ -69,6 +69,9 @@ def prepare(job):
             entries["MEDCAM_WILD"] = networks.make_wild(environment)
             entries["MEDCAM_ARCHITECTURES"] = networks.make(environment, "architectures")
             entries["MEDCAM_M3DCAM"] = m3dcam.make(environment)
+            entries["MEDCAM_M3DCAM_PACKAGES"] = m3dcam.install(environment)
+            entries["MEDCAM_PEERS"] = python_package.install_peers(environment)
+            entries["MEDCAM_PYTEST"] = python_package.install_pytest(environment)
             entries["MEDCAM_RAY"] = ray.install(environment)
         if job == "bench":
             entries["MEDCAM_BENCH"] = networks.make(environment, "bench")

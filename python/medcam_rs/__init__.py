@@ -30,6 +30,7 @@ from ._ops import (
     resample,
     score,
 )
+from .accelerate import accelerate
 from .errors import DeviceError, DtypeError, InputError, MedcamError, UnavailableError
 
 __version__: str = _native.VERSION
@@ -40,6 +41,7 @@ __all__ = [
     "MapInfo",
     "MedcamError",
     "UnavailableError",
+    "accelerate",
     "alpha_weights",
     "cam",
     "channel_mean",

@@ -6,6 +6,12 @@ from .environment import requirements
 SOURCES = CHECKOUT / "tests" / "m3dcam"
 
 
+def install(environment):
+    """Install the package, unless that was done before; returns the folder for PYTHONPATH."""
+    what = "M3d-CAM and what it needs, 150 MB"
+    return install_apart(environment, "m3dcam", requirements("m3dcam"), what)
+
+
 def make(environment):
     """Run the package on the networks, unless that was done before; returns the folder with the maps."""
     groups = [requirements(group) for group in ("torch", "test", "m3dcam")]
@@ -15,6 +21,6 @@ def make(environment):
     digest = digest_of(sorted(SOURCES.glob("*.py")) + borrowed + groups)
     final = environment.root / f"m3dcam-{digest}"
     if not final.exists():
-        packages = install_apart(environment, "m3dcam", groups[-1], "M3d-CAM and what it needs, 150 MB")
-        generate(environment, SOURCES / "make_expected.py", final, PYTHONPATH=str(packages))
+        variables = {"PYTHONPATH": str(install(environment))}
+        generate(environment, SOURCES / "make_expected.py", final, **variables)
     return final

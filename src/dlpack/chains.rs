@@ -35,6 +35,7 @@ impl Work<'_> {
         let recipe = Recipe { method, to, normalized };
         for_element!(activation, T => for_map_element!(map.tensor(), O => match &mut self.stream {
             None => {
+                activation.check_memory()?;
                 let (activation, gradient) = (activation.view::<T>()?, gradient.view::<T>()?);
                 let told = fused::cam_into(&activation, &gradient, &recipe, map.values::<O>()?)?;
                 Ok(summary.then_some(told))
@@ -78,6 +79,7 @@ impl Work<'_> {
         let recipe = Recipe { method, to: Some(to), normalized };
         for_element!(activation, T => for_map_element!(map.tensor(), O => match &mut self.stream {
             None => {
+                activation.check_memory()?;
                 let (activation, gradient) = (activation.view::<T>()?, gradient.view::<T>()?);
                 let (guided, map) = (guided.values::<f32>()?, map.values::<O>()?);
                 let told = fused::guided_cam_into(&activation, &gradient, guided, &recipe, map)?;

@@ -34,6 +34,7 @@ impl Work<'_> {
         check_weights(gradient, weights.tensor())?;
         for_element!(gradient, T => match &mut self.stream {
             None => {
+                gradient.check_memory()?;
                 let of_channels = ops::channel_weights(&gradient.view::<T>()?)?;
                 weights.values()?.copy_from_slice(&of_channels);
                 Ok(())
@@ -66,6 +67,7 @@ impl Work<'_> {
         check_weights(activation, weights.tensor())?;
         for_element!(activation, T => match &mut self.stream {
             None => {
+                activation.check_memory()?;
                 let (activation, gradient) = (activation.view::<T>()?, gradient.view::<T>()?);
                 let of_channels = ops::alpha_weights(&activation, &gradient, denominator)?;
                 weights.values()?.copy_from_slice(&of_channels);
@@ -98,6 +100,7 @@ impl Work<'_> {
         let batch = check_layer_map(activation, map.tensor())?;
         for_element!(activation, T => match &mut self.stream {
             None => {
+                activation.check_memory()?;
                 let activation = activation.view::<T>()?;
                 let sums = match sum {
                     Sum::Rectified(weights) => ops::project(weights.values()?, &activation),
@@ -143,6 +146,7 @@ impl Work<'_> {
         let batch = check_layer_map(activation, map.tensor())?;
         for_element!(activation, T => match &mut self.stream {
             None => {
+                activation.check_memory()?;
                 let (activation, gradient) = (activation.view::<T>()?, gradient.view::<T>()?);
                 let sums = ops::elementwise(&activation, &gradient, method)?;
                 map.values()?.copy_from_slice(&sums);

@@ -96,10 +96,14 @@ impl<'a> Tensor<'a> {
     /// nothing writes to, for `'a`; on a device, until the work that was enqueued is done.
     pub unsafe fn of(name: &'static str, tensor: *const DLTensor) -> Result<Self> {
         let refuse = |what: String| Error::input(name, what);
-        // SAFETY: by the caller's word.
-        let Some(tensor) = (unsafe { tensor.as_ref() }) else {
+        if tensor.is_null() {
             return Err(refuse("a null pointer".to_owned()));
-        };
+        }
+        if !tensor.is_aligned() {
+            return Err(refuse("its pointer is not aligned to 8 bytes".to_owned()));
+        }
+        // SAFETY: neither null nor misaligned, and a tensor by the caller's word.
+        let tensor = unsafe { &*tensor };
         let place = Place::of(tensor.device).map_err(|error| error.within(name))?;
         let (code, bits, lanes) = (tensor.dtype.code, tensor.dtype.bits, tensor.dtype.lanes);
         let kind = match (code, bits, lanes) {
@@ -121,7 +125,10 @@ impl<'a> Tensor<'a> {
         if tensor.shape.is_null() {
             return Err(refuse("its shape is a null pointer".to_owned()));
         }
-        // SAFETY: not null, and `ndim` numbers by the caller's word.
+        if !(tensor.shape.is_aligned() && tensor.strides.is_aligned()) {
+            return Err(refuse("its shape or strides are not aligned to 8 bytes".to_owned()));
+        }
+        // SAFETY: neither null nor misaligned, and `ndim` numbers by the caller's word.
         let shape = unsafe { slice::from_raw_parts(tensor.shape, rank) };
         let extents: Result<Vec<usize>, _> = shape.iter().map(|&n| usize::try_from(n)).collect();
         let Ok(extents) = extents else {
@@ -137,7 +144,7 @@ impl<'a> Tensor<'a> {
         };
         // Before version 1.2 of DLPack, none where the values follow each other.
         let strides = (!tensor.strides.is_null()).then(|| {
-            // SAFETY: not null, and `ndim` numbers by the caller's word.
+            // SAFETY: as for the shape.
             unsafe { slice::from_raw_parts(tensor.strides, rank) }.to_vec()
         });
         let offset = usize::try_from(tensor.byte_offset).ok();
@@ -252,6 +259,19 @@ impl<'a> Tensor<'a> {
             return Ok(());
         }
         Err(self.refuse("its values have to follow each other in order; copy it into order"))
+    }
+
+    /// Refuses an activation whose sums over channels or voxels memory does not hold: an allocation that
+    /// fails ends the process.
+    pub(super) fn check_memory(&self) -> Result<()> {
+        let (shape, _) = self.form()?;
+        // A value for each voxel; for each channel the sums of its parts, in f64, and the weight.
+        let maps = shape.batch.saturating_mul(shape.voxels()).saturating_mul(4);
+        let weights = shape.batch.saturating_mul(shape.channels).saturating_mul(16);
+        match Vec::<u8>::new().try_reserve_exact(maps.saturating_add(weights)) {
+            Ok(()) => Ok(()),
+            Err(_) => Err(self.refuse("no memory for its sums; part the batch")),
+        }
     }
 
     /// Refuses values of another type.

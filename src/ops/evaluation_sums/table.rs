@@ -39,6 +39,8 @@ pub struct Sums {
 pub struct EvaluationSums {
     table: Vec<u64>,
     threshold: Option<f32>,
+    /// The bin that `threshold` parts: the rows behind it are those of the bins before them.
+    split: usize,
 }
 
 impl EvaluationSums {
@@ -61,7 +63,8 @@ impl EvaluationSums {
             )));
         }
         let sums = |(sample, table): (usize, &[u64; TABLE_LENGTH])| {
-            let sums = Self { table: table.to_vec(), threshold };
+            let split = threshold.map_or(usize::MAX, split);
+            let sums = Self { table: table.to_vec(), threshold, split };
             let count = |row| u128::from(sums.cell(row, 0).0) + u128::from(sums.cell(row, 1).0);
             let all: u128 = (0..=INVALID).map(count).sum();
             if all > i64::MAX as u128 {
@@ -137,7 +140,7 @@ impl EvaluationSums {
     pub fn above(&self, threshold: f32) -> Result<Sums> {
         let border = threshold * HALF_BINS as f32;
         let first = if Some(threshold) == self.threshold {
-            split(threshold) + 1
+            self.split + 1
         } else if (0.0..=1.0).contains(&threshold) && border.fract() == 0.0 {
             (0..INVALID).find(|&row| self.bin(row) as f32 >= border).unwrap_or(INVALID)
         } else {
@@ -169,7 +172,7 @@ impl EvaluationSums {
 
     /// The bin that a row is, or is a part of.
     fn bin(&self, row: usize) -> usize {
-        row - usize::from(self.threshold.is_some_and(|threshold| row > split(threshold)))
+        row - usize::from(row > self.split)
     }
 
     /// The count and the fractions of a row, outside of the mask (0) or inside (1).
