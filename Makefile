@@ -20,6 +20,7 @@ TORCH_TESTS = $(patsubst tests/%.rs,--test %,$(shell grep -lE '^\#!\[cfg\((all\(
 test: ## set up, then all tests
 	$(PYTHON) scripts/setup.py test
 	$(CARGO) test --locked --no-default-features --features files,dlpack --lib --tests
+	$(CARGO) test --locked -p medcam-capi
 	$(CARGO) test --locked --all-features --lib $(TORCH_TESTS)
 	$(CARGO) test --locked --all-features --doc
 
@@ -38,10 +39,11 @@ gpu-bundle: ## set up, then the folder that checks the kernels on a machine with
 # The cheapest first, so that a slip shows within seconds.
 check: ## set up, then formatting, lints and documentation, for each set of features
 	$(PYTHON) scripts/setup.py check
-	$(CARGO) fmt --check
+	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --all-targets --no-default-features -- -D warnings
 	$(CARGO) clippy --locked --no-default-features --features files -- -D warnings
 	$(CARGO) clippy --locked --all-targets --no-default-features --features files,dlpack -- -D warnings
+	$(CARGO) clippy --locked -p medcam-capi -p medcam-python --all-targets -- -D warnings
 	$(CARGO) clippy --locked --no-default-features --features torch -- -D warnings
 	$(CARGO) clippy --locked --all-targets --all-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --no-default-features

@@ -1,7 +1,7 @@
 //! The Python package: its own tests, in an environment with NumPy alone and in one with PyTorch and the
 //! libraries that it accelerates, and its numbers, which are those of the ops.
 #![cfg(feature = "dlpack")]
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 #[allow(dead_code, reason = "it serves tests/ops.rs too")]
 #[path = "ops/common.rs"]

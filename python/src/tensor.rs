@@ -11,7 +11,7 @@ use medcam::dlpack::{Tensor, TensorMut};
 use pyo3::ffi::PyCapsule_SetName;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyCapsule, PyDict};
+use pyo3::types::{PyCapsule, PyDict, PyString};
 
 use crate::errors::{exception, raise};
 
@@ -61,14 +61,17 @@ impl<'py> Borrowed<'py> {
     /// An array of the interface's version 3.
     fn of_array(object: &Bound<'py, PyAny>, interface: &Bound<'py, PyDict>) -> PyResult<Self> {
         let py = object.py();
-        let item = |name: &str| -> PyResult<Bound<'py, PyAny>> {
+        // NumPy interns the keys of each new interface. Keeping them spares Python from growing its table
+        // of such strings, which half a megabyte of is seldom given back.
+        let _ = (intern!(py, "descr"), intern!(py, "version"));
+        let item = |name: &Bound<'py, PyString>| -> PyResult<Bound<'py, PyAny>> {
             interface.get_item(name)?.ok_or_else(|| {
                 exception(py, "InputError", format!("the __array_interface__ has no {name}"))
             })
         };
-        let (address, _read_only): (usize, bool) = item("data")?.extract()?;
-        let mut shape: Box<[i64]> = item("shape")?.extract::<Vec<i64>>()?.into();
-        let kind: String = item("typestr")?.extract()?;
+        let (address, _read_only): (usize, bool) = item(intern!(py, "data"))?.extract()?;
+        let mut shape: Box<[i64]> = item(intern!(py, "shape"))?.extract::<Vec<i64>>()?.into();
+        let kind: String = item(intern!(py, "typestr"))?.extract()?;
         let (code, bits) = match kind.strip_prefix(['<', '|', '=']) {
             Some("f4") if cfg!(target_endian = "little") => (DLDataTypeCode::FLOAT, 32),
             Some("f2") if cfg!(target_endian = "little") => (DLDataTypeCode::FLOAT, 16),
@@ -80,7 +83,7 @@ impl<'py> Borrowed<'py> {
             }
         };
         let bytes = bits / 8;
-        let strides = match interface.get_item("strides")? {
+        let strides = match interface.get_item(intern!(py, "strides"))? {
             Some(strides) if !strides.is_none() => {
                 let strides: Vec<i64> = strides.extract()?;
                 if strides.len() != shape.len() || strides.iter().any(|n| n % bytes != 0) {
