@@ -3,7 +3,7 @@ PYTHON ?= python3
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench gallery check gpu-bundle clean
+.PHONY: help demo test test-newest-torch bench gallery check gpu-bundle clean
 
 help: ## show this list
 	@echo "medcam: attention maps for 2D and 3D medical CNNs"
@@ -23,6 +23,11 @@ test: ## set up, then all tests
 	$(CARGO) test --locked -p medcam-capi
 	$(CARGO) test --locked --all-features --lib $(TORCH_TESTS)
 	$(CARGO) test --locked --all-features --doc
+
+test-newest-torch: ## the Python package with the newest torch on PyPI (some GB, in target/newest-torch)
+	$(PYTHON) -m venv --clear target/newest-torch
+	target/newest-torch/bin/python -m pip install --quiet ./python pytest torch
+	target/newest-torch/bin/python -m pytest -q -rs -p no:cacheprovider python/tests
 
 bench: ## set up, then the benchmarks
 	$(PYTHON) scripts/setup.py bench
