@@ -70,7 +70,7 @@ def test_threads_give_what_one_gives():
 
 def test_the_interpreter_goes_on():
     values = numpy.ones((4, 32, 64, 64, 64), dtype="float32")
-    done, turns, longest = threading.Event(), 0, 0.0
+    done, turns = threading.Event(), 0
 
     def run():
         for _ in range(4):
@@ -78,15 +78,13 @@ def test_the_interpreter_goes_on():
         done.set()
 
     thread = threading.Thread(target=run)
-    start = before = time.perf_counter()
     thread.start()
     while not done.is_set():
         time.sleep(0)
-        now = time.perf_counter()
-        turns, longest, before = turns + 1, max(longest, now - before), now
+        turns += 1
     thread.join()
-    # One call takes a quarter; with the lock held this thread would wait that long at least.
-    assert turns > 10 and longest < (before - start) / 5, (turns, longest, before - start)
+    # With the lock held, this thread has a turn or two between the calls.
+    assert turns > 100, turns
 
 
 def run_alone(code):
