@@ -29,7 +29,8 @@ def check(name: str, array: Any, dtypes: tuple[str, ...], axes: tuple[int, ...])
             raise InputError(f"{name}: a tensor of layout {array.layout}; make it .to_dense()")
         if array.device.type not in ("cpu", "cuda"):
             raise InputError(f"{name}: a tensor on {array.device}; there are cpu and cuda")
-        array = array.detach()
+        # Of the rest of what DLPack does not tell, conjugates are complex.
+        array = array.detach().resolve_neg()
     elif isinstance(array, numpy.ma.MaskedArray):
         raise InputError(f"{name}: a masked array; fill it first, with .filled(0)")
     elif not isinstance(array, numpy.ndarray):
@@ -39,7 +40,10 @@ def check(name: str, array: Any, dtypes: tuple[str, ...], axes: tuple[int, ...])
         kind, _ = array.__dlpack_device__()
         if kind != 1:
             raise InputError(f"{name}: on a device; only PyTorch tensors are taken from devices")
-        array = numpy.from_dlpack(array)
+        try:
+            array = numpy.from_dlpack(array)
+        except (BufferError, RuntimeError, TypeError, ValueError) as error:
+            raise InputError(f"{name}: NumPy cannot take it by DLPack: {error}") from error
     if dtype_name(array) not in dtypes:
         expected = ", ".join(dtypes)
         raise DtypeError(f"{name}: {dtype_name(array)} values; it takes {expected}")
@@ -51,10 +55,30 @@ def check(name: str, array: Any, dtypes: tuple[str, ...], axes: tuple[int, ...])
     return array
 
 
+def lend(*arrays: Any) -> tuple[Any, ...]:
+    """What the compiled half takes: NumPy arrays, and capsules of DLPack for PyTorch's tensors.
+
+    Not by `Tensor.__dlpack__`, which takes ten times as long, and refuses a tensor of a device that is
+    not the current one.
+    """
+    torch = _torch(arrays[0])
+    if torch is None:
+        return arrays
+    try:
+        return tuple(map(torch.utils.dlpack.to_dlpack, arrays))
+    except (BufferError, RuntimeError) as error:
+        raise InputError(f"a tensor that PyTorch does not export by DLPack: {error}") from error
+
+
 def same_place(**arrays: Any) -> None:
     """Refuses arrays of two libraries or devices, which no call can work on."""
-    places = {name: _place(array) for name, array in arrays.items()}
-    if len(set(places.values())) > 1:
+    first = next(iter(arrays.values()))
+    torch = _torch(first)
+    if any(
+        _torch(array) is not torch or (torch is not None and array.device != first.device)
+        for array in arrays.values()
+    ):
+        places = {name: _place(array) for name, array in arrays.items()}
         listed = ", ".join(f"{name} is {place}" for name, place in places.items())
         raise InputError(f"{listed}; give all of one kind, on one device")
 

@@ -97,9 +97,8 @@ def cam(
     dtype = _arrays.map_dtype(out_dtype)
     out = _arrays.empty(activation, (activation.shape[0], *to), dtype)
     stream = _arrays.stream(activation)
-    told = _native.cam(
-        activation, gradient, out, method, denominator, bool(normalize), stream, bool(info)
-    )
+    lent = _arrays.lend(activation, gradient, out)
+    told = _native.cam(*lent, method, denominator, bool(normalize), stream, bool(info))
     return (out, [MapInfo(*of_map) for of_map in told or []]) if info else out
 
 
@@ -158,7 +157,6 @@ def guided_cam(
     dtype = _arrays.map_dtype(out_dtype)
     out = _arrays.empty(guided, tuple(guided.shape), dtype)
     stream = _arrays.stream(activation)
-    told = _native.guided_cam(
-        activation, gradient, guided, out, method, denominator, bool(normalize), stream, bool(info)
-    )
+    lent = _arrays.lend(activation, gradient, guided, out)
+    told = _native.guided_cam(*lent, method, denominator, bool(normalize), stream, bool(info))
     return (out, [MapInfo(*of_map) for of_map in told or []]) if info else out

@@ -19,7 +19,7 @@ def channel_weights(gradient: Array) -> Array:
     """
     gradient = _arrays.check("gradient", gradient, LAYER, (4, 5))
     out = _arrays.empty(gradient, tuple(gradient.shape[:2]))
-    _native.channel_weights(gradient, out, _arrays.stream(gradient))
+    _native.channel_weights(*_arrays.lend(gradient, out), _arrays.stream(gradient))
     return out
 
 
@@ -40,7 +40,7 @@ def alpha_weights(activation: Array, gradient: Array, denominator: Denominator =
     gradient = _arrays.check("gradient", gradient, LAYER, (4, 5))
     _arrays.same_place(activation=activation, gradient=gradient)
     out = _arrays.empty(activation, tuple(activation.shape[:2]))
-    _native.alpha_weights(activation, gradient, out, denominator, _arrays.stream(activation))
+    _native.alpha_weights(*_arrays.lend(activation, gradient, out), denominator, _arrays.stream(activation))
     return out
 
 
@@ -60,7 +60,7 @@ def project(weights: Array, activation: Array, *, rectify: bool = True) -> Array
     activation = _arrays.check("activation", activation, LAYER, (4, 5))
     _arrays.same_place(weights=weights, activation=activation)
     out = _layer_map(activation)
-    _native.sum(weights, activation, out, bool(rectify), _arrays.stream(activation))
+    _native.sum(*_arrays.lend(weights, activation, out), bool(rectify), _arrays.stream(activation))
     return out
 
 
@@ -79,7 +79,7 @@ def elementwise(
     gradient = _arrays.check("gradient", gradient, LAYER, (4, 5))
     _arrays.same_place(activation=activation, gradient=gradient)
     out = _layer_map(activation)
-    _native.elementwise(activation, gradient, out, method, _arrays.stream(activation))
+    _native.elementwise(*_arrays.lend(activation, gradient, out), method, _arrays.stream(activation))
     return out
 
 
@@ -92,7 +92,7 @@ def channel_mean(tensor: Array) -> Array:
     """
     tensor = _arrays.check("tensor", tensor, LAYER, (4, 5))
     out = _layer_map(tensor)
-    _native.sum(None, tensor, out, False, _arrays.stream(tensor))
+    _native.sum(None, *_arrays.lend(tensor, out), False, _arrays.stream(tensor))
     return out
 
 
@@ -116,7 +116,7 @@ def resample(
     map = _arrays.check("map", map, ("float32",), (3, 4))
     to = _arrays.grid(size, map.ndim - 1) or tuple(map.shape[1:])
     out = _arrays.empty(map, (map.shape[0], *to), _arrays.map_dtype(out_dtype))
-    _native.resample(map, out, interpolation, bool(normalize), _arrays.stream(map))
+    _native.resample(*_arrays.lend(map, out), interpolation, bool(normalize), _arrays.stream(map))
     return out
 
 
@@ -130,7 +130,7 @@ def normalize(map: Array) -> Array:
            [[0. , 0. , 0. ]]], dtype=float32)
     """
     out = _arrays.copy(_arrays.check("map", map, ("float32",), (3, 4)))
-    _native.normalize(out, _arrays.stream(out))
+    _native.normalize(*_arrays.lend(out), _arrays.stream(out))
     return out
 
 
@@ -150,7 +150,7 @@ def guided_product(
     guided = _arrays.check("guided", guided, ("float32",), (map.ndim,))
     _arrays.same_place(map=map, guided=guided)
     out = _arrays.empty(guided, tuple(guided.shape), _arrays.map_dtype(out_dtype))
-    _native.guided_product(map, guided, out, bool(normalize), _arrays.stream(map))
+    _native.guided_product(*_arrays.lend(map, guided, out), bool(normalize), _arrays.stream(map))
     return out
 
 
@@ -169,7 +169,7 @@ def guided_activation(input: Array, gradient: Array) -> Array:
     gradient = _arrays.check("gradient", gradient, LAYER, axes)
     _arrays.same_place(input=input, gradient=gradient)
     out = _arrays.empty_like(gradient)
-    _native.guided_activation(input, gradient, out, _arrays.stream(input))
+    _native.guided_activation(*_arrays.lend(input, gradient, out), _arrays.stream(input))
     return out
 
 
@@ -195,7 +195,7 @@ def score(
     map = _arrays.on_cpu("map", map, (3, 4))
     mask = _arrays.on_cpu("mask", mask, (3, 4))
     names = [metrics] if isinstance(metrics, str) else list(metrics)
-    scores = _native.score(map, mask, names, str(threshold))
+    scores = _native.score(*_arrays.lend(map), *_arrays.lend(mask), names, str(threshold))
     return [dict(zip(names, of_map)) for of_map in scores]
 
 

@@ -1,11 +1,10 @@
-//! Arrays and tensors of Python as `DLTensor`s, without a copy.
+//! Arrays and capsules of Python as `DLTensor`s, without a copy.
 
-use std::ffi::{CStr, c_void};
+use std::ffi::c_void;
 use std::ptr::{self, NonNull};
 
 use medcam::dlpack::ffi::{
-    DLDataType, DLDataTypeCode, DLDevice, DLDeviceType, DLManagedTensor, DLManagedTensorVersioned,
-    DLPACK_MAJOR_VERSION, DLTensor,
+    DLDataType, DLDataTypeCode, DLDevice, DLDeviceType, DLManagedTensor, DLTensor,
 };
 use medcam::dlpack::{Tensor, TensorMut};
 use pyo3::ffi::PyCapsule_SetName;
@@ -18,7 +17,7 @@ use crate::errors::{exception, raise};
 /// A tensor that Python holds, for the length of a call.
 pub struct Borrowed<'py> {
     /// Keeps the memory.
-    _owner: Bound<'py, PyAny>,
+    owner: Bound<'py, PyAny>,
     memory: Memory,
 }
 
@@ -31,31 +30,23 @@ enum Memory {
     },
     /// What a capsule held, which is ours to delete.
     Managed(NonNull<DLManagedTensor>),
-    Versioned(NonNull<DLManagedTensorVersioned>),
 }
 
 impl<'py> Borrowed<'py> {
-    /// A NumPy array, or anything else that has `__array_interface__` or `__dlpack__`.
+    /// What `medcam_rs` lends: a capsule of DLPack, or an array with `__array_interface__`.
     pub fn new(object: &Bound<'py, PyAny>) -> PyResult<Self> {
+        if let Ok(capsule) = object.cast::<PyCapsule>() {
+            return Self::of_capsule(capsule);
+        }
         let py = object.py();
-        if let Some(interface) = object.getattr_opt(intern!(py, "__array_interface__"))? {
-            return Self::of_array(object, interface.cast::<PyDict>()?);
+        match object.getattr_opt(intern!(py, "__array_interface__"))? {
+            Some(interface) => Self::of_array(object, interface.cast::<PyDict>()?),
+            None => {
+                let kind = object.get_type().name()?;
+                let what = format!("a {kind} is neither an array nor a tensor");
+                Err(exception(py, "DtypeError", what))
+            }
         }
-        if !object.hasattr(intern!(py, "__dlpack__"))? {
-            let kind = object.get_type().name()?;
-            let what = format!("a {kind} is neither an array nor a tensor");
-            return Err(exception(py, "DtypeError", what));
-        }
-        let (device_type, _): (u32, i32) =
-            object.call_method0(intern!(py, "__dlpack_device__"))?.extract()?;
-        let arguments = PyDict::new(py);
-        if device_type != DLDeviceType::CPU.0 {
-            // The call goes onto the stream on which the tensor is ready: nothing has to wait.
-            arguments.set_item(intern!(py, "stream"), -1)?;
-        }
-        let method = object.getattr(intern!(py, "__dlpack__"))?;
-        let capsule = method.call((), Some(&arguments))?;
-        Self::of_capsule(object, capsule.cast::<PyCapsule>()?)
     }
 
     /// An array of the interface's version 3.
@@ -104,41 +95,22 @@ impl<'py> Borrowed<'py> {
             byte_offset: 0,
         };
         let memory = Memory::Array { tensor, shape, strides };
-        Ok(Self { _owner: object.clone(), memory })
+        Ok(Self { owner: object.clone(), memory })
     }
 
-    fn of_capsule(object: &Bound<'py, PyAny>, capsule: &Bound<'py, PyCapsule>) -> PyResult<Self> {
-        let take = |name: &CStr, used: &'static CStr| -> PyResult<Option<NonNull<c_void>>> {
-            if !capsule.is_valid_checked(Some(name)) {
-                return Ok(None);
-            }
-            let pointer = capsule.pointer_checked(Some(name))?;
-            // SAFETY: a capsule, and a name that stays. Whoever sees this name leaves the tensor alone.
-            if unsafe { PyCapsule_SetName(capsule.as_ptr(), used.as_ptr()) } != 0 {
-                return Err(PyErr::fetch(object.py()));
-            }
-            Ok(Some(pointer))
-        };
-        let memory = if let Some(pointer) = take(c"dltensor", c"used_dltensor")? {
-            Memory::Managed(pointer.cast())
-        } else if let Some(pointer) = take(c"dltensor_versioned", c"used_dltensor_versioned")? {
-            Memory::Versioned(pointer.cast())
-        } else {
+    fn of_capsule(capsule: &Bound<'py, PyCapsule>) -> PyResult<Self> {
+        let (name, used) = (c"dltensor", c"used_dltensor");
+        if !capsule.is_valid_checked(Some(name)) {
             let what = "the DLPack capsule has been consumed already, or is none: make a new one";
-            return Err(exception(object.py(), "InputError", what.to_owned()));
-        };
-        let borrowed = Self { _owner: object.clone(), memory };
-        if let Memory::Versioned(tensor) = &borrowed.memory {
-            // SAFETY: a live tensor; the version is its first field in every version.
-            let version = unsafe { (*tensor.as_ptr()).version };
-            if version.major != DLPACK_MAJOR_VERSION {
-                let (major, minor) = (version.major, version.minor);
-                let what =
-                    format!("a tensor of DLPack {major}.{minor}, not of {DLPACK_MAJOR_VERSION}");
-                return Err(exception(object.py(), "InputError", what));
-            }
+            return Err(exception(capsule.py(), "InputError", what.to_owned()));
         }
-        Ok(borrowed)
+        let pointer = capsule.pointer_checked(Some(name))?;
+        // SAFETY: a capsule, and a name that stays. Whoever sees this name leaves the tensor alone.
+        if unsafe { PyCapsule_SetName(capsule.as_ptr(), used.as_ptr()) } != 0 {
+            return Err(PyErr::fetch(capsule.py()));
+        }
+        let memory = Memory::Managed(pointer.cast());
+        Ok(Self { owner: capsule.clone().into_any(), memory })
     }
 
     fn tensor(&mut self) -> *const DLTensor {
@@ -150,8 +122,6 @@ impl<'py> Borrowed<'py> {
             }
             // SAFETY: live until this is dropped.
             Memory::Managed(tensor) => unsafe { &raw const (*tensor.as_ptr()).dl_tensor },
-            // SAFETY: the same.
-            Memory::Versioned(tensor) => unsafe { &raw const (*tensor.as_ptr()).dl_tensor },
         }
     }
 
@@ -159,14 +129,14 @@ impl<'py> Borrowed<'py> {
     pub fn input(&mut self, name: &'static str) -> PyResult<Tensor<'_>> {
         // SAFETY: the fields are those of a live tensor, whose owner this holds on to. Whoever writes to
         // it from another thread during the call gets some of both values, as with any NumPy function.
-        unsafe { Tensor::of(name, self.tensor()) }.map_err(|error| raise(self._owner.py(), &error))
+        unsafe { Tensor::of(name, self.tensor()) }.map_err(|error| raise(self.owner.py(), &error))
     }
 
     /// To write to.
     pub fn output(&mut self, name: &'static str) -> PyResult<TensorMut<'_>> {
         // SAFETY: as in `input`; `medcam_rs` makes a new one for each call.
         unsafe { TensorMut::of(name, self.tensor()) }
-            .map_err(|error| raise(self._owner.py(), &error))
+            .map_err(|error| raise(self.owner.py(), &error))
     }
 }
 
@@ -176,12 +146,6 @@ impl Drop for Borrowed<'_> {
             Memory::Array { .. } => {}
             // SAFETY: live, taken out of its capsule, and deleted once.
             Memory::Managed(tensor) => unsafe {
-                if let Some(delete) = (*tensor.as_ptr()).deleter {
-                    delete(tensor.as_ptr());
-                }
-            },
-            // SAFETY: the same; the deleter may be called whatever the version.
-            Memory::Versioned(tensor) => unsafe {
                 if let Some(delete) = (*tensor.as_ptr()).deleter {
                     delete(tensor.as_ptr());
                 }

@@ -158,6 +158,18 @@ def test_tensors_that_require_grad_are_detached():
     assert not found.requires_grad and activation.grad is None
 
 
+def test_negated_views():
+    """Their memory holds the values of the other sign, of which DLPack tells nothing."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed here")
+    activation, gradient = torch.rand(2, 1, 4, 5, 6)
+    view = torch.randn(4, 5, 6, dtype=torch.complex64).conj().imag[None]
+    assert view.is_neg()
+    found = medcam_rs.cam(activation, view, "hirescam")
+    assert found.equal(medcam_rs.cam(activation, view.clone().contiguous(), "hirescam"))
+    (expected,) = medcam_rs.cam(activation, torch._neg_view(gradient), normalize=False)
+    assert expected.equal(medcam_rs.cam(activation, -gradient, normalize=False)[0])
+
+
 def test_any_tensor_of_dlpack_on_the_cpu():
     class Foreign:
         def __init__(self, array):

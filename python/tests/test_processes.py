@@ -158,3 +158,17 @@ print(early, status("VmRSS"))
 """
     early, late = map(int, run_alone(code).split())
     assert late <= 1.01 * early, (early, late)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc is Linux's")
+def test_no_library_of_pytorch_or_cuda_comes_with_the_package():
+    code = "\n".join(
+        (
+            "import sys, medcam_rs._native",
+            "assert 'torch' not in sys.modules",
+            "print(open('/proc/self/maps').read())",
+        )
+    )
+    maps = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "_native" in maps.stdout
+    assert not [word for word in ("libtorch", "libc10", "libcuda") if word in maps.stdout]

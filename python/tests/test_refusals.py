@@ -94,21 +94,33 @@ def test_capsules_that_are_used_up():
         def __dlpack_device__(self):
             return (1, 0)
 
-    once, out = Once(), numpy.empty((1, 3, 4), dtype="float32")
-    call = lambda x: _native.channel_weights(x, numpy.empty((1, 2), dtype="float32"), 0)
-    call(once)
-    with pytest.raises(InputError, match="consumed already"):
-        call(once)
+    once = Once()
+    assert medcam_rs.channel_weights(once).tolist() == [[1, 1]]
+    refused(InputError, "activation: NumPy cannot take it", activation=once, gradient=array)
 
     class Liar(Once):
         def __dlpack__(self, **_):
             return 7
 
-    with pytest.raises(TypeError):
-        call(Liar())
+    refused(InputError, "activation: NumPy cannot take it", activation=Liar(), gradient=array)
+    call = lambda x: _native.channel_weights(x, numpy.empty((1, 2), dtype="float32"), 0)
+    capsule = array.__dlpack__()
+    call(capsule)
+    with pytest.raises(InputError, match="consumed already"):
+        call(capsule)
     with pytest.raises(DtypeError, match="neither an array nor a tensor"):
         call(object())
-    assert out.shape == (1, 3, 4)
+
+
+def test_tensors_without_memory():
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed here")
+    layer = torch.ones(2, 4, 5, 6)
+    with torch._subclasses.FakeTensorMode() as mode:
+        fake = mode.from_tensor(layer)
+        with pytest.warns(UserWarning, match="data pointer"):
+            refused(InputError, "null|does not export", activation=fake, gradient=fake)
+    with pytest.raises(InputError, match="does not export"):
+        torch.func.vmap(medcam_rs.channel_weights)(layer.expand(3, 2, 4, 5, 6))
 
 
 def test_interfaces_that_lie():

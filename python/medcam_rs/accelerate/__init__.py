@@ -11,7 +11,7 @@ with medcam_rs.accelerate("pytorch_grad_cam"):
 weighting, ReLU, resampling and normalising run in medcam's kernels, in that library's own
 convention. Wherever the kernels do not apply (other types than f32, f16 and bf16, other than 2D and
 3D layers, values that are not finite, a method that a subclass overrides), the library's own code
-runs.
+runs. Where they fail, as without NVRTC or on a full device, it runs too, with a `RuntimeWarning`.
 
 | `library` | package | version | what its module says |
 |---|---|---|---|

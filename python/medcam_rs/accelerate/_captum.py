@@ -109,7 +109,8 @@ def patches(fixes: frozenset[str]) -> list[tuple[Any, str, Any]]:
         maps = layer_attribution.detach().as_subclass(torch.Tensor).flatten(0, 1).contiguous()
         try:
             resized = medcam_rs.resample(maps, size)
-        except medcam_rs.MedcamError:
+        except medcam_rs.MedcamError as error:
+            _tensors.fall_back(error)
             return original_interpolate(layer_attribution, interpolate_dims, interpolate_mode)
         return resized.view(*layer_attribution.shape[:2], *size)
 
@@ -124,11 +125,14 @@ def grad_cam(gradient: Tensor, activation: Tensor, rectify: bool) -> Tensor:
     if _tensors.usable(activation, gradient):
         activation_dense, gradient_dense = _tensors.dense(activation, gradient)
         try:
-            weights = medcam_rs.channel_weights(gradient_dense)
-            heat = medcam_rs.project(weights, activation_dense, rectify=rectify)
+            if rectify:
+                heat = medcam_rs.cam(activation_dense, gradient_dense, normalize=False)
+            else:
+                weights = medcam_rs.channel_weights(gradient_dense)
+                heat = medcam_rs.project(weights, activation_dense, rectify=False)
             return heat[:, None].to(activation.dtype)
-        except medcam_rs.MedcamError:
-            pass
+        except medcam_rs.MedcamError as error:
+            _tensors.fall_back(error)
     # Captum's own lines.
     spatial = tuple(range(2, gradient.dim()))
     weights = gradient.mean(dim=spatial, keepdim=True) if spatial else gradient

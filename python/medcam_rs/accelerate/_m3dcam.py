@@ -85,7 +85,8 @@ def patches(fixes: frozenset[str]) -> list[tuple[Any, str, Any]]:
         activation, gradient = _tensors.dense(fmaps, grads)
         try:
             heat = medcam_rs.cam(activation, gradient, "gradcam")
-        except medcam_rs.MedcamError:
+        except medcam_rs.MedcamError as error:
+            _tensors.fall_back(error)
             return original_grad_cam(self, fmaps, grads, layer)
         return _as_array_type(heat, fmaps.dtype)[:, None]
 
@@ -110,7 +111,8 @@ def patches(fixes: frozenset[str]) -> list[tuple[Any, str, Any]]:
             else:
                 weights = _tensors.cubed_weights(activation, gradient, _EPSILON)
                 heat = medcam_rs.normalize(medcam_rs.project(weights, activation))
-        except medcam_rs.MedcamError:
+        except medcam_rs.MedcamError as error:
+            _tensors.fall_back(error)
             return original_grad_cam_pp(self, fmaps, grads, layer)
         return _as_array_type(heat, fmaps.dtype)[:, None]
 
@@ -119,8 +121,8 @@ def patches(fixes: frozenset[str]) -> list[tuple[Any, str, Any]]:
         if _tensors.usable(gradient):
             try:
                 mean = medcam_rs.channel_mean(*_tensors.dense(gradient))[:, None]
-            except medcam_rs.MedcamError:
-                pass
+            except medcam_rs.MedcamError as error:
+                _tensors.fall_back(error)
         if mean is None:
             mean = gradient.mean(dim=1, keepdim=True)
         return _as_array_type(mean.repeat(1, channels, *[1] * (mean.dim() - 2)), gradient.dtype)
@@ -143,7 +145,8 @@ def patches(fixes: frozenset[str]) -> list[tuple[Any, str, Any]]:
         maps = attention_map.detach().float().flatten(0, 1).contiguous()
         try:
             unit = medcam_rs.normalize(maps)
-        except medcam_rs.MedcamError:
+        except medcam_rs.MedcamError as error:
+            _tensors.fall_back(error)
             return original_normalize(self, attention_map)
         return unit.view(attention_map.shape).to(attention_map.dtype)
 
@@ -165,7 +168,8 @@ def patches(fixes: frozenset[str]) -> list[tuple[Any, str, Any]]:
                 )[:, None]
                 for layer, heat in heats.items()
             }
-        except medcam_rs.MedcamError:
+        except medcam_rs.MedcamError as error:
+            _tensors.fall_back(error)
             return original_guided(self)
         for layer, product in products.items():
             heats[layer] = product if own_range else self._normalize_per_channel(product)
@@ -181,7 +185,8 @@ def patches(fixes: frozenset[str]) -> list[tuple[Any, str, Any]]:
         maps = np.ascontiguousarray(attention_map).reshape(-1, *attention_map.shape[2:])
         try:
             return medcam_rs.normalize(maps).reshape(attention_map.shape)
-        except medcam_rs.MedcamError:
+        except medcam_rs.MedcamError as error:
+            _tensors.fall_back(error)
             return original_normalize_guided(self, attention_map)
 
     def interpolate(data: Any, shape: Sequence[int], squeeze: bool = False) -> Any:
@@ -199,7 +204,8 @@ def patches(fixes: frozenset[str]) -> list[tuple[Any, str, Any]]:
             maps = np.ascontiguousarray(maps, dtype=np.float32)
         try:
             resized = medcam_rs.resample(maps, size).reshape(*data.shape[:2], *size)
-        except medcam_rs.MedcamError:
+        except medcam_rs.MedcamError as error:
+            _tensors.fall_back(error)
             return original_interpolate(data, shape, squeeze)
         return resized.astype(data.dtype, copy=False) if isinstance(data, np.ndarray) else resized
 

@@ -85,8 +85,8 @@ def patches(fixes: frozenset[str]) -> list[tuple[Any, str, Any]]:
             try:
                 heat = medcam_rs.cam(activation, gradient, "gradcam", normalize=False)
                 return as_their_map(heat, acti)
-            except medcam_rs.MedcamError:
-                pass
+            except medcam_rs.MedcamError as error:
+                _tensors.fall_back(error)
         return original_grad_cam(replay(self, acti, grad), x)
 
     def compute_map_pp(
@@ -116,7 +116,8 @@ def patches(fixes: frozenset[str]) -> list[tuple[Any, str, Any]]:
             else:
                 weights = _tensors.cubed_weights(activation, gradient, _EPSILON)
             return as_their_map(medcam_rs.project(weights, activation), acti)
-        except medcam_rs.MedcamError:
+        except medcam_rs.MedcamError as error:
+            _tensors.fall_back(error)
             return original_grad_cam_pp(replay(self, acti, grad), x)
 
     def upsample_and_post_process(self: Any, acti_map: Tensor, x: Tensor) -> Any:
@@ -130,7 +131,8 @@ def patches(fixes: frozenset[str]) -> list[tuple[Any, str, Any]]:
         (layer_map,) = _tensors.dense(acti_map)
         try:
             heat = medcam_rs.resample(layer_map[:, 0].float().contiguous(), size, normalize=True)
-        except medcam_rs.MedcamError:
+        except medcam_rs.MedcamError as error:
+            _tensors.fall_back(error)
             return original_post_process(self, acti_map, x)
         constant = heat.flatten(1).amax(1) == 0
         heat.neg_().add_(1.0)
@@ -144,8 +146,8 @@ def patches(fixes: frozenset[str]) -> list[tuple[Any, str, Any]]:
         if not torch.is_grad_enabled() and _tensors.usable(x, grad_output):
             try:
                 return medcam_rs.guided_activation(*_tensors.dense(x, grad_output))
-            except medcam_rs.MedcamError:
-                pass
+            except medcam_rs.MedcamError as error:
+                _tensors.fall_back(error)
         return original_backward(ctx, grad_output)
 
     def as_their_map(heat: Tensor, acti: Tensor) -> Tensor:

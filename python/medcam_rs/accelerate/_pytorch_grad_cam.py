@@ -109,7 +109,8 @@ def patches(fixes: frozenset[str], interpolation: str = "cubic") -> list[tuple[A
                 layer_map(method, activation, gradient, size)[:, None]
                 for activation, gradient in zip(activations, gradients, strict=True)
             ]
-        except medcam_rs.MedcamError:
+        except medcam_rs.MedcamError as error:
+            _tensors.fall_back(error)
             return original_per_layer(self, input_tensor, targets, eigen_smooth)
 
     def layer_map(
@@ -157,8 +158,8 @@ def patches(fixes: frozenset[str], interpolation: str = "cubic") -> list[tuple[A
             dense = np.ascontiguousarray(activations)
             try:
                 return medcam_rs.project(np.asarray(weights, np.float32), dense, rectify=False)
-            except medcam_rs.MedcamError:
-                pass
+            except medcam_rs.MedcamError as error:
+                _tensors.fall_back(error)
         # The library's own lines: its method would compute the weights again.
         return (weights[(...,) + (None,) * (activations.ndim - 2)] * activations).sum(axis=1)
 
@@ -185,7 +186,8 @@ def patches(fixes: frozenset[str], interpolation: str = "cubic") -> list[tuple[A
             size = tuple(int(extent) for extent in target_size[::-1])
             if not stays_cubic(len(size)):
                 return medcam_rs.resample(unit, size)
-        except medcam_rs.MedcamError:
+        except medcam_rs.MedcamError as error:
+            _tensors.fall_back(error)
             return original_scale(cam, target_size)
         return np.stack([image.zoom(one, np.divide(size, one.shape)) for one in unit])
 
@@ -219,8 +221,8 @@ def patches(fixes: frozenset[str], interpolation: str = "cubic") -> list[tuple[A
         if not torch.is_grad_enabled() and _tensors.usable(input_img, grad_output):
             try:
                 return medcam_rs.guided_activation(*_tensors.dense(input_img, grad_output))
-            except medcam_rs.MedcamError:
-                pass
+            except medcam_rs.MedcamError as error:
+                _tensors.fall_back(error)
         return original_backward(ctx, grad_output)
 
     # Modules import the function by name, so each has its own reference to it.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from ..errors import DeviceError, MedcamError, UnavailableError
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 # An epsilon beside a range changes the map by a factor. Factors closer to 1 than this are left out:
@@ -39,11 +42,22 @@ def dense(*tensors: Tensor) -> tuple[Tensor, ...]:
     A gradient behind global average pooling has stride 0 and is copied; a tensor whose layout the
     kernels take is not.
     """
-    plain = [tensor.detach().as_subclass(torch.Tensor) for tensor in tensors]
+    plain = [tensor.detach() for tensor in tensors]
+    if any(type(tensor) is not Tensor for tensor in plain):
+        plain = [tensor.as_subclass(Tensor) for tensor in plain]
+    if all(tensor.is_contiguous() for tensor in plain):
+        return tuple(plain)
     last = torch.channels_last if plain[0].dim() == 4 else torch.channels_last_3d
     lies_last = not plain[0].is_contiguous() and plain[0].is_contiguous(memory_format=last)
     layout = last if lies_last else torch.contiguous_format
     return tuple(tensor.contiguous(memory_format=layout) for tensor in plain)
+
+
+def fall_back(error: MedcamError) -> None:
+    """Warns, before the library's own code runs, of a device that does not run the kernels."""
+    if isinstance(error, (UnavailableError, DeviceError)):
+        message = f"medcam_rs.accelerate: the library's own code runs instead of the kernels: {error}"
+        warnings.warn(message, RuntimeWarning, stacklevel=3)
 
 
 def epsilon_factors(ranges: Sequence[float], epsilon: float) -> list[float] | None:

@@ -101,8 +101,8 @@ def patches(fixes: frozenset[str]) -> list[tuple[Any, str, Any]]:
                 heat, infos = medcam_rs.cam(
                     activation, grad_dense, method, normalize=normalized, info=True
                 )
-            except medcam_rs.MedcamError:
-                pass
+            except medcam_rs.MedcamError as error:
+                _tensors.fall_back(error)
             else:
                 if normalized:
                     ranges = [info.maximum - info.minimum for info in infos]
@@ -128,7 +128,8 @@ def patches(fixes: frozenset[str]) -> list[tuple[Any, str, Any]]:
                 return theirs(self, weight, fmap, normalized)
             if normalized:
                 heat = with_epsilon(medcam_rs.normalize(heat), ranges)
-        except medcam_rs.MedcamError:
+        except medcam_rs.MedcamError as error:
+            _tensors.fall_back(error)
             return theirs(self, weight, fmap, normalized)
         return heat.to(torch.promote_types(weight.dtype, fmap.dtype))
 
@@ -145,7 +146,8 @@ def patches(fixes: frozenset[str]) -> list[tuple[Any, str, Any]]:
         size = tuple(int(extent) for extent in target_shape)
         try:
             resized = [medcam_rs.resample(cam.detach().contiguous(), size) for cam in cams]
-        except medcam_rs.MedcamError:
+        except medcam_rs.MedcamError as error:
+            _tensors.fall_back(error)
             return original_fuse(cams, target_shape)
         fused = resized[0]
         for cam in resized[1:]:

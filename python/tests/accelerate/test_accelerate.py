@@ -4,13 +4,15 @@ import importlib
 import importlib.metadata
 import inspect
 import sys
+import warnings
 
 import pytest
 
 import medcam_rs
+from medcam_rs import DeviceError, InputError
 from medcam_rs.accelerate import AlreadyAccelerated, UnknownVersion
 
-pytest.importorskip("torch", reason="PyTorch is not installed here")
+torch = pytest.importorskip("torch", reason="PyTorch is not installed here")
 from comparisons import IMPORTED, needed  # noqa: E402
 
 MODULES = {
@@ -158,6 +160,25 @@ def test_patches_that_fail_halfway_leave_nothing(library, monkeypatch):
     monkeypatch.undo()
     with medcam_rs.accelerate(library):
         pass
+
+
+def test_a_device_that_fails_is_told_and_the_library_goes_on(monkeypatch):
+    pytest.importorskip("captum")
+    from captum.attr import LayerAttribution
+
+    layer = torch.arange(4.0).view(1, 1, 2, 2)
+    expected = LayerAttribution.interpolate(layer, (4, 4), "bilinear")
+    for kind, warned in ((DeviceError, True), (InputError, False)):
+
+        def fails(*_, kind=kind, **__):
+            raise kind("no memory of the device is left")
+
+        with medcam_rs.accelerate("captum"), warnings.catch_warnings(record=True) as caught:
+            monkeypatch.setattr(medcam_rs, "resample", fails)
+            found = LayerAttribution.interpolate(layer, (4, 4), "bilinear")
+        assert found.equal(expected)
+        assert [w.category for w in caught] == [RuntimeWarning] * warned, caught
+        assert all("no memory of the device" in str(w.message) for w in caught)
 
 
 @libraries
