@@ -26,7 +26,7 @@ test: ## set up, then all tests
 
 test-newest-torch: ## the Python package with the newest torch on PyPI (some GB, in target/newest-torch)
 	$(PYTHON) -m venv --clear target/newest-torch
-	target/newest-torch/bin/python -m pip install --quiet ./python pytest torch
+	target/newest-torch/bin/python -m pip install --quiet ./python pytest torch torchvision monai==1.6.1 nibabel pillow
 	target/newest-torch/bin/python -m pytest -q -rs -p no:cacheprovider python/tests
 
 bench: ## set up, then the benchmarks
