@@ -21,7 +21,7 @@ MOST_BYTES = 50 << 20
 # Tests with cases for CUDA: the target, what builds it, and the arguments that choose its tests.
 TESTS = (
     # Those on the host need a compiler and the sources.
-    ("cuda", ("--no-default-features", "--features", "cuda"), ("--skip", "on_host::")),
+    ("cuda", ("--no-default-features", "--features", "dlpack"), ("--skip", "on_host::")),
     ("parity", ("--all-features",), ("gpu",)),
 )
 # Few and small, but each kind: classification and segmentation, 2D and 3D, and one of MONAI's.
