@@ -3,7 +3,7 @@
 | patched | what runs in the kernels |
 |---|---|
 | `GradCAM._generate_helper` (`gcam`, and `gcam` in `ggcam`) | all of it |
-| `GradCamPP._generate_helper` (`gcampp`) | weighted sum, ReLU, normalising; weights with a fix |
+| `GradCamPP._generate_helper` (`gcampp`) | all of it |
 | `GuidedGradCam.generate` (`ggcam`) | resizing, product and normalising, as one call |
 | `GuidedBackPropagation.generate`, `GuidedGradCam._generate_gbp` | the mean over channels |
 | `_BaseWrapper._normalize_per_channel`, `GuidedGradCam._normalize_per_channel` | all of it |
@@ -36,6 +36,7 @@ from torch import Tensor
 
 import medcam_rs
 
+from .._chains import Denominator
 from . import _tensors
 
 PACKAGE = "medcam"
@@ -47,10 +48,9 @@ FIXES = {
     "in segmentation, and for several samples in 2D classification, where M3d-CAM resizes the "
     "matrix of logits to the map",
     "gradcampp_epsilon": "`gcampp` has no 1e-7 in its denominator, which outweighs gradients below "
-    "2e-4; all of it then runs in one call",
+    "2e-4",
 }
 FLAGS: dict[str, tuple[str, ...]] = {}
-_EPSILON = 1e-7
 
 
 def patches(fixes: frozenset[str]) -> list[tuple[Any, str, Any]]:
@@ -69,6 +69,7 @@ def patches(fixes: frozenset[str]) -> list[tuple[Any, str, Any]]:
     original_normalize_guided = GuidedGradCam._normalize_per_channel
     original_interpolate = medcam_utils.interpolate
     pooling = GradCAM._compute_grad_weights
+    denominator: Denominator = "m3dcam" if "gradcampp_epsilon" in fixes else "m3dcam+1e-7"
 
     def applies(self: Any, fmaps: Any, grads: Any) -> bool:
         return (
@@ -106,11 +107,7 @@ def patches(fixes: frozenset[str]) -> list[tuple[Any, str, Any]]:
                 return theirs
         activation, gradient = _tensors.dense(fmaps, grads)
         try:
-            if "gradcampp_epsilon" in fixes:
-                heat = medcam_rs.cam(activation, gradient, "gradcam++", denominator="m3dcam")
-            else:
-                weights = _tensors.cubed_weights(activation, gradient, _EPSILON)
-                heat = medcam_rs.normalize(medcam_rs.project(weights, activation))
+            heat = medcam_rs.cam(activation, gradient, "gradcam++", denominator=denominator)
         except medcam_rs.MedcamError as error:
             _tensors.fall_back(error)
             return original_grad_cam_pp(self, fmaps, grads, layer)

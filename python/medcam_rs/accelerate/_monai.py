@@ -3,7 +3,7 @@
 | patched | what runs in the kernels |
 |---|---|
 | `GradCAM.compute_map` | all of it |
-| `GradCAMpp.compute_map` | weighted sum, ReLU; weights with a fix |
+| `GradCAMpp.compute_map` | all of it |
 | `CAMBase._upsample_and_post_process` (all three CAM classes) | resampling and normalising |
 | `_AutoGradReLU.backward` (`GuidedBackpropGrad`, `GuidedBackpropSmoothGrad`) | the rule at a ReLU |
 
@@ -36,6 +36,7 @@ from torch import Tensor
 
 import medcam_rs
 
+from .._chains import Denominator
 from . import _tensors
 
 PACKAGE = "monai"
@@ -45,10 +46,9 @@ FIXES = {
     "in segmentation; with as many samples as the layer is wide, it gives each column the score of "
     "another sample",
     "gradcampp_epsilon": "`GradCAMpp` has no 1e-7 in its denominator, which outweighs gradients "
-    "below 2e-4; the weights then come from one call",
+    "below 2e-4",
 }
 FLAGS: dict[str, tuple[str, ...]] = {}
-_EPSILON = 1e-7
 
 
 def patches(fixes: frozenset[str]) -> list[tuple[Any, str, Any]]:
@@ -59,6 +59,7 @@ def patches(fixes: frozenset[str]) -> list[tuple[Any, str, Any]]:
     base, grad_cam = class_activation_maps.CAMBase, class_activation_maps.GradCAM
     grad_cam_pp = class_activation_maps.GradCAMpp
     relu = gradient_based._AutoGradReLU
+    denominator: Denominator = "m3dcam" if "gradcampp_epsilon" in fixes else "m3dcam+1e-7"
 
     original_grad_cam: Any = grad_cam.compute_map
     original_grad_cam_pp: Any = grad_cam_pp.compute_map
@@ -111,11 +112,10 @@ def patches(fixes: frozenset[str]) -> list[tuple[Any, str, Any]]:
                 return theirs
         activation, gradient = _tensors.dense(acti, grad)
         try:
-            if "gradcampp_epsilon" in fixes:
-                weights = medcam_rs.alpha_weights(activation, gradient, denominator="m3dcam")
-            else:
-                weights = _tensors.cubed_weights(activation, gradient, _EPSILON)
-            return as_their_map(medcam_rs.project(weights, activation), acti)
+            heat = medcam_rs.cam(
+                activation, gradient, "gradcam++", denominator=denominator, normalize=False
+            )
+            return as_their_map(heat, acti)
         except medcam_rs.MedcamError as error:
             _tensors.fall_back(error)
             return original_grad_cam_pp(replay(self, acti, grad), x)

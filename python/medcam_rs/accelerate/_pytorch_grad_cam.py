@@ -3,7 +3,7 @@
 | patched | what runs in the kernels |
 |---|---|
 | `BaseCAM.compute_cam_per_layer` (`GradCAM`, `HiResCAM`, `LayerCAM`) | all but the zoom in 3D |
-| the same (`GradCAMPlusPlus`) | all but the weights and the zoom in 3D; with a fix, but the zoom |
+| the same (`GradCAMPlusPlus`) | the same |
 | `BaseCAM.get_cam_image` (`XGradCAM`, `ScoreCAM`, `AblationCAM`, `RandomCAM`) | the weighted sum |
 | `scale_cam_image`, wherever the package has it | normalising; bilinear in 2D |
 | `BaseCAM.aggregate_multi_layers` | normalising |
@@ -32,6 +32,7 @@ modules is not ours.
 
 from __future__ import annotations
 
+import functools
 import sys
 from typing import Any
 
@@ -41,18 +42,17 @@ from torch import Tensor
 
 import medcam_rs
 
-from .._chains import Method
+from .._chains import Denominator, Method
 from . import _tensors
 
 PACKAGE = "grad-cam"
 VERSIONS = ("1.5.7",)
 FIXES = {
     "gradcampp_epsilon": "`GradCAMPlusPlus` has no 1e-6 in its denominator, which outweighs "
-    "gradients below 7e-4; all of it then runs in one call",
+    "gradients below 7e-4",
 }
 FLAGS = {"interpolation": ("cubic", "linear")}
 _EPSILON = 1e-7
-_WEIGHTS_EPSILON = 1e-6
 
 
 def patches(fixes: frozenset[str], interpolation: str = "cubic") -> list[tuple[Any, str, Any]]:
@@ -63,6 +63,7 @@ def patches(fixes: frozenset[str], interpolation: str = "cubic") -> list[tuple[A
     from pytorch_grad_cam.utils import image
 
     recorder = library.ActivationsAndGradients
+    denominator: Denominator = "paper" if "gradcampp_epsilon" in fixes else "paper+1e-6"
     original_per_layer = BaseCAM.compute_cam_per_layer
     original_image = BaseCAM.get_cam_image
     original_aggregate = BaseCAM.aggregate_multi_layers
@@ -117,23 +118,12 @@ def patches(fixes: frozenset[str], interpolation: str = "cubic") -> list[tuple[A
         method: Method, activation: Tensor, gradient: Tensor, size: tuple[int, ...]
     ) -> np.ndarray:
         activation, gradient = _tensors.dense(activation, gradient)
-        weights = None
-        if method == "gradcam++" and "gradcampp_epsilon" not in fixes:
-            weights = _tensors.paper_weights(activation, gradient, _WEIGHTS_EPSILON)
+        run = functools.partial(medcam_rs.cam, denominator=denominator)
         if stays_cubic(len(size)):
-            if weights is None:
-                heat = medcam_rs.cam(activation, gradient, method, normalize=False)
-            else:
-                heat = medcam_rs.project(weights, activation)
+            heat = run(activation, gradient, method, normalize=False)
             return scale_cam_image(heat.cpu().numpy(), size[::-1])
-        if weights is None:
-            heat, infos = medcam_rs.cam(activation, gradient, method, info=True)
-            ranges = [info.maximum - info.minimum for info in infos]
-        else:
-            heat = medcam_rs.project(weights, activation)
-            flat = heat.flatten(1)
-            ranges = (flat.amax(1) - flat.amin(1)).tolist()
-            heat = medcam_rs.normalize(heat)
+        heat, infos = run(activation, gradient, method, info=True)
+        ranges = [info.maximum - info.minimum for info in infos]
         factors = _tensors.epsilon_factors(ranges, _EPSILON)
         if factors is not None:
             heat.mul_(heat.new_tensor(factors).view(-1, *[1] * len(size)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,10 +15,6 @@ FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 # An epsilon beside a range changes the map by a factor. Factors closer to 1 than this are left out:
 # applying one costs a pass over the map.
 _NEGLIGIBLE = 1e-6
-# Values in each block of an elementwise formula. Four f32 temporaries of a block fit into 1 MiB of
-# cache; on a GPU, blocks that small would cost more in launches than in work.
-_BLOCK = 1 << 16
-_BLOCK_OF_GPU = 1 << 24
 
 
 def usable(*tensors: Any) -> bool:
@@ -56,7 +52,7 @@ def dense(*tensors: Tensor) -> tuple[Tensor, ...]:
 def fall_back(error: MedcamError) -> None:
     """Warns, before the library's own code runs, of a device that does not run the kernels."""
     if isinstance(error, (UnavailableError, DeviceError)):
-        message = f"medcam_rs.accelerate: the library's own code runs instead of the kernels: {error}"
+        message = f"medcam_rs.accelerate: the library's own code runs, not the kernels: {error}"
         warnings.warn(message, RuntimeWarning, stacklevel=3)
 
 
@@ -72,60 +68,3 @@ def epsilon_factors(ranges: Sequence[float], epsilon: float) -> list[float] | No
 def differentiates(*tensors: Tensor) -> bool:
     """Whether autograd records what is done with these, which the kernels would cut off."""
     return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
-
-
-def cubed_weights(activation: Tensor, gradient: Tensor, epsilon: float) -> Tensor:
-    """Grad-CAM++'s weights as M3d-CAM and MONAI compute them, without `exp(score)`; `(B, C)`.
-
-    `sum_n ReLU(G)·G² / (D + epsilon)` with `D = 2·G² + sum_m A·G³`, and 1 where `D` is 0. Their
-    epsilon outweighs `D` where `G` is small, as it is behind average pooling, so results agree only
-    if it is added here, too. `medcam_rs.alpha_weights` has none.
-    """
-
-    def weights(a: Tensor, g: Tensor) -> Tensor:
-        square = g.square()
-        total = g.pow(3).mul_(a).sum(-1, keepdim=True)
-        denominator = square.mul(2).add_(total)
-        denominator.masked_fill_(denominator == 0, 1.0).add_(epsilon)
-        return square.div_(denominator).mul_(g.relu()).sum(-1)
-
-    return _by_channel(weights, activation, gradient)
-
-
-def paper_weights(activation: Tensor, gradient: Tensor, epsilon: float) -> Tensor:
-    """Grad-CAM++'s weights of the paper with an epsilon, as pytorch-grad-cam has them; `(B, C)`.
-
-    `sum_n ReLU(G)·G² / (2·G² + (sum_m A)·G³ + epsilon)`.
-    """
-
-    def weights(a: Tensor, g: Tensor) -> Tensor:
-        square = g.square()
-        total = a.sum(-1, keepdim=True)
-        denominator = (square * g).mul_(total).add_(square, alpha=2).add_(epsilon)
-        return square.div_(denominator).masked_fill_(g == 0, 0.0).mul_(g.relu()).sum(-1)
-
-    return _by_channel(weights, activation, gradient)
-
-
-def undivided_weights(gradient: Tensor) -> Tensor:
-    """TorchCAM's weights of Grad-CAM++, `sum_n ReLU(G)·G²`; `(B, C)`, of the gradient's type."""
-    rows = gradient.flatten(0, 1).flatten(1)
-    parts = [g.square().mul_(g.relu()).sum(-1) for g in rows.split(_rows_of_a_block(rows))]
-    return torch.cat(parts).view(gradient.shape[:2])
-
-
-def _by_channel(
-    weights: Callable[[Tensor, Tensor], Tensor], activation: Tensor, gradient: Tensor
-) -> Tensor:
-    """`weights` of a few channels at a time, so that what is in between stays in the cache."""
-    a, g = (tensor.flatten(0, 1).flatten(1) for tensor in (activation, gradient))
-    # In f16 the square of a gradient below 2.4e-4 is 0.
-    wide = torch.promote_types(gradient.dtype, torch.float32)
-    count = _rows_of_a_block(g)
-    pairs = zip(a.split(count), g.split(count), strict=True)
-    parts = [weights(rows.to(wide), gradients.to(wide)) for rows, gradients in pairs]
-    return torch.cat(parts).view(gradient.shape[:2])
-
-
-def _rows_of_a_block(rows: Tensor) -> int:
-    return max(1, (_BLOCK_OF_GPU if rows.is_cuda else _BLOCK) // rows.shape[1])

@@ -41,6 +41,10 @@ FIXES = {
 }
 FLAGS: dict[str, tuple[str, ...]] = {}
 _EPSILON = 1e-8
+# Values in each block of an elementwise formula: the f32 temporaries of a block fit into 1 MiB of
+# cache. On a GPU, blocks that small would cost more in launches than in work.
+_BLOCK = 1 << 16
+_BLOCK_OF_GPU = 1 << 24
 
 
 def patches(fixes: frozenset[str]) -> list[tuple[Any, str, Any]]:
@@ -90,7 +94,7 @@ def patches(fixes: frozenset[str]) -> list[tuple[Any, str, Any]]:
     ) -> list[Tensor]:
         # TorchCAM's own result, without the denominators that it computes and does not use.
         self._backprop(scores, class_idx, **kwargs)
-        return [_tensors.undivided_weights(grad) for grad in self.hook_g]
+        return [undivided_weights(grad) for grad in self.hook_g]
 
     def from_gradient(
         self: Any, method: Method, fmap: Tensor, grad: Tensor, normalized: bool
@@ -112,7 +116,7 @@ def patches(fixes: frozenset[str]) -> list[tuple[Any, str, Any]]:
             return theirs(self, torch.relu(grad), fmap, normalized)
         if method == "gradcam":
             return theirs(self, grad.flatten(2).mean(-1), fmap, normalized)
-        return theirs(self, _tensors.paper_weights(fmap, grad, _EPSILON), fmap, normalized)
+        return theirs(self, paper_weights(fmap, grad), fmap, normalized)
 
     def from_weights(self: Any, weight: Tensor, fmap: Tensor, normalized: bool) -> Tensor:
         if not _tensors.usable(fmap) or weight.shape != fmap.shape[:2]:
@@ -171,6 +175,22 @@ def patches(fixes: frozenset[str]) -> list[tuple[Any, str, Any]]:
         (base, "_fuse_cams", staticmethod(fuse_cams)),
         *weights,
     ]
+
+
+def undivided_weights(gradient: Tensor) -> Tensor:
+    """TorchCAM's weights of Grad-CAM++, `sum_n ReLU(G)·G²`; `(B, C)`, of the gradient's type."""
+    rows = gradient.flatten(0, 1).flatten(1)
+    count = max(1, (_BLOCK_OF_GPU if rows.is_cuda else _BLOCK) // rows.shape[1])
+    parts = [g.square().mul_(g.relu()).sum(-1) for g in rows.split(count)]
+    return torch.cat(parts).view(gradient.shape[:2])
+
+
+def paper_weights(activation: Tensor, gradient: Tensor) -> Tensor:
+    """Grad-CAM++'s weights `sum_n ReLU(G)·G² / (2·G² + (sum_m A)·G³ + 1e-8)`, `(B, C)`."""
+    a, g = activation.flatten(2), gradient.flatten(2)
+    square = g.square()
+    denominator = 2 * square + a.sum(-1, keepdim=True) * square * g + _EPSILON
+    return (g.relu() * square / denominator).masked_fill(g == 0, 0.0).sum(-1)
 
 
 def with_epsilon(heat: Tensor, ranges: list[float]) -> Tensor:
