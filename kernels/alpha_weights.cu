@@ -1,5 +1,6 @@
 // Grad-CAM++'s channel weights: w[b,c] = sum_n alpha * ReLU(G[b,c,n]), where
-// alpha = G^2 / (2 * G^2 + D), in two launches: the sum that D needs of a channel, then the weights.
+// alpha = G^2 / (2 * G^2 + D + epsilon), in two launches: the sum that D needs of a channel, then
+// the weights. `epsilon` is 0, or that of the library whose weights are asked for.
 //
 //   the paper's   D = total * G^3, total = sum_n A. `totals` reads A once, `paper` G once
 //   M3d-CAM's     D = sum_n A * G^3. `cubes` reads A and G once, `m3d_cam` reads G again (from the
@@ -41,19 +42,24 @@ struct Totals {
   }
 };
 
-// A term is ReLU(G) / (2 + G * total).
+// A term is ReLU(G) / (2 + G * total + epsilon / G^2).
 struct Paper {
   static constexpr int kTensors = 1;
   static constexpr int kSums = 1;
   using Partial = float;
-  // Both scaled by a power of 2 that brings the total below 4, so that no product overflows.
   struct Channel {
+    // Both scaled by a power of 2 that brings the total below 4, so that no product overflows.
     float total;
     float two;
+    // Not scaled: with the scale of a large total it would lose digits as a subnormal number. Half
+    // of it, as its product with `two` is then scaled: to keep the scale itself takes 8 registers
+    // more in channels last, which spill.
+    float half_epsilon;
   };
   const SCALAR* tensors[1];
   const float* totals;
   float* weights;
+  float half_epsilon;
 
   static __device__ __forceinline__ float scale(float total) {
     const unsigned exponent = min(__float_as_uint(total) >> 23 & 255u, 253u);
@@ -62,14 +68,22 @@ struct Paper {
   __device__ __forceinline__ Channel channel(long long row) const {
     const float total = totals[row];
     // An infinite total would make the terms 0 and hide it.
-    if (!is_finite(total)) return Channel{not_a_number(), 2.0f};
-    return Channel{total * scale(total), 2.0f * scale(total)};
+    if (!is_finite(total)) return Channel{not_a_number(), 2.0f, half_epsilon};
+    return Channel{total * scale(total), 2.0f * scale(total), half_epsilon};
   }
   static __device__ __forceinline__ void add(float (&sums)[1], const float (&values)[1],
                                              const Channel& channel) {
     const float gradient = values[0];
     const float rectified = relu(gradient);
-    const float denominator = gradient * channel.total + channel.two;
+    float denominator = gradient * channel.total + channel.two;
+    // An epsilon of 0 is left out, as 0 / 0 would arise where the gradient is 0. With another one,
+    // a gradient of 0 or below 4e-23 makes the denominator infinite and the term 0, which is right:
+    // it is below G^3 / epsilon = 1e-60. All threads take the same branch. Exact divisions would
+    // spill; these are off by 2 units in the last place each.
+    if (channel.half_epsilon > 0.0f) {
+      const float part = __fdividef(__fdividef(channel.half_epsilon, gradient), gradient);
+      denominator += part * channel.two;
+    }
     if (denominator == 0.0f) {
       // alpha = G^2, over the scale.
       sums[0] += rectified * gradient * (gradient * 2.0f / channel.two);
@@ -82,8 +96,9 @@ struct Paper {
   }
 };
 
-// D, scaled: `scale` is the power of 2 for which scale * sqrt(|D|) lies in [1, 2), and `d` is
-// D * scale^2. With both, G^2 / D is (scale * G)^2 / d, which float can hold for any D.
+// D, scaled; the epsilon is part of it. `scale` is the power of 2 for which scale * sqrt(|D|) lies
+// in [1, 2), and `d` is D * scale^2. With both, G^2 / D is (scale * G)^2 / d, which float can hold
+// for any D.
 struct Scaled {
   float scale;
   float d;
@@ -97,6 +112,7 @@ struct Cubes {
   struct Channel {};
   const SCALAR* tensors[2];
   Scaled* scaled;
+  double epsilon;
 
   __device__ __forceinline__ Channel channel(long long) const { return Channel{}; }
   static __device__ __forceinline__ void add(double (&sums)[1], const float (&values)[2],
@@ -104,7 +120,8 @@ struct Cubes {
     const double gradient = values[1];
     sums[0] += values[0] * gradient * gradient * gradient;
   }
-  __device__ __forceinline__ void finish(long long row, int, double d) const {
+  __device__ __forceinline__ void finish(long long row, int, double total) const {
+    const double d = total + epsilon;
     const long long biased = __double_as_longlong(d) >> 52 & 2047;
     // Clamped to the exponents of float. Beyond them, and where D is 0, every G^2 that is not 0 is
     // so far above or below D that the exact scale makes no difference.
@@ -117,7 +134,7 @@ struct Cubes {
   }
 };
 
-// A term is ReLU(G) * G^2 / (2 * G^2 + D).
+// A term is ReLU(G) * G^2 / (2 * G^2 + D); the epsilon is part of D.
 struct M3dCam {
   static constexpr int kTensors = 1;
   static constexpr int kSums = 1;
@@ -151,9 +168,11 @@ struct M3dCam {
 
 CHANNEL_SUMS_ENTRIES(alpha_weights_totals, TOTALS_RESIDENT_BLOCKS, (Totals{{activation}, totals}),
                      const SCALAR* activation, float* totals)
-CHANNEL_SUMS_ENTRIES(alpha_weights_paper, RESIDENT_BLOCKS, (Paper{{gradient}, totals, weights}),
-                     const SCALAR* gradient, const float* totals, float* weights)
-CHANNEL_SUMS_ENTRIES(alpha_weights_cubes, RESIDENT_BLOCKS, (Cubes{{activation, gradient}, scaled}),
-                     const SCALAR* activation, const SCALAR* gradient, Scaled* scaled)
+CHANNEL_SUMS_ENTRIES(alpha_weights_paper, RESIDENT_BLOCKS,
+                     (Paper{{gradient}, totals, weights, half_epsilon}), const SCALAR* gradient,
+                     const float* totals, float* weights, float half_epsilon)
+CHANNEL_SUMS_ENTRIES(alpha_weights_cubes, RESIDENT_BLOCKS,
+                     (Cubes{{activation, gradient}, scaled, epsilon}), const SCALAR* activation,
+                     const SCALAR* gradient, Scaled* scaled, double epsilon)
 CHANNEL_SUMS_ENTRIES(alpha_weights_m3d_cam, RESIDENT_BLOCKS, (M3dCam{{gradient}, scaled, weights}),
                      const SCALAR* gradient, const Scaled* scaled, float* weights)

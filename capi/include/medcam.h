@@ -111,14 +111,23 @@ typedef enum {
   MEDCAM_HIRES_CAM = 3,
   // LayerCAM: `L[b,n] = ReLU(sum_c ReLU(G[b,c,n]) A[b,c,n])` (doi 10.1109/TIP.2021.3089943).
   MEDCAM_LAYER_CAM = 4,
+  // Grad-CAM++ with the weights of `MEDCAM_PAPER_EPSILON`.
+  MEDCAM_GRAD_CAM_PLUS_PLUS_PAPER_EPSILON = 5,
+  // Grad-CAM++ with the weights of `MEDCAM_M3D_CAM_EPSILON`.
+  MEDCAM_GRAD_CAM_PLUS_PLUS_M3D_CAM_EPSILON = 6,
 } medcam_method;
 
-// What stands beside `2 G^2` in the denominator of Grad-CAM++.
+// D and epsilon in the denominator `2 G^2 + D + epsilon` of Grad-CAM++.
 typedef enum {
-  // `D = (sum_m A[b,c,m]) G[b,c,n]^3`: equation 19 of the paper (arXiv 1710.11063).
+  // `D = (sum_m A[b,c,m]) G[b,c,n]^3`: equation 19 of the paper (arXiv 1710.11063). Epsilon is 0.
   MEDCAM_PAPER = 0,
-  // `D = sum_m A[b,c,m] G[b,c,m]^3`, one value for each channel: M3d-CAM's and MONAI's.
+  // `D = sum_m A[b,c,m] G[b,c,m]^3`, one value for each channel: M3d-CAM's and MONAI's. Epsilon
+  // is 0.
   MEDCAM_M3D_CAM = 1,
+  // D of `MEDCAM_PAPER`, epsilon 1e-6: as pytorch-grad-cam 1.5.
+  MEDCAM_PAPER_EPSILON = 2,
+  // D of `MEDCAM_M3D_CAM`, epsilon 1e-7: as M3d-CAM 0.1.22 and MONAI 1.6.
+  MEDCAM_M3D_CAM_EPSILON = 3,
 } medcam_denominator;
 
 // How a value between voxels is computed.
@@ -312,12 +321,12 @@ medcam_status medcam_channel_weights(medcam_workspace *workspace,
                                      void *stream);
 
 // Grad-CAM++'s channel weights: `w[b,c] = sum_n alpha[b,c,n] ReLU(G[b,c,n])` with
-// `alpha = G^2 / (2 G^2 + D)`; where G is 0, alpha is 0, and where only the denominator is, alpha
-// is `G^2`.
+// `alpha = G^2 / (2 G^2 + D + epsilon)`; where G is 0, alpha is 0, and where only the denominator
+// is, alpha is `G^2`.
 //
-// `denominator` is a `medcam_denominator` and says what D is. `activation` and `gradient` are
-// `(B, C, [D,] H, W)` of one type (f32, f16 or bf16) and order in memory; `weights` is `(B, C)`,
-// f32, written.
+// `denominator` is a `medcam_denominator` and says what D and epsilon are. `activation` and
+// `gradient` are `(B, C, [D,] H, W)` of one type (f32, f16 or bf16) and order in memory; `weights`
+// is `(B, C)`, f32, written.
 medcam_status medcam_alpha_weights(medcam_workspace *workspace,
                                    int32_t denominator,
                                    const DLTensor *activation,

@@ -20,16 +20,25 @@ pub enum medcam_method {
     MEDCAM_HIRES_CAM = 3,
     /// LayerCAM: `L[b,n] = ReLU(sum_c ReLU(G[b,c,n]) A[b,c,n])` (doi 10.1109/TIP.2021.3089943).
     MEDCAM_LAYER_CAM = 4,
+    /// Grad-CAM++ with the weights of `MEDCAM_PAPER_EPSILON`.
+    MEDCAM_GRAD_CAM_PLUS_PLUS_PAPER_EPSILON = 5,
+    /// Grad-CAM++ with the weights of `MEDCAM_M3D_CAM_EPSILON`.
+    MEDCAM_GRAD_CAM_PLUS_PLUS_M3D_CAM_EPSILON = 6,
 }
 
-/// What stands beside `2 G^2` in the denominator of Grad-CAM++.
+/// D and epsilon in the denominator `2 G^2 + D + epsilon` of Grad-CAM++.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum medcam_denominator {
-    /// `D = (sum_m A[b,c,m]) G[b,c,n]^3`: equation 19 of the paper (arXiv 1710.11063).
+    /// `D = (sum_m A[b,c,m]) G[b,c,n]^3`: equation 19 of the paper (arXiv 1710.11063). Epsilon is 0.
     MEDCAM_PAPER = 0,
-    /// `D = sum_m A[b,c,m] G[b,c,m]^3`, one value for each channel: M3d-CAM's and MONAI's.
+    /// `D = sum_m A[b,c,m] G[b,c,m]^3`, one value for each channel: M3d-CAM's and MONAI's. Epsilon
+    /// is 0.
     MEDCAM_M3D_CAM = 1,
+    /// D of `MEDCAM_PAPER`, epsilon 1e-6: as pytorch-grad-cam 1.5.
+    MEDCAM_PAPER_EPSILON = 2,
+    /// D of `MEDCAM_M3D_CAM`, epsilon 1e-7: as M3d-CAM 0.1.22 and MONAI 1.6.
+    MEDCAM_M3D_CAM_EPSILON = 3,
 }
 
 /// How a value between voxels is computed.
@@ -51,6 +60,14 @@ pub fn method(number: i32) -> Result<Method, Failure> {
         (M::MEDCAM_GRAD_CAM_PLUS_PLUS_M3D_CAM, Method::GradCamPlusPlus(Denominator::M3dCam)),
         (M::MEDCAM_HIRES_CAM, Method::HiResCam),
         (M::MEDCAM_LAYER_CAM, Method::LayerCam),
+        (
+            M::MEDCAM_GRAD_CAM_PLUS_PLUS_PAPER_EPSILON,
+            Method::GradCamPlusPlus(Denominator::PaperEpsilon),
+        ),
+        (
+            M::MEDCAM_GRAD_CAM_PLUS_PLUS_M3D_CAM_EPSILON,
+            Method::GradCamPlusPlus(Denominator::M3dCamEpsilon),
+        ),
     ]
     .into_iter()
     .find_map(|(known, method)| (known as i32 == number).then_some(method))
@@ -70,11 +87,16 @@ pub fn elementwise(number: i32) -> Result<Elementwise, Failure> {
 
 /// The denominator of a number.
 pub fn denominator(number: i32) -> Result<Denominator, Failure> {
-    match number {
-        n if n == medcam_denominator::MEDCAM_PAPER as i32 => Ok(Denominator::Paper),
-        n if n == medcam_denominator::MEDCAM_M3D_CAM as i32 => Ok(Denominator::M3dCam),
-        _ => Err(Failure::invalid(format!("denominator: {number} is none of medcam_denominator"))),
-    }
+    use medcam_denominator as D;
+    [
+        (D::MEDCAM_PAPER, Denominator::Paper),
+        (D::MEDCAM_M3D_CAM, Denominator::M3dCam),
+        (D::MEDCAM_PAPER_EPSILON, Denominator::PaperEpsilon),
+        (D::MEDCAM_M3D_CAM_EPSILON, Denominator::M3dCamEpsilon),
+    ]
+    .into_iter()
+    .find_map(|(known, denominator)| (known as i32 == number).then_some(denominator))
+    .ok_or_else(|| Failure::invalid(format!("denominator: {number} is none of medcam_denominator")))
 }
 
 /// The interpolation of a number.

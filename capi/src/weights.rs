@@ -34,12 +34,12 @@ pub unsafe extern "C" fn medcam_channel_weights(
 }
 
 /// Grad-CAM++'s channel weights: `w[b,c] = sum_n alpha[b,c,n] ReLU(G[b,c,n])` with
-/// `alpha = G^2 / (2 G^2 + D)`; where G is 0, alpha is 0, and where only the denominator is, alpha
-/// is `G^2`.
+/// `alpha = G^2 / (2 G^2 + D + epsilon)`; where G is 0, alpha is 0, and where only the denominator
+/// is, alpha is `G^2`.
 ///
-/// `denominator` is a `medcam_denominator` and says what D is. `activation` and `gradient` are
-/// `(B, C, [D,] H, W)` of one type (f32, f16 or bf16) and order in memory; `weights` is `(B, C)`,
-/// f32, written.
+/// `denominator` is a `medcam_denominator` and says what D and epsilon are. `activation` and
+/// `gradient` are `(B, C, [D,] H, W)` of one type (f32, f16 or bf16) and order in memory; `weights`
+/// is `(B, C)`, f32, written.
 ///
 /// # Safety
 ///

@@ -101,7 +101,9 @@ fn chains<T: Element + Value, O: MapElement + Value>(api: &Api, random: &mut Ran
         (2, Method::GradCamPlusPlus(Denominator::M3dCam)),
         (3, Method::HiResCam),
         (4, Method::LayerCam),
-    ][random.below(5)];
+        (5, Method::GradCamPlusPlus(Denominator::PaperEpsilon)),
+        (6, Method::GradCamPlusPlus(Denominator::M3dCamEpsilon)),
+    ][random.below(7)];
     let normalized = O::UNIT_RANGE || random.below(2) == 0;
     let recipe = Recipe { method, to: Some(to), normalized };
     let case = format!("{case}: {shape} {layout:?} {recipe:?}");
@@ -169,7 +171,12 @@ fn weights<T: Element + Value>(api: &Api, random: &mut Random, case: &str) {
     let mut w = Tensor::<f32>::pairs(shape.batch, shape.channels);
     let status = call!(api, "channel_weights", (In, Out), &g.dl(), &mut w.dl());
     same(&case, status, &w, ops::channel_weights(&g_view));
-    for (number, denominator) in [(0, Denominator::Paper), (1, Denominator::M3dCam)] {
+    for (number, denominator) in [
+        (0, Denominator::Paper),
+        (1, Denominator::M3dCam),
+        (2, Denominator::PaperEpsilon),
+        (3, Denominator::M3dCamEpsilon),
+    ] {
         let status =
             call!(api, "alpha_weights", (i32, In, In, Out), number, &a.dl(), &g.dl(), &mut w.dl());
         same(&case, status, &w, ops::alpha_weights(&a_view, &g_view, denominator));

@@ -6,7 +6,7 @@ from . import _arrays, _native
 
 Array = TypeVar("Array")
 Method = Literal["gradcam", "gradcam++", "hirescam", "layercam"]
-Denominator = Literal["paper", "m3dcam"]
+Denominator = Literal["paper", "paper+1e-6", "m3dcam", "m3dcam+1e-7"]
 
 LAYER = ("float32", "float16", "bfloat16")
 """The types of activations and gradients."""
@@ -66,6 +66,8 @@ def cam(
     | `"gradcam++"` | the same with `alpha_weights` (arXiv 1710.11063) |
     | `"hirescam"` | `ReLU(sum_c G[c]·A[c])` (arXiv 2011.08891) |
     | `"layercam"` | `ReLU(sum_c ReLU(G[c])·A[c])` (LayerCAM, IEEE TIP 2021) |
+
+    `denominator` is that of `alpha_weights`; the other methods have none.
 
     Then linear resampling to `size`, `(H, W)` or `(D, H, W)`, as PyTorch's with
     `align_corners=False`, then, with `normalize`, each map to `[0, 1]`; a constant map becomes 0.

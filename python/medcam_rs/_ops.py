@@ -26,9 +26,16 @@ def channel_weights(gradient: Array) -> Array:
 def alpha_weights(activation: Array, gradient: Array, denominator: Denominator = "paper") -> Array:
     """Grad-CAM++'s weights `w[b,c] = sum_n alpha·ReLU(G[b,c,n])`, `(B, C)` float32.
 
-    `alpha = G² / (2·G² + D)`, where `D` is `(sum A)·G³` for `"paper"` (equation 19 of arXiv
-    1710.11063) and `sum(A·G³)` for `"m3dcam"`, M3d-CAM's and MONAI's. The factor `exp(score)` is left
-    out: normalisation cancels it.
+    | `denominator` | `alpha` | |
+    |---|---|---|
+    | `"paper"` | `G² / (2·G² + (sum A)·G³)` | equation 19 of arXiv 1710.11063 |
+    | `"paper+1e-6"` | `G² / (2·G² + (sum A)·G³ + 1e-6)` | pytorch-grad-cam 1.5 |
+    | `"m3dcam"` | `G² / (2·G² + sum(A·G³))` | M3d-CAM and MONAI, without their epsilon |
+    | `"m3dcam+1e-7"` | `G² / (2·G² + sum(A·G³) + 1e-7)` | M3d-CAM 0.1.22, MONAI 1.6 |
+
+    Where `G` is 0, so is `alpha`; where only the denominator is 0, it is replaced by 1. With an
+    epsilon, a score times a constant does not give weights times that constant. The factor
+    `exp(score)` is left out: normalisation cancels it.
 
     >>> import numpy
     >>> activation = numpy.array([[[[0.5, 1, 0.5]]]], dtype="float32")

@@ -29,9 +29,11 @@ fn denominator(py: Python<'_>, name: &str) -> PyResult<Denominator> {
     match name {
         "paper" => Ok(Denominator::Paper),
         "m3dcam" => Ok(Denominator::M3dCam),
+        "paper+1e-6" => Ok(Denominator::PaperEpsilon),
+        "m3dcam+1e-7" => Ok(Denominator::M3dCamEpsilon),
         _ => {
-            let what = format!("denominator: \"{name}\"; there are \"paper\" and \"m3dcam\"");
-            Err(exception(py, "InputError", what))
+            let known = "\"paper\", \"paper+1e-6\", \"m3dcam\" and \"m3dcam+1e-7\"";
+            Err(exception(py, "InputError", format!("denominator: \"{name}\"; there are {known}")))
         }
     }
 }

@@ -23,11 +23,7 @@ pub struct Borrowed<'py> {
 
 enum Memory {
     /// What an `__array_interface__` says.
-    Array {
-        tensor: DLTensor,
-        shape: Box<[i64]>,
-        strides: Option<Box<[i64]>>,
-    },
+    Array { tensor: DLTensor, shape: Box<[i64]>, strides: Option<Box<[i64]>> },
     /// What a capsule held, which is ours to delete.
     Managed(NonNull<DLManagedTensor>),
 }

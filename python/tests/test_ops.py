@@ -7,6 +7,7 @@ from conftest import drawn_layers, in_numpy
 import medcam_rs
 
 METHODS = ("gradcam", "gradcam++", "hirescam", "layercam")
+EPSILONS = {"paper": 0, "paper+1e-6": 1e-6, "m3dcam": 0, "m3dcam+1e-7": 1e-7}
 
 
 def over_voxels(values):
@@ -18,12 +19,12 @@ def weights_of(a, g, method, denominator="paper"):
     flat_a, flat_g = over_voxels(a), over_voxels(g)
     if method == "gradcam":
         return flat_g.mean(-1)
-    if denominator == "paper":
-        below = 2 + flat_g * flat_a.sum(-1, keepdims=True)
-        alpha = numpy.where(flat_g == 0, 0, 1 / below)
+    if denominator.startswith("paper"):
+        d = flat_a.sum(-1, keepdims=True) * flat_g**3
     else:
-        below = 2 * flat_g**2 + (flat_a * flat_g**3).sum(-1, keepdims=True)
-        alpha = flat_g**2 / numpy.where(below == 0, 1, below)
+        d = (flat_a * flat_g**3).sum(-1, keepdims=True)
+    below = 2 * flat_g**2 + d + EPSILONS[denominator]
+    alpha = flat_g**2 / numpy.where(below == 0, 1, below)
     return (alpha * numpy.maximum(flat_g, 0)).sum(-1)
 
 
@@ -102,10 +103,6 @@ def test_single_ops_are_their_formulas(library, seed, shape, size):
         in_numpy(found), expected, rtol=1e-4, atol=1e-4 * max(abs(expected).max(), 1e-30)
     )
     close(medcam_rs.channel_weights(gradient), weights_of(a, g, "gradcam"))
-    for denominator in ("paper", "m3dcam"):
-        positive = abs(gradient)
-        expected = weights_of(a, abs(g), "gradcam++", denominator)
-        close(medcam_rs.alpha_weights(activation, positive, denominator), expected)
     weights = medcam_rs.channel_weights(gradient)
     signed = numpy.einsum("bc,bc...->b...", in_numpy(weights), a)
     close(medcam_rs.project(weights, activation, rectify=False), signed)
@@ -128,6 +125,37 @@ def test_single_ops_are_their_formulas(library, seed, shape, size):
         medcam_rs.cam(activation, gradient, normalize=False), large
     )
     assert numpy.array_equal(in_numpy(chain), in_numpy(parts))
+
+
+@pytest.mark.parametrize(("seed", "shape", "size"), drawn_layers(8))
+def test_alpha_weights_are_their_formula(library, seed, shape, size):
+    activation, gradient = layer(library, seed, shape)
+    # The epsilons are 1e-6 and 1e-7: nearly nothing beside the square of 1, most of the denominator
+    # beside that of 1e-4.
+    for scale in (1, 1e-3, 1e-4):
+        for denominator, epsilon in EPSILONS.items():
+            small = abs(gradient) * scale
+            gradients = [small]
+            if epsilon > 0 and scale == 1e-4:
+                # Gradients of both signs, but for the denominators that they can bring near 0.
+                gradients.append(gradient * scale)
+            for g in gradients:
+                expected = weights_of(in_numpy(activation), in_numpy(g), "gradcam++", denominator)
+                found = medcam_rs.alpha_weights(activation, g, denominator)
+                numpy.testing.assert_allclose(in_numpy(found), expected, rtol=2e-5)
+
+
+def test_alpha_weights_with_an_epsilon_by_hand(library):
+    # A·G is 1, and an epsilon over G² is 1e-6·2²⁰ or 1e-7·2²⁰.
+    activation = library.make(numpy.array([[[[1024, 0, 0]]]]))
+    gradient = library.make(numpy.array([[[[2**-10, 0, 0]]]]))
+    for denominator, below in [("paper+1e-6", 4.048576), ("m3dcam+1e-7", 3.1048576)]:
+        weights = medcam_rs.alpha_weights(activation, gradient, denominator)
+        assert in_numpy(weights) == pytest.approx(2**-10 / below, rel=1e-6)
+        found = medcam_rs.cam(
+            activation, gradient, "gradcam++", denominator=denominator, normalize=False
+        )
+        assert in_numpy(found).ravel() == pytest.approx([1 / below, 0, 0], rel=1e-6)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])

@@ -49,7 +49,10 @@ def test_types():
 
 def test_options():
     refused(InputError, 'method: "cam"', method="cam")
-    refused(InputError, 'denominator: "x"', method="gradcam++", denominator="x")
+    known = '"paper", "paper[+]1e-6", "m3dcam" and "m3dcam[+]1e-7"'
+    refused(
+        InputError, f'denominator: "x"; there are {known}', method="gradcam++", denominator="x"
+    )
     for size in [(3,), (3, 4, 5), (0, 4), (-1, 4), (1.5, 2), "ab", 7, (1 << 31, 1), (float("nan"), 1)]:
         refused(InputError, "size", size=size)
     refused(InputError, "u8", normalize=False, out_dtype="uint8")

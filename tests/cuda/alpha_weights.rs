@@ -3,14 +3,19 @@
 use half::{bf16, f16};
 use medcam::device::Stream;
 use medcam::element::Element;
-use medcam::ops::alpha_weights::{bound, cuda, reference};
+use medcam::ops::alpha_weights::{TOLERANCE, bound, cuda, reference};
 use medcam::ops::{Denominator, DeviceView, View};
 use medcam::{Layout, Shape};
 
 use crate::common::{Results, Shifted, gpu, of_samples, run_repeatedly};
 use crate::on_the_cpu::{LAYOUTS, absolute, assert_close, values};
 
-const DENOMINATORS: [Denominator; 2] = [Denominator::Paper, Denominator::M3dCam];
+const DENOMINATORS: [Denominator; 4] = [
+    Denominator::Paper,
+    Denominator::M3dCam,
+    Denominator::PaperEpsilon,
+    Denominator::M3dCamEpsilon,
+];
 
 /// The weights; the addresses of both tensors are shifted by `skipped` values.
 fn run<T: Element>(
@@ -68,6 +73,7 @@ fn small_weights_of_any_shape() {
     }
     check::<f16>(&mut stream, [1, 8, 1, 1, 513], [1.0, 1.0]);
     check::<f32>(&mut stream, [1, 1, 1, 1, 4097], [1.0, 1e-3]);
+    check::<f32>(&mut stream, [1, 3, 1, 3, 11], [1.0, 1e-4]);
 }
 
 #[test]
@@ -109,6 +115,11 @@ fn huge_and_tiny_values_keep_their_digits() {
         [1e-38, 1e-38],
         [1.0, 1e-38],
         [1e30, 1e-30],
+        // Where an epsilon is about as large as the rest of the denominator: epsilon / G^2 near
+        // 1e-4 G 1e33 or 2.
+        [1e33, 1e-13],
+        [0.0, 1e-3],
+        [1.0, 1e-20],
         [0.0, 1.0],
         [1.0, 0.0],
     ] {
@@ -136,6 +147,44 @@ fn weights_by_hand() {
         let shape = Shape::new(1, 1, [1, 1, a.len()]).unwrap();
         let settings = (shape, Layout::Contiguous, denominator);
         assert_eq!(run(&mut stream, [&a, &g], settings, [0, 0]), [expected], "{a:?} {g:?}");
+    }
+}
+
+/// The numbers of `src/ops/alpha_weights/cpu.rs`: an epsilon over `G^2` is `1e-6 * 2^20` or
+/// `1e-7 * 2^20`.
+#[test]
+fn weights_with_an_epsilon_by_hand() {
+    let Some(mut stream) = gpu() else { return };
+    let (paper, m3d_cam) = (Denominator::PaperEpsilon, Denominator::M3dCamEpsilon);
+    let g = 2.0_f32.powi(-10);
+    for (a, g, denominator, expected) in [
+        ([1024.0, 0.0], [g, 0.0], paper, f64::from(g) / 4.048_576),
+        ([1024.0, 0.0], [g, 0.0], m3d_cam, f64::from(g) / 3.104_857_6),
+        // The epsilon alone is the denominator.
+        ([-2048.0, 0.0], [g, 0.0], paper, f64::from(g) / 1.048_576),
+        ([-2048.0, 0.0], [g, 0.0], m3d_cam, f64::from(g) / 0.104_857_6),
+        // Beside the epsilon, tiny gradients count nothing.
+        ([1.0, 1.0], [1e-30, 1e-45], paper, 0.0),
+        ([1.0, 1.0], [1e-30, 1e-45], m3d_cam, 0.0),
+    ] {
+        let settings = (Shape::new(1, 1, [1, 1, 2]).unwrap(), Layout::Contiguous, denominator);
+        let found = run(&mut stream, [&a, &g], settings, [0, 0]);
+        assert_close(&found, &[expected], |_| TOLERANCE * expected);
+    }
+    // Three activations whose sum, which f32 does not hold, brings the denominator to 0: alpha = G^2.
+    for (denominator, exponent) in [(paper, -11), (m3d_cam, -12)] {
+        let g = 2.0_f32.powi(exponent);
+        let sum = -(2.0 + denominator.epsilon() / f64::from(g * g)) / f64::from(g);
+        let mut rest = sum;
+        let a = [(); 3].map(|()| {
+            #[expect(clippy::cast_possible_truncation, reason = "the next part is the rest")]
+            let part = rest as f32;
+            rest -= f64::from(part);
+            part
+        });
+        let settings = (Shape::new(1, 1, [1, 1, 3]).unwrap(), Layout::Contiguous, denominator);
+        let found = run(&mut stream, [&a[..], &[g; 3]], settings, [0, 0]);
+        assert_eq!(found, [3.0 * g * g * g]);
     }
 }
 

@@ -11,10 +11,12 @@ use medcam::{Layout, Result, Shape};
 use crate::common::gpu;
 use crate::on_the_cpu::{LAYOUTS, absolute, assert_close, values, wide};
 
-const METHODS: [Method; 5] = [
+const METHODS: [Method; 7] = [
     Method::GradCam,
     Method::GradCamPlusPlus(Denominator::Paper),
     Method::GradCamPlusPlus(Denominator::M3dCam),
+    Method::GradCamPlusPlus(Denominator::PaperEpsilon),
+    Method::GradCamPlusPlus(Denominator::M3dCamEpsilon),
     Method::HiResCam,
     Method::LayerCam,
 ];

@@ -14,10 +14,19 @@ use crate::CPU;
 use crate::common::*;
 use crate::tensors::*;
 
-const METHODS: [Method; 5] = [
+const DENOMINATORS: [Denominator; 4] = [
+    Denominator::Paper,
+    Denominator::M3dCam,
+    Denominator::PaperEpsilon,
+    Denominator::M3dCamEpsilon,
+];
+
+const METHODS: [Method; 7] = [
     Method::GradCam,
     Method::GradCamPlusPlus(Denominator::Paper),
     Method::GradCamPlusPlus(Denominator::M3dCam),
+    Method::GradCamPlusPlus(Denominator::PaperEpsilon),
+    Method::GradCamPlusPlus(Denominator::M3dCamEpsilon),
     Method::HiResCam,
     Method::LayerCam,
 ];
@@ -126,7 +135,7 @@ fn check_single<T: Element + Typed + PartialEq>(case: Case) {
     let mut found = vec![0.0_f32; batch * channels];
     on_cpu(|work| work.channel_weights(&g_in, &mut output(&mut found, &mut of_weights)));
     assert_eq!(bits(&found), bits(&ops::channel_weights(&view(&g)).unwrap()));
-    for denominator in [Denominator::Paper, Denominator::M3dCam] {
+    for denominator in DENOMINATORS {
         let mut out = output(&mut found, &mut of_weights);
         on_cpu(|work| work.alpha_weights(&a_in, &g_in, denominator, &mut out));
         let expected = ops::alpha_weights(&view(&a), &view(&g), denominator).unwrap();

@@ -7,7 +7,12 @@ use proptest::prelude::*;
 
 use crate::common::*;
 
-const DENOMINATORS: [Denominator; 2] = [Denominator::Paper, Denominator::M3dCam];
+const DENOMINATORS: [Denominator; 4] = [
+    Denominator::Paper,
+    Denominator::M3dCam,
+    Denominator::PaperEpsilon,
+    Denominator::M3dCamEpsilon,
+];
 
 /// Activations of both signs, whose denominators pass through 0, and activations behind a ReLU.
 fn check<T: Element>(shape: Shape, gradients: f32, activations: f32, seed: u64) {
@@ -56,6 +61,25 @@ proptest! {
     fn fast_is_reference_bf16((shape, g, a) in shapes_and_sizes(1e30, 1e-38), seed: u64) {
         check::<bf16>(shape, g, a, seed);
     }
+
+    /// Gradients at which an epsilon is about as large as the rest of the denominator, or outweighs it.
+    #[test]
+    fn fast_is_reference_where_an_epsilon_counts(
+        shape in shapes(),
+        (g, a) in prop::sample::select(vec![
+            (1e-3, 1.0),
+            (1e-4, 1.0),
+            (1e-3, 0.0),
+            (1e-13, 1e33),
+            (1e-20, 1.0),
+            (1e-23, 1e30),
+        ]),
+        seed: u64,
+    ) {
+        check::<f32>(shape, g, a, seed);
+        check::<bf16>(shape, g, a, seed);
+        check::<f16>(shape, g.max(1e-4), a.min(1.0), seed);
+    }
 }
 
 /// More voxels than one task sums.
@@ -73,24 +97,63 @@ fn weights_of_positive_activations_are_good() {
     let a = absolute(&values::<f32>(shape.elements(), 1.0, 1));
     let g = values::<f32>(shape.elements(), 1e-3, 2);
     let [a, g] = [&a, &g].map(|data| View::new(data, shape, Layout::Contiguous).unwrap());
-    let exact = reference(&a, &g, Denominator::Paper);
-    for (bound, exact) in bound(&a, &g, Denominator::Paper).iter().zip(&exact) {
-        assert!(*exact > 0.0 && *bound < 1.01e-5 * exact, "{bound} {exact}");
+    for denominator in [Denominator::Paper, Denominator::PaperEpsilon] {
+        let exact = reference(&a, &g, denominator);
+        for (bound, exact) in bound(&a, &g, denominator).iter().zip(&exact) {
+            assert!(*exact > 0.0 && *bound < 1.01e-5 * exact, "{bound} {exact}");
+        }
     }
 }
 
-/// The lines of M3d-CAM 0.1.22 that make the weights, run by torch 2.11, with its 1e-7 (and printed
-/// digits): `a = (torch.arange(8.) - 2) / 4`, `g = (torch.arange(8.) * 5 % 8 - 3) / 2`.
-const M3D_CAM: [f64; 2] = [0.88336158, 0.5087809];
+/// Weights of two channels of four voxels, as the lines of the libraries make them in f32.
+///
+/// `a = (torch.arange(8.) - 2) / 4`, `g = (torch.arange(8.) * 5 % 8 - 3) / 2 * scale`.
+struct Theirs {
+    scale: f32,
+    /// Of M3d-CAM 0.1.22, run by torch 2.11.
+    m3d_cam: [f64; 2],
+    /// Of pytorch-grad-cam 1.5.7, run by NumPy.
+    pytorch_grad_cam: [f64; 2],
+}
+
+const THEIRS: [Theirs; 3] = [
+    Theirs {
+        scale: 1.0,
+        m3d_cam: [8.833_615_78e-1, 5.087_808_97e-1],
+        pytorch_grad_cam: [2.666_665_79, 3.402_297_20e-1],
+    },
+    Theirs {
+        scale: 1e-3,
+        m3d_cam: [1.462_647_69e-3, 9.406_716_56e-4],
+        pytorch_grad_cam: [1.222_673_11e-3, 6.956_303_26e-4],
+    },
+    Theirs {
+        scale: 1e-4,
+        m3d_cam: [5.277_668_24e-5, 2.446_587_31e-5],
+        pytorch_grad_cam: [8.387_826_71e-6, 3.354_006_14e-6],
+    },
+];
 
 #[test]
-fn as_m3d_cam() {
+fn as_the_libraries() {
     let shape = Shape::new(1, 2, [1, 1, 4]).unwrap();
     let a: Vec<f32> = (0..8).map(|i| (i as f32 - 2.0) / 4.0).collect();
-    let g: Vec<f32> = (0..8).map(|i| ((i * 5 % 8) as f32 - 3.0) / 2.0).collect();
-    let [a, g] = [&a, &g].map(|data| View::new(data, shape, Layout::Contiguous).unwrap());
-    let weights = alpha_weights(&a, &g, Denominator::M3dCam).unwrap();
-    assert_close(&weights, &M3D_CAM, |_| 1e-6);
+    let activation = View::new(&a, shape, Layout::Contiguous).unwrap();
+    for Theirs { scale, m3d_cam, pytorch_grad_cam } in THEIRS {
+        let g: Vec<f32> = (0..8).map(|i| ((i * 5 % 8) as f32 - 3.0) / 2.0 * scale).collect();
+        let gradient = View::new(&g, shape, Layout::Contiguous).unwrap();
+        let weights = |denominator| alpha_weights(&activation, &gradient, denominator).unwrap();
+        // A few roundings of f32 on both sides.
+        assert_close(&weights(Denominator::M3dCamEpsilon), &m3d_cam, |i| 3e-7 * m3d_cam[i]);
+        let found = weights(Denominator::PaperEpsilon);
+        assert_close(&found, &pytorch_grad_cam, |i| 3e-7 * pytorch_grad_cam[i]);
+        if scale == 1.0 {
+            // Beside gradients of 1, an epsilon is nearly nothing.
+            assert_close(&weights(Denominator::M3dCam), &m3d_cam, |i| 1e-6 * m3d_cam[i]);
+            let found = weights(Denominator::Paper);
+            assert_close(&found, &pytorch_grad_cam, |i| 2e-6 * pytorch_grad_cam[i]);
+        }
+    }
 }
 
 #[test]
@@ -98,7 +161,8 @@ fn a_value_that_is_not_finite_spoils_its_channel_alone() {
     let shape = Shape::new(1, 3, [1, 1, 33]).unwrap();
     let ones = vec![1.0_f32; shape.elements()];
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-        for (layout, denominator) in LAYOUTS.into_iter().zip(DENOMINATORS) {
+        let cases = LAYOUTS.into_iter().flat_map(|l| DENOMINATORS.map(|d| (l, d)));
+        for (layout, denominator) in cases {
             let index = if layout == Layout::Contiguous { 33 + 32 } else { 32 * 3 + 1 };
             let mut spoilt = ones.clone();
             spoilt[index] = bad;

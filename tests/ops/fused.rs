@@ -10,10 +10,12 @@ use proptest::prelude::*;
 
 use crate::common::*;
 
-const METHODS: [Method; 5] = [
+const METHODS: [Method; 7] = [
     Method::GradCam,
     Method::GradCamPlusPlus(Denominator::Paper),
     Method::GradCamPlusPlus(Denominator::M3dCam),
+    Method::GradCamPlusPlus(Denominator::PaperEpsilon),
+    Method::GradCamPlusPlus(Denominator::M3dCamEpsilon),
     Method::HiResCam,
     Method::LayerCam,
 ];

@@ -14,10 +14,12 @@ use serde_json::json;
 use crate::common::{shapes, values};
 use crate::packages::{REPOSITORY, output_of, with_torch};
 
-const METHODS: [(&str, &str, Method); 5] = [
+const METHODS: [(&str, &str, Method); 7] = [
     ("gradcam", "paper", Method::GradCam),
     ("gradcam++", "paper", Method::GradCamPlusPlus(Denominator::Paper)),
     ("gradcam++", "m3dcam", Method::GradCamPlusPlus(Denominator::M3dCam)),
+    ("gradcam++", "paper+1e-6", Method::GradCamPlusPlus(Denominator::PaperEpsilon)),
+    ("gradcam++", "m3dcam+1e-7", Method::GradCamPlusPlus(Denominator::M3dCamEpsilon)),
     ("hirescam", "paper", Method::HiResCam),
     ("layercam", "paper", Method::LayerCam),
 ];
@@ -124,5 +126,5 @@ fn are_those_of_the_ops() {
     let said = output_of(
         with_torch().arg("tests/python/compare_bits.py").arg(list).current_dir(REPOSITORY),
     );
-    assert_eq!(said.trim(), "24 cases, 360 results, all of the same bits");
+    assert_eq!(said.trim(), "24 cases, 456 results, all of the same bits");
 }

@@ -53,6 +53,16 @@ static void chains(void) {
   OK(medcam_cam(workspace, MEDCAM_GRAD_CAM_PLUS_PLUS_M3D_CAM, 0, &activation, &gradient, &out, NULL,
                 NULL));
   FLOATS(three, 1 / 3.f, 2 / 3.f, 1 / 3.f);
+  /* A G is 1, and an epsilon over G^2 is 1e-6 2^20 or 1e-7 2^20. */
+  float a_inverse[] = {1024, 0, 0}, g_small[] = {1 / 1024.f, 0, 0};
+  activation = F32(a_inverse, 1, 1, 1, 3);
+  gradient = F32(g_small, 1, 1, 1, 3);
+  OK(medcam_cam(workspace, MEDCAM_GRAD_CAM_PLUS_PLUS_PAPER_EPSILON, 0, &activation, &gradient, &out,
+                NULL, NULL));
+  FLOATS(three, 1 / 4.048576f, 0, 0);
+  OK(medcam_cam(workspace, MEDCAM_GRAD_CAM_PLUS_PLUS_M3D_CAM_EPSILON, 0, &activation, &gradient,
+                &out, NULL, NULL));
+  FLOATS(three, 1 / 3.1048576f, 0, 0);
 
   /* Weights that cancel, in the first of two samples. */
   float a_two[] = {1, 1, 1, 1}, g_two[] = {1, -1 + 1e-7f, 1, -0.5f}, two[4];
@@ -93,6 +103,14 @@ static void weights(void) {
   FLOATS(alpha, 0.25f);
   OK(medcam_alpha_weights(workspace, MEDCAM_M3D_CAM, &activation, &gradient, &out, NULL));
   FLOATS(alpha, 2 / 3.f);
+  /* A G is 1, and an epsilon over G^2 is 1e-6 2^20 or 1e-7 2^20. */
+  float a_inverse[] = {1024, 0, 0}, g_small[] = {1 / 1024.f, 0, 0};
+  activation = F32(a_inverse, 1, 1, 1, 3);
+  gradient = F32(g_small, 1, 1, 1, 3);
+  OK(medcam_alpha_weights(workspace, MEDCAM_PAPER_EPSILON, &activation, &gradient, &out, NULL));
+  FLOATS(alpha, 1 / 1024.f / 4.048576f);
+  OK(medcam_alpha_weights(workspace, MEDCAM_M3D_CAM_EPSILON, &activation, &gradient, &out, NULL));
+  FLOATS(alpha, 1 / 1024.f / 3.1048576f);
 
   float a[] = {1, 2, 3, /* channel 1 */ 4, 0, 1}, given[] = {2, -1}, sums[3];
   DLTensor in = F32(given, 1, 2);

@@ -193,7 +193,7 @@ static void types_and_choices(void) {
           medcam_evaluate(workspace, &map, &activation, NULL, &(medcam_evaluation){0}, NULL));
   INVALID("U8", medcam_normalize(workspace, &mask, NULL));
 
-  const int32_t unknown[] = {-1, 5, 99, INT32_MAX, INT32_MIN};
+  const int32_t unknown[] = {-1, 7, 99, INT32_MAX, INT32_MIN};
   for (int i = 0; i < 5; i++) {
     int32_t n = unknown[i];
     INVALID("method", medcam_cam(workspace, n, 1, &activation, &gradient, &map, NULL, NULL));

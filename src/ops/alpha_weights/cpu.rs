@@ -34,8 +34,8 @@ pub fn reference<T: Element>(
 /// `sum_n |t|·(TOLERANCE + k) / (1 - k)`, and `2⁻¹⁴⁹` for each voxel where that is subnormal; where
 /// `alpha` is subnormal, `|t|`.
 ///
-/// `M = 2 + |G|·sum_m |A|` for `Denominator::Paper`, whose denominator is `2 + G·sum_m A`, and
-/// `M = 2·G² + sum_m |A·G³|` for `Denominator::M3dCam`. Where no activation is negative, `k` is
+/// `M = 2 + |G|·sum_m |A| + ε/G²` for the paper's denominator over `G²`, `2 + G·sum_m A + ε/G²`, and
+/// `M = 2·G² + sum_m |A·G³| + ε` for M3d-CAM's. Where no activation is negative, `k` is
 /// [`TOLERANCE`] for the paper's, and all weights are good to 1e-5 of themselves.
 ///
 /// # Panics
@@ -155,13 +155,22 @@ fn terms<'a>(
     let magnitude: f64 = a.iter().map(|a| a.abs()).sum();
     let cubes: f64 = a.iter().zip(g).map(|(a, g)| a * g * g * g).sum();
     let cube_magnitude: f64 = a.iter().zip(g).map(|(a, g)| (a * g * g * g).abs()).sum();
+    let epsilon = denominator.epsilon();
     g.iter().map(move |&g| {
-        // The paper's denominator over G², so that it is one of 2 and not of 2·G².
+        let squared = g * g;
         let (numerator, denominator, parts) = match denominator {
-            Denominator::Paper => (1.0, 2.0 + g * sum, 2.0 + g.abs() * magnitude),
-            Denominator::M3dCam => (g * g, 2.0 * g * g + cubes, 2.0 * g * g + cube_magnitude),
+            // Over G², so that it is one of 2 and not of 2·G². Without an epsilon 0/0 must not arise;
+            // with one, G = 0 makes the denominator infinite, and alpha 0.
+            Denominator::Paper | Denominator::PaperEpsilon => {
+                let epsilon = if epsilon == 0.0 { 0.0 } else { epsilon / squared };
+                (1.0, 2.0 + g * sum + epsilon, 2.0 + g.abs() * magnitude + epsilon)
+            }
+            Denominator::M3dCam | Denominator::M3dCamEpsilon => {
+                let parts = 2.0 * squared + cube_magnitude + epsilon;
+                (squared, 2.0 * squared + cubes + epsilon, parts)
+            }
         };
-        let alpha = if denominator == 0.0 { g * g } else { numerator / denominator };
+        let alpha = if denominator == 0.0 { squared } else { numerator / denominator };
         // `relu`, in f64.
         let positive = if g > 0.0 { g } else { 0.0 * g };
         Term { alpha, value: alpha * positive, condition: parts / denominator.abs() }
@@ -175,19 +184,31 @@ pub(super) fn alpha_weights<T: Element>(
 ) -> Vec<f32> {
     let (shape, layout) = (activation.shape(), activation.layout());
     let [a, g] = [activation, gradient].map(|view| Factor::Tensor(*view));
+    let epsilon = denominator.epsilon();
     let sums = match denominator {
-        Denominator::Paper => {
+        Denominator::Paper | Denominator::PaperEpsilon => {
             let totals = narrow(&channel_sums(shape, layout, [a], |[a]| a));
-            let total = Factor::PerChannel(&totals);
-            let sums = channel_sums(shape, layout, [g, total], |[g, total]| paper_term(g, total));
+            let factors = [g, Factor::PerChannel(&totals)];
+            // Without an epsilon a term has one division in place of three.
+            let sums = if epsilon == 0.0 {
+                channel_sums(shape, layout, factors, |[g, total]| paper_term(g, 2.0 + g * total))
+            } else {
+                let epsilon = narrow(&[epsilon])[0];
+                channel_sums(shape, layout, factors, |[g, total]| {
+                    // Infinite where g is 0 or below 5e-23. The term is then 0, which is right: it is
+                    // below `g³/epsilon = 1e-60`.
+                    paper_term(g, 2.0 + g * total + epsilon / g / g)
+                })
+            };
             poison(sums, totals.into_iter().map(f64::from))
         }
-        Denominator::M3dCam => {
+        Denominator::M3dCam | Denominator::M3dCamEpsilon => {
             // In f64: the cubes of gradients below 1e-13 or above 1e13 leave the range of f32.
-            let cubes = channel_sums(shape, layout, [a, g], |[a, g]| {
+            let mut cubes = channel_sums(shape, layout, [a, g], |[a, g]| {
                 let g = f64::from(g);
                 f64::from(a) * g * g * g
             });
+            cubes.iter_mut().for_each(|d| *d += epsilon);
             let (scales, scaled): (Vec<f32>, Vec<f32>) = cubes.iter().map(|&d| scaled(d)).unzip();
             let (scale, d) = (Factor::PerChannel(&scales), Factor::PerChannel(&scaled));
             let sums = channel_sums(shape, layout, [g, scale, d], |[g, scale, d]| {
@@ -199,15 +220,14 @@ pub(super) fn alpha_weights<T: Element>(
     narrow(&sums)
 }
 
-/// `ReLU(g) / (2 + g·total)`
+/// `ReLU(g) / (2 + g·total + epsilon/g²)`, with this denominator.
 #[inline(always)]
-fn paper_term(g: f32, total: f32) -> f32 {
-    let denominator = 2.0 + g * total;
+fn paper_term(g: f32, denominator: f32) -> f32 {
     let positive = relu(g);
     if denominator == 0.0 { positive * g * g } else { positive / denominator }
 }
 
-/// `ReLU(g)·g² / (2·g² + D)`, with `scale` and `d` from [`scaled()`].
+/// `ReLU(g)·g² / (2·g² + D)`, with `scale` and `d` from [`scaled()`]; an epsilon is part of `D`.
 #[inline(always)]
 fn m3d_cam_term(g: f32, scale: f32, d: f32) -> f32 {
     /// Clamp for `ratio²`: `d` is below 4, so any larger value leaves the quotient at 1/2, and
@@ -285,6 +305,72 @@ mod tests {
         for denominator in [Denominator::Paper, Denominator::M3dCam] {
             for g in [2.0_f32.powi(-148), 1e-30, 1.0, 3e38] {
                 assert_eq!(weights(&[0.0; 2], &[g, 0.0], denominator), [g / 2.0]);
+            }
+        }
+    }
+
+    /// The weight of both versions, of the fast one within [`TOLERANCE`].
+    #[track_caller]
+    fn weight_is(a: &[f32], g: &[f32], denominator: Denominator, expected: f64) {
+        let shape = Shape::new(1, 1, [1, 1, a.len()]).unwrap();
+        let [a, g] = [a, g].map(|data| View::new(data, shape, Layout::Contiguous).unwrap());
+        assert_eq!(reference(&a, &g, denominator), [expected]);
+        let fast = f64::from(alpha_weights(&a, &g, denominator)[0]);
+        assert!((fast - expected).abs() <= TOLERANCE * expected, "{fast} {expected}");
+    }
+
+    #[test]
+    fn with_an_epsilon_by_hand() {
+        // G² = 2⁻²⁰, and epsilons over it are 1e-6·2²⁰ and 1e-7·2²⁰.
+        let g = 2.0_f32.powi(-10);
+        let exact = f64::from(g);
+        let gradient = [g, 0.0, -0.0];
+        // A·G = 1, and so is D / G².
+        let a = [1024.0, 0.0, 0.0];
+        weight_is(&a, &gradient, Denominator::PaperEpsilon, exact / (2.0 + 1.0 + 1.048_576));
+        weight_is(&a, &gradient, Denominator::M3dCamEpsilon, exact / (2.0 + 1.0 + 0.104_857_6));
+        // A·G = -2: the epsilon alone is the denominator, where M3d-CAM's would be 1 + 1e-7.
+        let a = [-2048.0, 0.0, 0.0];
+        weight_is(&a, &gradient, Denominator::PaperEpsilon, exact / 1.048_576);
+        weight_is(&a, &gradient, Denominator::M3dCamEpsilon, exact / 0.104_857_6);
+    }
+
+    /// Of three activations whose sum, which f32 does not hold, brings the denominator to 0.
+    #[test]
+    fn where_the_denominator_is_0_with_its_epsilon_it_is_1() {
+        for (denominator, exponent) in
+            [(Denominator::PaperEpsilon, -11), (Denominator::M3dCamEpsilon, -12)]
+        {
+            let g = 2.0_f64.powi(exponent);
+            let sum = -(2.0 + denominator.epsilon() / (g * g)) / g;
+            let high = narrow(&[sum])[0];
+            let middle = narrow(&[sum - f64::from(high)])[0];
+            let low = narrow(&[sum - f64::from(high) - f64::from(middle)])[0];
+            let gradient = narrow(&[g; 3]);
+            weight_is(&[high, middle, low], &gradient, denominator, 3.0 * g * g * g);
+        }
+    }
+
+    #[test]
+    fn beside_an_epsilon_tiny_gradients_count_nothing_and_huge_ones_all() {
+        for (without, with) in [
+            (Denominator::Paper, Denominator::PaperEpsilon),
+            (Denominator::M3dCam, Denominator::M3dCamEpsilon),
+        ] {
+            let shape = Shape::new(1, 1, [1, 1, 2]).unwrap();
+            let of = |data: &[f32; 2], g: f32, denominator| {
+                let gradient = [g, 0.0];
+                let [a, g] = [data, &gradient]
+                    .map(|data| View::new(data, shape, Layout::Contiguous).unwrap());
+                alpha_weights(&a, &g, denominator)
+            };
+            for tiny in [2.0_f32.powi(-149), 1e-40, 1e-30, 1e-22] {
+                assert_eq!(of(&[1.0, 0.0], tiny, with), [0.0]);
+                assert_eq!(of(&[0.0, 0.0], tiny, with), [0.0]);
+            }
+            for huge in [1e10, 1e20, 3e38] {
+                let a = [2.0 / huge, 0.0];
+                assert_eq!(of(&a, huge, with), of(&a, huge, without));
             }
         }
     }

@@ -48,9 +48,9 @@ pub static PROGRAM: Program = Program {
 enum Sum {
     /// `A`, for the paper's denominator.
     Totals,
-    /// The weights, with the paper's denominator.
+    /// The weights, with the paper's denominator and its epsilon.
     Paper,
-    /// `A·G³`, for M3d-CAM's denominator.
+    /// `A·G³`, for M3d-CAM's denominator; the epsilon is added to the sum.
     Cubes,
     /// The weights, with M3d-CAM's denominator.
     M3dCam,
@@ -85,8 +85,8 @@ const fn kernel(sum: Sum, split: Split) -> KernelBudget {
 
 /// [`alpha_weights()`](super::alpha_weights()) in device memory. Enqueued, not waited for.
 ///
-/// `weights` is `(B, C)`. `Denominator::Paper` reads `activation` and `gradient` once each,
-/// `Denominator::M3dCam` `gradient` twice.
+/// `weights` is `(B, C)`. The paper's two denominators read `activation` and `gradient` once each,
+/// M3d-CAM's two `gradient` twice.
 ///
 /// A weight lies within [`bound()`](super::bound) of the reference: a thread adds up to 64 terms or
 /// sums of a pack, of up to 8 terms, in f32, and with them 8 times as a tree of its block; f64 takes
@@ -117,9 +117,9 @@ pub fn alpha_weights<T: Element>(
     )?;
     // What the second launch needs of each channel.
     let of_channel = match denominator {
-        Denominator::Paper => stream.scratch::<f32>(rows)?,
+        Denominator::Paper | Denominator::PaperEpsilon => stream.scratch::<f32>(rows)?,
         // `struct Scaled`: two floats.
-        Denominator::M3dCam => stream.scratch::<f32>(2 * rows)?,
+        Denominator::M3dCam | Denominator::M3dCamEpsilon => stream.scratch::<f32>(2 * rows)?,
     };
     let enqueue = |sum: Sum, own: &[&dyn Argument]| -> Result<()> {
         let sums = ChannelSums::new::<T>(NAME, stream, shape, layout, 1)?;
@@ -130,16 +130,19 @@ pub fn alpha_weights<T: Element>(
         // of this shape; the second launch begins when the first is done.
         unsafe { stream.launch(&kernel, sums.launch, &sums.arguments(own)) }
     };
+    let epsilon = denominator.epsilon();
     match denominator {
-        Denominator::Paper => {
+        Denominator::Paper | Denominator::PaperEpsilon => {
             // `(const T* activation, float* totals, ...)`
             enqueue(Sum::Totals, &[&activation, &of_channel])?;
-            // `(const T* gradient, const float* totals, float* weights, ...)`
-            enqueue(Sum::Paper, &[&gradient, &of_channel, &weights])
+            #[expect(clippy::cast_possible_truncation, reason = "to the nearest, as on the CPU")]
+            let half_epsilon = (epsilon / 2.0) as f32;
+            // `(const T* gradient, const float* totals, float* weights, float half_epsilon, ...)`
+            enqueue(Sum::Paper, &[&gradient, &of_channel, &weights, &half_epsilon])
         }
-        Denominator::M3dCam => {
-            // `(const T* activation, const T* gradient, Scaled* scaled, ...)`
-            enqueue(Sum::Cubes, &[&activation, &gradient, &of_channel])?;
+        Denominator::M3dCam | Denominator::M3dCamEpsilon => {
+            // `(const T* activation, const T* gradient, Scaled* scaled, double epsilon, ...)`
+            enqueue(Sum::Cubes, &[&activation, &gradient, &of_channel, &epsilon])?;
             // `(const T* gradient, const Scaled* scaled, float* weights, ...)`
             enqueue(Sum::M3dCam, &[&gradient, &of_channel, &weights])
         }

@@ -19,24 +19,50 @@ use crate::ops::check::check_same_form;
 /// `(64 + 4)·2⁻²⁴ = 4.1e-6`; the few roundings within a term make up the rest.
 pub const TOLERANCE: f64 = 5e-6;
 
-/// What stands beside `2·G²` in the denominator of Grad-CAM++'s `alpha`.
+/// `D` and `ε` in the denominator `2·G² + D + ε` of Grad-CAM++'s `alpha`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Denominator {
-    /// `D = (sum_m A[b,c,m])·G[b,c,n]³`, equation 19 of the paper (arXiv 1710.11063).
+    /// `D = (sum_m A[b,c,m])·G[b,c,n]³`, equation 19 of the paper (arXiv 1710.11063), and `ε = 0`.
     #[default]
     Paper,
-    /// `D = sum_m A[b,c,m]·G[b,c,m]³`, one value per channel: M3d-CAM's and MONAI's.
+    /// `D = sum_m A[b,c,m]·G[b,c,m]³`, one value per channel: M3d-CAM's and MONAI's; `ε = 0`.
     M3dCam,
+    /// `D` of `Denominator::Paper` and `ε = 1e-6`: that of pytorch-grad-cam 1.5, which replaces no
+    /// denominator.
+    PaperEpsilon,
+    /// `D` of `Denominator::M3dCam` and `ε = 1e-7`: that of M3d-CAM 0.1.22 and MONAI 1.6.
+    ///
+    /// Both replace `2·G² + D` by 1 where it is exactly 0, and then add `ε`. Here `ε` belongs to the
+    /// denominator that is compared with 0, so at such voxels `alpha` is `G² / 1e-7`, and theirs is
+    /// `G² / (1 + 1e-7)`. Where `2·G² + D` is exactly `-ε`, `alpha` is `G²`, and theirs is infinite.
+    /// Elsewhere both are equal.
+    M3dCamEpsilon,
+}
+
+impl Denominator {
+    /// `ε`, what is added to `2·G² + D`, in the units of `G²`.
+    #[must_use]
+    pub const fn epsilon(self) -> f64 {
+        match self {
+            Self::Paper | Self::M3dCam => 0.0,
+            Self::PaperEpsilon => 1e-6,
+            Self::M3dCamEpsilon => 1e-7,
+        }
+    }
 }
 
 /// Grad-CAM++'s channel weights (arXiv 1710.11063).
 ///
-/// `w[b,c] = sum_n alpha[b,c,n]·ReLU(G[b,c,n])` with `alpha = G² / (2·G² + D)`.
+/// `w[b,c] = sum_n alpha[b,c,n]·ReLU(G[b,c,n])` with `alpha = G² / (2·G² + D + ε)`; [`Denominator`]
+/// says what `D` and `ε` are.
 ///
-/// Where `G = 0`, `alpha = 0`. Elsewhere `Denominator::Paper` comes to `1 / (2 + G·sum_m A)`. Where
-/// `G` is not 0 but the denominator is, it is replaced by 1, as in M3d-CAM 0.1.22 and MONAI 1.5:
-/// `alpha = G²`. (Both add 1e-7 to the denominator then, which takes over where `G` is below 2e-4.
-/// Here it is left out, so that a score times a constant gives weights times that constant.)
+/// Where `G = 0`, `alpha = 0`. Elsewhere the paper's `alpha` is `1 / (2 + G·sum_m A + ε/G²)`. Where
+/// `G` is not 0 but the denominator with its `ε` is, it is replaced by 1: `alpha = G²`.
+///
+/// Without an `ε`, a score times a constant gives weights times that constant. An `ε` breaks this: it
+/// outweighs `2·G²` where `G` is below 2e-4 (`ε = 1e-7`) or 7e-4 (`ε = 1e-6`), and weights of smaller
+/// gradients fall with their third power. The two denominators with an `ε` are for maps that must
+/// match those of M3d-CAM, MONAI or pytorch-grad-cam.
 ///
 /// | argument | shape | type | |
 /// |---|---|---|---|
@@ -44,9 +70,9 @@ pub enum Denominator {
 /// | `gradient` | `(B, C, D, H, W)`, layout of `activation` | as `activation` | `G`, of the score |
 /// | returns | `(B, C)` | f32 | summed in f32 by blocks, across them in f64 |
 ///
-/// `Denominator::Paper` reads `A` and `G` once each, `Denominator::M3dCam` `G` twice. An `alpha`
-/// below 1.2e-38, f32's least normal value, may count as 0. Nothing else leaves the range of f32 on
-/// the way: instead of `G²`, f32 holds the square of `G / sqrt(D)`.
+/// The paper's two read `A` and `G` once each, M3d-CAM's two `G` twice. An `alpha` below 1.2e-38,
+/// f32's least normal value, may count as 0. Nothing else leaves the range of f32 on the way: instead
+/// of `G²`, f32 holds the square of `G / sqrt(D + ε)`.
 ///
 /// A value of `A` or `G` that is not finite makes the weight of its channel not finite, and so do
 /// magnitudes of `A` above `f32::MAX / 1024 = 3e35`, or whose sum is above `f32::MAX`.
