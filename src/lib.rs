@@ -40,6 +40,8 @@ mod bridge;
 pub mod cli;
 #[cfg(all(feature = "torch", feature = "files"))]
 pub mod cohort;
+#[cfg(any(feature = "torch", feature = "files"))]
+mod components;
 #[cfg(feature = "cuda")]
 pub mod device;
 #[cfg(feature = "dlpack")]
@@ -73,6 +75,8 @@ mod warning;
 
 #[cfg(feature = "torch")]
 pub use bridge::{to_array, to_tensor};
+#[cfg(any(feature = "torch", feature = "files"))]
+pub use components::components;
 pub use error::{Error, Result};
 #[cfg(feature = "torch")]
 pub use explain::{

@@ -41,6 +41,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("ops", &["error", "vectors", "element", "shape", "device"]),
     ("dlpack", &["error", "element", "shape", "device", "ops"]),
     ("task", &["error"]),
+    ("components", &[]),
     ("version", &[]),
     ("warning", &[]),
     ("volumes", &["error", "ops"]),
@@ -49,7 +50,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("outputs", &["error", "volumes", "evaluation", "record", "warning"]),
     ("torch", &["error", "task"]),
     ("bridge", &["error", "element", "shape", "device", "ops", "torch"]),
-    ("methods", &["error", "ops", "task", "torch", "bridge"]),
+    ("methods", &["error", "ops", "task", "components", "torch", "bridge"]),
     ("explain", &["error", "ops", "task", "warning", "torch", "bridge", "methods"]),
     (
         "inject",

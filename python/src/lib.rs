@@ -1,6 +1,8 @@
 //! The native half of the Python package `medcam_rs`: the ops of `medcam`, on arrays and tensors that Python holds.
 
 mod errors;
+mod evaluate;
+mod files;
 mod memory;
 mod ops;
 mod score;
@@ -14,6 +16,10 @@ use pyo3::prelude::*;
 mod _native {
     #[pymodule_export]
     use super::cuda_devices;
+    #[pymodule_export]
+    use super::evaluate::{Evaluator, components};
+    #[pymodule_export]
+    use super::files::{Archive, prepare_folder, save_maps, save_overlays};
     #[pymodule_export]
     use super::ops::{
         alpha_weights, cam, channel_weights, elementwise, guided_activation, guided_cam,

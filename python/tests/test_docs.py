@@ -13,7 +13,7 @@ import medcam_rs
 from medcam_rs import _native
 
 
-@pytest.mark.parametrize("name", ["medcam_rs", "medcam_rs._chains", "medcam_rs._ops"])
+@pytest.mark.parametrize("name", ["medcam_rs", "medcam_rs._chains", "medcam_rs._files", "medcam_rs._ops"])
 def test_docstrings(name):
     result = doctest.testmod(importlib.import_module(name))
     assert result.failed == 0
@@ -37,17 +37,33 @@ def test_readme():
 
 def test_the_stub_is_the_module():
     stub = pathlib.Path(medcam_rs.__file__).with_name("_native.pyi")
-    functions = {
-        node.name: [argument.arg for argument in node.args.args]
-        for node in ast.parse(stub.read_text()).body
-        if isinstance(node, ast.FunctionDef)
-    }
-    there = {
-        name: list(inspect.signature(value).parameters)
-        for name, value in vars(_native).items()
-        if callable(value) and not name.startswith("_")
-    }
-    assert functions == there
+    said = {}
+    for node in ast.parse(stub.read_text()).body:
+        if isinstance(node, ast.FunctionDef):
+            said[node.name] = arguments(node)
+        elif isinstance(node, ast.ClassDef):
+            said |= {f"{node.name}.{method.name}": arguments(method) for method in node.body}
+    there = {}
+    for name, value in vars(_native).items():
+        if isinstance(value, type):
+            methods = vars(value).items()
+            there |= {f"{name}.{of}": parameters(method) for of, method in methods if is_ours(of)}
+            there[f"{name}.__init__"] = ["self", *parameters(value)]
+        elif callable(value) and not name.startswith("_"):
+            there[name] = parameters(value)
+    assert said == there
+
+
+def arguments(node):
+    return [argument.arg for argument in node.args.args]
+
+
+def parameters(value):
+    return list(inspect.signature(value).parameters)
+
+
+def is_ours(method):
+    return method == "__len__" or not method.startswith("_")
 
 
 def test_one_version():

@@ -2,7 +2,6 @@
 
 mod backend;
 pub(crate) mod compat;
-mod components;
 mod evidence;
 mod named_target;
 mod target;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use ndarray::ArrayD;
 use tch::Tensor;
 
-use super::components::components;
 use super::target::{Target, predicted_as};
 use crate::bridge::to_array;
+use crate::components::components;
 use crate::error::{Error, Result};
 use crate::task::Task;
 

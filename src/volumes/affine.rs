@@ -12,6 +12,8 @@ pub(crate) type Affine = [[f64; 4]; 4];
 
 type Matrix3 = [[f64; 3]; 3];
 
+const IDENTITY: Affine = [[1., 0., 0., 0.], [0., 1., 0., 0.], [0., 0., 1., 0.], [0., 0., 0., 1.]];
+
 const LETTERS: [[char; 2]; 3] = [['L', 'R'], ['P', 'A'], ['I', 'S']];
 
 /// Smallest absolute determinant of the column-normalised matrix; below it, two axes count as
@@ -97,6 +99,36 @@ fn usable(affine: Affine) -> Result<Affine, String> {
         return Err("cannot be inverted (two axes are parallel)".into());
     }
     Ok(affine)
+}
+
+/// The header of a grid with this affine in mm, which becomes the sform, with nibabel's code.
+///
+/// Without one, the sform is the identity in an unknown unit. A code of "unknown" would say more,
+/// but with it readers ignore the sform and take an affine of their own: nibabel's mirrors x.
+pub(crate) fn header_of(affine: Option<&Affine>) -> Result<NiftiHeader, String> {
+    let (mut affine, unit) = match affine {
+        Some(affine) => (*affine, 2),
+        None => (IDENTITY, 0),
+    };
+    if affine[3] != [0., 0., 0., 1.] {
+        return Err(format!("has the last row {:?}, not [0, 0, 0, 1]", affine[3]));
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "NIfTI stores its affines as f32")]
+    let rows = affine.map(|row| row.map(|x| x as f32));
+    affine = rows.map(|row| row.map(f64::from));
+    let [dx, dy, dz] = spacing(&usable(affine)?);
+    #[expect(clippy::cast_possible_truncation, reason = "NIfTI stores its spacing as f32")]
+    let pixdim = [1., dx as f32, dy as f32, dz as f32, 1., 1., 1., 1.];
+    Ok(NiftiHeader {
+        pixdim,
+        xyzt_units: unit,
+        qform_code: 0,
+        sform_code: 2,
+        srow_x: rows[0],
+        srow_y: rows[1],
+        srow_z: rows[2],
+        ..NiftiHeader::default()
+    })
 }
 
 pub(crate) fn sform(header: &NiftiHeader) -> Affine {

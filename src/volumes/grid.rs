@@ -8,7 +8,7 @@ use ndarray::{
 };
 use nifti::NiftiHeader;
 
-use super::affine::Orientation;
+use super::affine::{self, Orientation};
 use super::write::{MapType, to_u8};
 use super::{Input, Volume, nifti_write, raster, write_npy};
 use crate::error::{Error, Result};
@@ -48,6 +48,9 @@ enum Kind {
 /// For each model axis, the index of its voxel axis and whether it runs backwards.
 pub(crate) type Axes = [(usize, bool); 3];
 
+/// The model's axes are the voxels'.
+pub(super) const AS_STORED: Axes = [(0, false), (1, false), (2, false)];
+
 impl Grid {
     /// The grid of arrays of this shape, `(B, C, H, W)` or `(B, C, D, H, W)`.
     ///
@@ -60,6 +63,43 @@ impl Grid {
             return Err(Error::input("grid", what));
         }
         Ok(Self(Kind::Array(shape.to_vec())))
+    }
+
+    /// The grid of a volume of this shape, `(i, j, k)`, whose axes are the model's. `affine` goes
+    /// from `(i, j, k, 1)` to the scanner's RAS+ space in mm. Without one, NIfTI files have the
+    /// identity, in an unknown unit.
+    ///
+    /// # Errors
+    ///
+    /// If the affine has values that are not finite in f32 or another last row than `0, 0, 0, 1`,
+    /// or cannot be inverted.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let folder = folder.path();
+    /// use medcam::volumes::{Grid, MapType, Volume};
+    ///
+    /// let affine = [[0., 2., 0., -9.], [-1., 0., 0., 7.], [0., 0., 3., 5.], [0., 0., 0., 1.]];
+    /// let grid = Grid::of_volume_shape([2, 3, 4], Some(&affine))?;
+    /// let map = ndarray::Array5::from_shape_fn((1, 1, 2, 3, 4), |at| at.4 as f32 / 4.0);
+    /// let files = grid.save_map(folder, "scan", map.view(), MapType::F32)?;
+    /// let volume = Volume::read(&files[0])?;
+    /// assert_eq!(volume.affine, affine);
+    /// assert_eq!(volume.data[[0, 1, 2, 3]], 0.75);
+    /// # Ok::<(), medcam::Error>(())
+    /// ```
+    pub fn of_volume_shape(shape: [usize; 3], affine: Option<&[[f64; 4]; 4]>) -> Result<Self> {
+        let header = affine::header_of(affine).map_err(|fault| Error::input("affine", fault))?;
+        let orientation = Orientation::of(&affine::sform(&header));
+        let header = Box::new(header);
+        Ok(Self(Kind::Volume { header, orientation, shape, axes: AS_STORED }))
+    }
+
+    /// The grid of a picture of this many pixels.
+    pub fn of_picture_size(height: usize, width: usize) -> Self {
+        Self(Kind::Image { height, width })
     }
 
     pub(crate) fn of(input: &Input, axes: Axes) -> Self {

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::affine::{Affine, Orientation};
 use super::card::{AxisOrder, Card, Color, Nan, Sampling, Values};
-use super::grid::{Axes, Grid, to_model};
+use super::grid::{AS_STORED, Axes, Grid, to_model};
 use super::header::Header;
 use super::intensity;
 use super::write::check_memory;
@@ -285,8 +285,6 @@ fn contiguous(view: ArrayView4<'_, f32>) -> Array4<f32> {
         .par_for_each(|mut out, view| out.assign(&view));
     out
 }
-
-const AS_STORED: Axes = [(0, false), (1, false), (2, false)];
 
 fn refuse(message: impl Into<String>) -> Error {
     Error::input("prepare", message.into())

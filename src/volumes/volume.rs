@@ -77,6 +77,35 @@ impl Volume {
             .map_err(|message| Error::file(data_path, message))
     }
 
+    /// A volume from its voxels `(C, i, j, k)`; `affine` goes from `(i, j, k, 1)` to the scanner's
+    /// RAS+ space in mm.
+    ///
+    /// # Errors
+    ///
+    /// If there are no voxels, or as [`Grid::of_volume_shape`](super::Grid::of_volume_shape).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use medcam::volumes::Volume;
+    ///
+    /// let affine = [[-1., 0., 0., 0.], [0., -1., 0., 0.], [0., 0., 2., 0.], [0., 0., 0., 1.]];
+    /// let volume = Volume::new(ndarray::Array4::zeros((1, 4, 5, 6)), &affine)?;
+    /// assert_eq!(volume.axis_codes(), ['L', 'P', 'S']);
+    /// assert_eq!(volume.spacing_mm, [1.0, 1.0, 2.0]);
+    /// # Ok::<(), medcam::Error>(())
+    /// ```
+    pub fn new(data: Array4<f32>, affine: &[[f64; 4]; 4]) -> Result<Self> {
+        if data.is_empty() {
+            return Err(Error::input("volume", format!("shape {:?} has no voxels", data.shape())));
+        }
+        let header =
+            affine::header_of(Some(affine)).map_err(|fault| Error::input("affine", fault))?;
+        let affine = affine::sform(&header);
+        let spacing_mm = affine::spacing(&affine);
+        Ok(Self { data, affine, spacing_mm, notes: Vec::new(), header: Box::new(header) })
+    }
+
     /// The letters towards which the voxel axes run, like nibabel's `aff2axcodes`.
     pub fn axis_codes(&self) -> [char; 3] {
         Orientation::of(&self.affine).codes()

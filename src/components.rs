@@ -8,17 +8,29 @@ use petgraph::unionfind::UnionFind;
 /// component in this order, from 1; 0 outside.
 ///
 /// Voxels that share a face, an edge or a corner are connected (8 neighbours in 2D, 26 in 3D).
-pub(super) fn components(mask: &ArrayViewD<f32>) -> (Vec<usize>, ArrayD<usize>) {
+///
+/// # Example
+///
+/// ```
+/// use ndarray::array;
+///
+/// let mask = array![[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 1.0, 0.0]].into_dyn();
+/// let (sizes, labels) = medcam::components(&mask.view());
+/// assert_eq!(sizes, [2, 1]);
+/// assert_eq!(labels, array![[2, 0, 0], [0, 0, 1], [0, 1, 0]].into_dyn());
+/// ```
+pub fn components(mask: &ArrayViewD<f32>) -> (Vec<usize>, ArrayD<usize>) {
     let shape = mask.shape().to_vec();
     let strides: Vec<usize> =
         (0..shape.len()).map(|axis| shape[axis + 1..].iter().product()).collect();
     let inside: Vec<bool> = mask.iter().map(|&value| value > 0.0).collect();
+    let offsets: Vec<_> = earlier_neighbours(shape.len()).collect();
     let mut sets = UnionFind::<usize>::new(inside.len());
     let mut position = vec![0_usize; shape.len()];
     for voxel in 0..inside.len() {
         if inside[voxel] {
-            for offset in earlier_neighbours(shape.len()) {
-                if let Some(other) = neighbour(&position, &shape, &strides, &offset)
+            for offset in &offsets {
+                if let Some(other) = neighbour(&position, &shape, &strides, offset)
                     && inside[other]
                 {
                     sets.union(voxel, other);
