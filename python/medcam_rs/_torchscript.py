@@ -74,11 +74,11 @@ def called(module: Any, name: str = "", method: str = "forward") -> Iterator[str
         callee = module
         for attribute in path:
             callee = callee.getattr(attribute)
-        called = ".".join([name, *path]).lstrip(".")
+        full = ".".join([name, *path]).lstrip(".")
         # Tracing calls the second run of a module "forward1".
         if path and call.s("name").rstrip("0123456789") == "forward":
-            yield called
-        yield from called(callee, called, call.s("name"))
+            yield full
+        yield from called(callee, full, call.s("name"))
 
 
 def tracer_notes(torch: Any, caught: list[warnings.WarningMessage]) -> list[str]:
