@@ -186,9 +186,8 @@ class Source:
         if not any(part._forward_hooks or part._forward_pre_hooks for part in parts):
             return
         try:
-            module = self.copy(hooks=False)
             same = all(
-                difference(r.outputs, self.outputs(module, r.input)).greatest == 0
+                difference(r.outputs, self.outputs(self.copy(hooks=False), r.input)).greatest == 0
                 for r in self.references
             )
         except Exception:  # without its hooks the module need not run at all
