@@ -1,11 +1,11 @@
 """The backward of a decoder at the price of what is needed.
 
-The tape of a U-Net starts at the bottleneck. On the way up, each level concatenates the decoder's own
-channels with a skip connection from before the tape, and convolves. Autograd asks only whether the
-*concatenation* needs a gradient, so the convolution's backward computes that of all its channels, and
-the concatenation drops those of the skip: half of the work, for nothing. `needed_parts_only` computes
-the gradient of the channels that need one. It also spares what autograd copies for activations in place
-behind an instance norm.
+The tape of a U-Net starts at the bottleneck. On the way up, each level concatenates the decoder's
+own channels with a skip connection from before the tape, and convolves. Autograd asks only whether
+the *concatenation* needs a gradient, so the convolution's backward computes that of all its
+channels, and the concatenation drops those of the skip: half of the work, for nothing.
+`needed_parts_only` computes the gradient of the channels that need one. It also spares what
+autograd copies for activations in place behind an instance norm.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ _ARGUMENTS = ("input", "weight", "bias", "stride", "padding", "dilation", "group
 class _Joined:
     """A concatenation along the channels, of which some parts need a gradient and some do not."""
 
-    def __init__(self, result: Tensor, parts: Sequence[Tensor], gone: Callable[[Any], None]) -> None:
+    def __init__(
+        self, result: Tensor, parts: Sequence[Tensor], gone: Callable[[Any], None]
+    ) -> None:
         self.result = weakref.ref(result, gone)
         self.version = result._version
         #: (first channel, channels) of each part that needs a gradient, and the part's link.
@@ -43,7 +45,7 @@ class _Joined:
             first += count
 
     def whole(self) -> bool:
-        """Whether the gradient of all channels is needed: who asks for it holds the tensor, or a hook."""
+        """Whether all channels' gradient is needed: who asks for it holds the tensor or a hook."""
         return self.watched or self.result() is not None
 
 
@@ -78,8 +80,8 @@ class _Own(torch.autograd.Function):
 class _Convolution(torch.autograd.Function):
     """A convolution of a concatenation by frozen weights.
 
-    The forward is the call itself. The backward needs the weights and the input's shape only, so the
-    concatenation is not kept.
+    The forward is the call itself. The backward needs the weights and the input's shape only, so
+    the concatenation is not kept.
     """
 
     @staticmethod
@@ -139,12 +141,12 @@ def _input_gradient(ctx: Any, gradient: Tensor, weight: Tensor) -> Tensor:
 class needed_parts_only(TorchFunctionMode):  # noqa: N801 - reads as torch.no_grad() does
     """Around a forward: spares its backward the gradients of concatenated parts that need none.
 
-    A convolution (`torch.conv1d`, `conv2d`, `conv3d`) whose input is the result of `torch.cat` along
-    the channels, of parts with and without `requires_grad`, gives the same output, and in the
-    backward computes the gradient g of the needed parts alone: with W the weights of those channels,
-    g = convolution_backward(gradient, W), the same sums as in the whole. Its input is not saved. On few
-    shapes (small grids of many channels) oneDNN sums the fewer channels in another order; the
-    gradient then differs by rounding, about 1e-6 of its largest value in float32.
+    A convolution (`torch.conv1d`, `conv2d`, `conv3d`) whose input is the result of `torch.cat`
+    along the channels, of parts with and without `requires_grad`, gives the same output, and in the
+    backward computes the gradient g of the needed parts alone: with W the weights of those
+    channels, g = convolution_backward(gradient, W), the same sums as in the whole. Its input is not
+    saved. On few shapes (small grids of many channels) oneDNN sums the fewer channels in another
+    order; the gradient then differs by rounding, about 1e-6 of its largest value in float32.
 
     `instance_norm` gives the same output, but not as a view, which spares an activation that writes
     to it in place two copies of the gradient (autograd's CopySlices); the gradient is the same.
@@ -153,12 +155,12 @@ class needed_parts_only(TorchFunctionMode):  # noqa: N801 - reads as torch.no_gr
 
     It leaves a call alone that it cannot do exactly: weights or bias that require grad, groups, a
     concatenation that was written to, mixed dtypes, a cast by autocast, asymmetric 'same' padding,
-    saved-tensor hooks (checkpoints, which record anew without this mode), transforms of `torch.func`,
-    tensor subclasses with a `__torch_dispatch__`.
+    saved-tensor hooks (checkpoints, which record anew without this mode), transforms of
+    `torch.func`, tensor subclasses with a `__torch_dispatch__`.
 
-    A gradient at the concatenation itself is still right if, during the backward, its tensor is alive
-    (as with `autograd.grad(score, [tensor])`), or it got its hook or `retain_grad` inside the `with`;
-    then its convolutions compute all channels.
+    A gradient at the concatenation itself is still right if, during the backward, its tensor is
+    alive (as with `autograd.grad(score, [tensor])`), or it got its hook or `retain_grad` inside the
+    `with`; then its convolutions compute all channels.
 
     `replaced` counts the calls replaced so far. A network where it is 0 after a forward has
     nothing to spare.
@@ -206,10 +208,10 @@ class needed_parts_only(TorchFunctionMode):  # noqa: N801 - reads as torch.no_gr
         self, function: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Tensor:
         joined = self._joined.get(id(args[0] if args else kwargs.get("input")))
-        named = {**dict(zip(_ARGUMENTS, args, strict=False)), **kwargs} if joined is not None else {}
-        if joined is None or not _spares(joined, named):
+        if joined is None:
             return function(*args, **kwargs)
-        settings = _settings(named)
+        named = {**dict(zip(_ARGUMENTS, args, strict=False)), **kwargs}
+        settings = _settings(named) if _spares(joined, named) else None
         if settings is None:
             return function(*args, **kwargs)
         self.replaced += 1
@@ -249,7 +251,7 @@ def _mixed(parts: Sequence[Tensor]) -> bool:
 
 
 def _plain(result: Tensor, parts: Sequence[Tensor], axis: Any) -> bool:
-    """Whether the gradient of each part is a range of channels of that of the result, and no more."""
+    """Whether the gradient of each part is a range of channels of that of the result."""
     return (
         axis in (1, 1 - result.dim())
         and result.dim() > 2
@@ -288,7 +290,7 @@ def _spares(joined: _Joined, named: dict[str, Any]) -> bool:
 
 
 def _settings(named: dict[str, Any]) -> dict[str, Any] | None:
-    """The settings of `aten.convolution_backward`; none if the padding is not the same on both sides."""
+    """The settings of `aten.convolution_backward`; none if the padding of both sides differs."""
     kernel = named["weight"].shape[2:]
     each = functools.partial(_each_axis, axes=len(kernel))
     dilation, padding = each(named.get("dilation", 1)), named.get("padding", 0)
