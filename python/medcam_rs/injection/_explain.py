@@ -1,0 +1,421 @@
+"""One call of an injected module: the forward, and the maps of each target from it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+from . import _targets
+from ._guided import listed
+from ._layers import Layers, Selected, discover
+from ._maps import GUIDED, AttentionMap, Finished, Warned, fuse, judge, mean_of, of_input, of_layer
+from ._tape import Pick, Record, Recorded, final_activation, leaves, modules_of, record
+
+Size = tuple[int, ...] | None
+KEPT_SHAPES = 16
+"""Of how many input shapes the layers are kept."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What maps are made of; `inject` describes each."""
+
+    backend: str
+    layer: Any
+    score_at: str
+    guide: str
+    fuse: str | None
+    pick: Pick
+
+    @property
+    def needs_layer(self) -> bool:
+        """Whether the method takes a layer."""
+        return self.backend != "gbp"
+
+
+@dataclass
+class Explanation:
+    """One call's results."""
+
+    output: Any
+    maps: list[AttentionMap] = field(default_factory=list)
+    warnings: list[Warned] = field(default_factory=list)
+
+
+@dataclass
+class Explainer:
+    """Explains a module call by call; between calls it keeps the layers that were found."""
+
+    settings: Settings
+    layers: Layers | None = None
+    _selected: dict[Any, tuple[Layers, list[Selected], list[int]]] = field(default_factory=dict)
+    # The first forward looks whether the output ends in a softmax or sigmoid.
+    _ends: bool = True
+
+    def explain(
+        self,
+        model: nn.Module,
+        forward: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        targets: Sequence[_targets.Target],
+        size_of: Callable[[Tensor], Size],
+    ) -> Explanation:
+        """Runs `forward` of `model` and makes the maps of all targets."""
+        grid = grid_of(args, kwargs)
+        size = size_of(grid)
+        recorded, selected = self._record(model, forward, args, kwargs, grid)
+        explained = self.settings.pick(recorded.output)
+        _finite("the model's output", explained)
+        _targets.differentiable(explained)
+        of_one = self.layers.output_shape if self.layers else None
+        shape = _targets.batched_shape(tuple(grid.shape), tuple(explained.shape), of_one)
+        task = _targets.task_of(tuple(grid.shape), shape)
+        scored = explained.reshape(shape)
+        logits = recorded.logits_of(explained)
+        if logits is not None:
+            of_logits = tuple(logits.shape)
+            if of_logits != tuple(explained.shape):
+                shape = _targets.batched_shape(tuple(grid.shape), of_logits, None)
+            scored = logits = logits.reshape(shape)
+        else:
+            logits = scored.detach()
+            if _is_sigmoid(explained):
+                # Of a single channel, what is above 0.5 is predicted.
+                logits = logits - 0.5
+        explanation = Explanation(recorded.output)
+        warnings = explanation.warnings
+        named = _targets.named(targets, task, logits)
+        warnings += [Warned("COMPONENTS_LEFT_OUT", one.left_out) for one in named if one.left_out]
+        warnings += _training(model)
+        if recorded.gates:
+            recorded.gates.check(self.settings.backend)
+            if recorded.gates.unguided:
+                what = listed(recorded.gates.unguided)
+                warnings.append(
+                    Warned(
+                        "PARTLY_GUIDED",
+                        f"ReLU is guided, {what} are not, so the map is between guided "
+                        "backpropagation and the plain gradient. Guide all kinds with guide='all'",
+                    )
+                )
+        warnings += [warned for layer in selected for warned in self._of_layer(layer)]
+        for place, one in enumerate(named):
+            last = place + 1 == len(named)
+            with torch.enable_grad():
+                score = _targets.score(one.target, task, scored, logits)
+            warnings += _empty(one, score.empty)
+            maps = self._maps(recorded, selected, score, one.label, size, warnings, keep=not last)
+            if self.settings.fuse:
+                fused = fuse(maps, self.settings.fuse)
+                warnings += [warned for of in maps for warned in judge(of, fused)]
+                maps = [fused]
+            warnings += [warned for of in maps for warned in judge(of)]
+            explanation.maps += maps
+        return explanation
+
+    def find(
+        self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Layers:
+        """The layers for an input like this one; one forward of its first sample where they are not
+        known."""
+        self.layers = self._find(model, args, kwargs, grid_of(args, kwargs))[0]
+        return self.layers
+
+    def _find(
+        self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], grid: Tensor
+    ) -> tuple[Layers, list[Selected], list[int]]:
+        # Named layers are the same whatever the size; what auto and full choose may depend on it.
+        by_choice = self.settings.layer in ("auto", "full")
+        key = tuple(grid.shape[1:]) if by_choice else grid.ndim
+        if key not in self._selected:
+            layers = discover(model, args, kwargs, self.settings.pick)
+            selected = layers.select(self.settings.layer) if self.settings.needs_layer else []
+            while len(self._selected) >= KEPT_SHAPES:
+                del self._selected[next(iter(self._selected))]
+            self._selected[key] = (layers, selected, [layer.run or 1 for layer in selected])
+        return self._selected[key]
+
+    def _record(
+        self,
+        model: nn.Module,
+        forward: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        grid: Tensor,
+    ) -> tuple[Recorded, list[Selected]]:
+        settings = self.settings
+        selected: list[Selected] = []
+        first_runs: list[int] = []
+        if settings.needs_layer:
+            self.layers, selected, first_runs = self._find(model, args, kwargs, grid)
+
+        def run() -> Recorded:
+            return record(
+                model,
+                forward,
+                args,
+                kwargs,
+                layers=selected,
+                first_runs=first_runs,
+                grid=grid,
+                guide=settings.guide if settings.backend in GUIDED else None,
+                logits=settings.score_at == "logits" and self._ends,
+            )
+
+        recorded = run()
+        if any(
+            one is None and layer.label == layer.name and ran
+            for one, layer, ran in zip(recorded.records, selected, recorded.runs)
+        ):
+            # It ran less often than before: its last run was not recorded.
+            first_runs[:] = [1] * len(first_runs)
+            recorded = run()
+        for layer, one in zip(selected, recorded.records):
+            if one is None:
+                run_ = "its last run" if layer.label == layer.name else f"run {layer.run}"
+                raise InputError(f"layer '{layer.label}': {run_} did not happen for this input")
+            _check_layer(layer, one, grid)
+        ends = final_activation(settings.pick(recorded.output)) is not None
+        if settings.score_at == "logits" and ends and not self._ends:
+            self._ends = True
+            recorded = run()
+        self._ends = ends
+        return recorded, selected
+
+    def _maps(
+        self,
+        recorded: Recorded,
+        selected: list[Selected],
+        score: _targets.Score,
+        label: str,
+        size: Size,
+        warnings: list[Warned],
+        keep: bool,
+    ) -> list[AttentionMap]:
+        """The maps of one target. `keep` retains the graph for the targets to come."""
+        settings = self.settings
+        signed = settings.backend in GUIDED
+        if not score.sum.requires_grad:
+            raise _no_gradient(selected[0].label if selected else None)
+        mean = None
+        if recorded.gates is not None and recorded.start is not None:
+            recorded.gates.on = True
+            try:
+                (gradient,) = torch.autograd.grad(
+                    score.sum, [recorded.start], retain_graph=keep or bool(selected), allow_unused=True
+                )
+            finally:
+                recorded.gates.on = False
+            if gradient is None:
+                raise _no_gradient(None)
+            mean = mean_of(gradient)
+        if not settings.needs_layer:
+            assert mean is not None
+            of = of_input(mean, size)
+            return [of.named("input", label, score.classes, signed)]
+        made: dict[Record, Finished] = {}
+
+        def reduce(one: Record, gradient: Tensor) -> None:
+            layer = selected[recorded.records.index(one)]
+            try:
+                made[one] = of_layer(
+                    settings.backend,
+                    one.tensor,
+                    gradient,
+                    channels_last=layer.channels_last,
+                    weights_cancel=layer.weights_cancel,
+                    guided=mean,
+                    size=size,
+                )
+            except InputError as error:
+                raise InputError(f"layer '{layer.label}': {error}") from error
+
+        _backward(recorded, score.sum, keep, reduce)
+        maps = []
+        for layer, one in zip(selected, recorded.records):
+            if one in made:
+                maps.append(made[one].named(layer.label, label, score.classes, signed))
+            elif settings.layer == "full":
+                what = f"{_no_gradient(layer.label)}. It has no map; leave it out"
+                warnings.append(Warned("NO_GRADIENT", what, layer.label))
+            else:
+                raise _no_gradient(layer.label)
+        return maps
+
+    def _of_layer(self, layer: Selected) -> list[Warned]:
+        found = []
+        if layer.channels_last:
+            found.append(
+                (
+                    "CHANNELS_LAST",
+                    "its output was read as (B, [D,] H, W, C), as transformers have it. Check in its "
+                    "shape that the last axis is the channels",
+                )
+            )
+        if layer.redraws_output:
+            found.append(
+                (
+                    "REDRAWS_OUTPUT",
+                    "only pointwise steps come between it and the score, so the gradient is the same "
+                    "at every voxel and the map only redraws the output. Take a layer further from "
+                    "it, as auto does",
+                )
+            )
+        if not layer.shows_image and self.settings.layer not in ("auto", "full"):
+            found.append(
+                (
+                    "NO_IMAGE",
+                    "it pads or resizes what came before, or comes from a single voxel, so the map may "
+                    "have the same form for every image. Take a layer with an image of its own, as "
+                    "auto does",
+                )
+            )
+        return [Warned(code, f"layer '{layer.label}': {what}", layer.label) for code, what in found]
+
+
+def _backward(
+    recorded: Recorded, score: Tensor, keep: bool, reduce: Callable[[Record, Tensor], None]
+) -> None:
+    """Hands each record that a gradient reaches to `reduce` as soon as its gradient is there, and
+    keeps none of them: not even with all layers of a network are more than a few held."""
+    records = {one.tensor: one for one in recorded.records if one is not None}
+    if recorded.start is not None:
+        # The input's gradient is not asked for: up to the layers and no further.
+        inputs = list(records)
+    else:
+        inputs = recorded.leaves
+    captured = set(map(id, inputs))
+    handles = []
+    try:
+        for tensor, one in records.items():
+            if id(tensor) not in captured:
+                handles.append(tensor.register_hook(_Reduce(one, reduce)))
+        gradients = torch.autograd.grad(score, inputs, retain_graph=keep, allow_unused=True)
+        for tensor, gradient in zip(inputs, gradients):
+            if gradient is not None and tensor in records:
+                reduce(records[tensor], gradient)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@dataclass(frozen=True)
+class _Reduce:
+    """A hook that changes nothing."""
+
+    one: Record
+    reduce: Callable[[Record, Tensor], None]
+
+    def __call__(self, gradient: Tensor) -> None:
+        self.reduce(self.one, gradient)
+
+
+def grid_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """The first tensor of the arguments: the batch, `(B, C, [D,] H, W)`."""
+    found = (leaf for _, leaf in leaves((args, kwargs)) if isinstance(leaf, Tensor))
+    grid = next(found, None)
+    if grid is None:
+        raise InputError("the model was called without a tensor; its first is the batch")
+    if grid.ndim not in (4, 5) or 0 in grid.shape:
+        raise InputError(
+            f"input of shape {tuple(grid.shape)}; maps are made of batches (B, C, H, W) or "
+            "(B, C, D, H, W). disable_medcam() runs the model alone"
+        )
+    if grid.is_floating_point():
+        _finite("the input", grid)
+    return grid
+
+
+def _finite(what: str, tensor: Tensor) -> None:
+    """Refuses NaN and infinity. The sum is one pass; only if it is not finite are values counted."""
+    tensor = tensor.detach()
+    if not tensor.is_floating_point() or bool(torch.isfinite(tensor.sum(dtype=torch.float32))):
+        return
+    bad = int((~torch.isfinite(tensor)).sum())
+    if bad:
+        raise InputError(f"{what}: {bad} of {tensor.numel()} values are NaN or infinite")
+
+
+def _check_layer(layer: Selected, one: Record, grid: Tensor) -> None:
+    shape = tuple(one.tensor.shape)
+    spatial = shape[1:-1] if layer.channels_last else shape[2:]
+    voxels = 1
+    for extent in spatial:
+        voxels *= extent
+    if len(shape) != grid.ndim or shape[0] != grid.shape[0] or voxels < 2:
+        raise InputError(
+            f"layer '{layer.label}': its output of shape {shape} is no batch of images for this input "
+            f"of shape {tuple(grid.shape)}, and can carry no map"
+        )
+
+
+def _no_gradient(layer: str | None) -> InputError:
+    if layer is None:
+        return InputError("no gradient of the score reaches the input")
+    return InputError(
+        f"layer '{layer}': no gradient of the score reaches it; the score does not depend on it, or the "
+        "network switches gradients off (torch.no_grad, detach)"
+    )
+
+
+def _empty(one: _targets.Named, empty: list[int]) -> list[Warned]:
+    if one.target.kind == "predicted":
+        what = f"nothing is predicted as class {one.target.number}"
+    elif one.target.component is not None:
+        what = f"there is no {one.label} here"
+    else:
+        what = "the target mask has no voxel"
+    return [
+        Warned(
+            "EMPTY_TARGET",
+            f"sample {sample}: {what}, so the map is zero. Take another class or region",
+            sample=sample,
+        )
+        for sample in empty
+    ]
+
+
+def _is_sigmoid(output: Tensor) -> bool:
+    node = final_activation(output)
+    return node is not None and node.name().startswith("Sigmoid")
+
+
+_RANDOM = (nn.modules.dropout._DropoutNd,)
+_OF_BATCH = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
+
+
+def _training(model: nn.Module) -> list[Warned]:
+    """Warns of modules that act as in training."""
+    random: Counter[str] = Counter()
+    of_batch: Counter[str] = Counter()
+    for module in modules_of(model):
+        if isinstance(module, _RANDOM):
+            if module.training and module.p > 0:
+                random[type(module).__name__] += 1
+        elif isinstance(module, _OF_BATCH):
+            is_instance = isinstance(module, nn.modules.instancenorm._InstanceNorm)
+            learned = module.running_mean is not None
+            if (learned and module.training) or not (learned or is_instance):
+                of_batch[type(module).__name__] += 1
+    seen = []
+    if random:
+        seen.append(
+            f"{listed(random)}: it draws random numbers, so output and map change from run to run"
+        )
+    if of_batch:
+        seen.append(
+            f"{listed(of_batch)}: it normalises with the statistics of its input instead of those it "
+            "learned, so output and map are not those of evaluation, and behind a batch norm those of a "
+            "sample depend on the others of its batch"
+        )
+    if not seen:
+        return []
+    what = f"the model has steps that act as in training: {'; '.join(seen)}. Call model.eval() first"
+    return [Warned("TRAINING_MODE", what)]

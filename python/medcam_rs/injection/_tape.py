@@ -1,0 +1,358 @@
+"""One forward of a module, recorded from the first layer that was asked for."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from copy import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from ..errors import InputError
+from ._guided import Gates
+from ._layers import Selected
+
+
+@dataclass(eq=False)
+class Record:
+    """The output of one run of a layer."""
+
+    tensor: Tensor
+    """The tensor of the graph whose gradient is that of the layer."""
+    handed: Tensor
+    """The copy that the network went on with, so that what writes to it leaves `tensor` alone."""
+    version: int
+
+
+@dataclass
+class Recorded:
+    """One forward."""
+
+    output: Any
+    """What the module returned, with its graph."""
+    records: list[Record | None]
+    """Of each layer asked for; None where the run did not happen. One record where two layers return
+    one tensor, as a Sequential and its last child do."""
+    runs: list[int]
+    """How often each layer ran."""
+    leaves: list[Tensor]
+    """Where the tape starts."""
+    start: Tensor | None
+    """The input as the tape's first leaf, for the guided methods."""
+    gates: Gates | None
+    logits_of: Callable[[Tensor], Tensor | None]
+    """The tensor in front of the softmax or sigmoid that an output ends in; see `Logits.of`."""
+
+
+class _Tape:
+    """Takes the outputs of layers as forward hooks bring them."""
+
+    def __init__(self, wishes: int, cut: bool) -> None:
+        self.records: list[Record | None] = [None] * wishes
+        self.runs = [0] * wishes
+        self.leaves: list[Tensor] = []
+        self._cut = cut
+        self._thread = threading.get_ident()
+
+    def hook(self, wish: int, first: int, only: int | None) -> Callable[[Any, Any, Any], Any]:
+        """A forward hook that takes run `only`, or else each run from `first` on: the last stays."""
+
+        def taken(module: nn.Module, args: Any, output: Any) -> Any:
+            if threading.get_ident() != self._thread:
+                return None
+            self.runs[wish] += 1
+            run = self.runs[wish]
+            return self._take(wish, output) if (run == only if only else run >= first) else None
+
+        return taken
+
+    def _take(self, wish: int, output: Any) -> Tensor | None:
+        if not isinstance(output, Tensor) or not output.is_floating_point():
+            raise InputError(
+                f"it returns {_kind(output)}, not one floating tensor, and can carry no map"
+            )
+        torch.set_grad_enabled(True)
+        for record in self.records:
+            if record and record.handed is output and output._version == record.version:
+                self.records[wish] = record
+                return None
+        # A later layer's gradient goes through the graph as it is. Where one layer alone is asked for,
+        # the tape starts anew with each of its runs.
+        is_leaf = self._cut or not output.requires_grad
+        tensor = output.detach().requires_grad_() if is_leaf else output
+        if is_leaf:
+            self.leaves = [tensor] if self._cut else [*self.leaves, tensor]
+        handed = tensor.clone()
+        self.records[wish] = Record(tensor, handed, handed._version)
+        return handed
+
+
+def _kind(output: Any) -> str:
+    return f"a tensor of {output.dtype}" if isinstance(output, Tensor) else type(output).__name__
+
+
+_PROBABILITIES = frozenset(
+    (
+        functional.softmax,
+        functional.log_softmax,
+        functional.sigmoid,
+        torch.softmax,
+        torch.log_softmax,
+        torch.sigmoid,
+        torch.sigmoid_,
+        torch.special.softmax,
+        torch.special.log_softmax,
+        torch.special.expit,
+        Tensor.softmax,
+        Tensor.log_softmax,
+        Tensor.sigmoid,
+        Tensor.sigmoid_,
+    )
+)
+_ENDS = ("SoftmaxBackward", "LogSoftmaxBackward", "SigmoidBackward")
+_PASSES = (
+    "AliasBackward",
+    "CloneBackward",
+    "ReshapeAliasBackward",
+    "SqueezeBackward",
+    "ToCopyBackward",
+    "UnsafeViewBackward",
+    "UnsqueezeBackward",
+    "ViewBackward",
+)
+
+
+def final_activation(output: Tensor) -> Any:
+    """The graph's node of the softmax, log-softmax or sigmoid that an output ends in, or None. What
+    passes its values on, such as a squeeze, may follow it."""
+    node = output.grad_fn
+    while node is not None:
+        kind = node.name().rstrip("0123456789")
+        if kind in _ENDS:
+            return node
+        if kind not in _PASSES:
+            return None
+        node = node.next_functions[0][0]
+    return None
+
+
+class Logits(TorchFunctionMode):
+    """While it is entered, keeps what goes into the last softmaxes and sigmoids."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Of as many as a network has heads; attention's own are pushed out.
+        self._seen: deque[tuple[Any, Tensor]] = deque(maxlen=8)
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func not in _PROBABILITIES or not torch.is_grad_enabled():
+            return func(*args, **kwargs)
+        x = args[0] if args else kwargs["input"]
+        writes = getattr(func, "__name__", "").endswith("_")
+        before = x.clone() if writes and x.requires_grad else x
+        y = func(*args, **kwargs)
+        if y.grad_fn is not None:
+            self._seen.append((y.grad_fn, before))
+        return y
+
+    def of(self, output: Tensor) -> Tensor | None:
+        """The tensor in front of the final activation of `output`; None if there is none."""
+        node = final_activation(output)
+        if node is None:
+            return None
+        found = next((x for seen, x in self._seen if seen is node), None)
+        if found is None:
+            raise InputError(
+                f"score_at='logits': the output ends in {node.name()}, whose input is out of sight, as "
+                "in scripted code; take score_at='output'"
+            )
+        return found
+
+
+def modules_of(model: nn.Module) -> Iterator[nn.Module]:
+    """Each module once, quicker than `model.modules()`."""
+    seen = {model}
+    open_ = [model]
+    while open_:
+        module = open_.pop()
+        yield module
+        for child in module._modules.values():
+            if child is not None and child not in seen:
+                seen.add(child)
+                open_.append(child)
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Without gradients of parameters: the tape need not keep what only they need."""
+    trained = [
+        parameter
+        for module in modules_of(model)
+        for parameter in module._parameters.values()
+        if parameter is not None and parameter.requires_grad
+    ]
+    try:
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
+@contextmanager
+def _as_with_grad() -> Iterator[None]:
+    """Kernels as with autograd: its absence lets transformers take others, of other roundings."""
+    was = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(was)
+
+
+def record(
+    model: nn.Module,
+    forward: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    *,
+    layers: Sequence[Selected],
+    first_runs: Sequence[int],
+    grid: Tensor,
+    guide: str | None,
+    logits: bool,
+) -> Recorded:
+    """Runs `forward(*args, **kwargs)` of `model` and records the outputs of `layers`.
+
+    Up to the first of them it runs without autograd, which is on from there to the end. With `guide`
+    the tape starts at a copy of `grid`, the tensor among the arguments that has the batch. Grad mode,
+    hooks and `requires_grad` of parameters are as before afterwards, whatever is raised.
+
+    `first_runs[i]` is the run of layer `i` from which on it is recorded where its last one is meant.
+    """
+    caught, gates, start = Logits(), None, None
+    tape = _Tape(len(layers), cut=len(layers) == 1 and guide is None)
+    with ExitStack() as stack:
+        if torch.is_inference_mode_enabled():
+            stack.enter_context(torch.inference_mode(False))
+        elif torch.is_grad_enabled():
+            stack.enter_context(_as_with_grad())
+        stack.enter_context(frozen(model))
+        stack.enter_context(torch.no_grad())
+        for wish, (layer, first) in enumerate(zip(layers, first_runs)):
+            only = None if layer.label == layer.name else layer.run
+            module = model.get_submodule(layer.name)
+            hook = _named(layer, tape.hook(wish, first, only))
+            stack.callback(module.register_forward_hook(hook).remove)
+        replaced: dict[int, Tensor] = {}
+        if guide is not None:
+            if not grid.is_floating_point():
+                raise InputError(
+                    f"a guided method needs an input of floating point; it is {grid.dtype}"
+                )
+            torch.set_grad_enabled(True)
+            start = grid.detach().clone().requires_grad_()
+            # Networks may write to their input, which autograd forbids for a leaf.
+            replaced[id(grid)] = start.clone()
+            gates = stack.enter_context(Gates(guide))
+        if logits:
+            stack.enter_context(caught)
+        args, kwargs = map_tensors(lambda x: replaced.get(id(x), _detached(x)), (args, kwargs))
+        output = forward(*args, **kwargs)
+    of = caught.of if logits else lambda _: None
+    return Recorded(output, tape.records, tape.runs, tape.leaves, start, gates, of)
+
+
+def _named(layer: Selected, hook: Callable[[Any, Any, Any], Any]) -> Callable[[Any, Any, Any], Any]:
+    def with_name(module: Any, args: Any, output: Any) -> Any:
+        try:
+            return hook(module, args, output)
+        except InputError as error:
+            raise InputError(f"layer '{layer.label}': {error}") from None
+
+    return with_name
+
+
+def _detached(x: Tensor) -> Tensor:
+    if x.is_inference():
+        return x.clone()
+    return x.detach() if x.requires_grad else x
+
+
+def map_tensors(change: Callable[[Tensor], Tensor], tree: Any) -> Any:
+    """Tuples, lists and mappings, nested or not, with each tensor changed. What holds none that
+    changes is handed back as it is."""
+    if isinstance(tree, Tensor):
+        return change(tree)
+    if isinstance(tree, (tuple, list)):
+        parts = [map_tensors(change, part) for part in tree]
+        if all(new is old for new, old in zip(parts, tree)):
+            return tree
+        if hasattr(tree, "_fields"):
+            return type(tree)(*parts)
+        return type(tree)(parts)
+    if isinstance(tree, Mapping):
+        items = {key: map_tensors(change, part) for key, part in tree.items()}
+        if all(items[key] is part for key, part in tree.items()):
+            return tree
+        changed: Any = copy(tree)
+        for key, part in items.items():
+            changed[key] = part
+        return changed
+    return tree
+
+
+def leaves(tree: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """The leaves of nested tuples, lists and mappings, depth first, with their dotted names."""
+    if isinstance(tree, Mapping):
+        parts = [(str(key), part) for key, part in tree.items()]
+    elif isinstance(tree, (tuple, list)):
+        names = getattr(tree, "_fields", map(str, range(len(tree))))
+        parts = list(zip(names, tree))
+    else:
+        yield ".".join(path), tree
+        return
+    for name, part in parts:
+        yield from leaves(part, (*path, name))
+
+
+@dataclass(frozen=True)
+class Pick:
+    """Picks the explained tensor of an output: by the number of its leaf, by its name, or else the
+    first floating tensor of two axes or more."""
+
+    which: int | str | None = field(default=None)
+
+    def __call__(self, output: Any) -> Tensor:
+        found = list(leaves(output))
+        if self.which is None:
+            tensors = [leaf for _, leaf in found if isinstance(leaf, Tensor)]
+            floating = [leaf for leaf in tensors if leaf.is_floating_point()]
+            large = [leaf for leaf in floating if leaf.ndim >= 2]
+            chosen: Any = next(iter(large or floating or tensors), None)
+            if chosen is None:
+                raise InputError(
+                    f"the model returned {type(output).__name__}, which holds no tensor"
+                )
+            return chosen
+        if isinstance(self.which, int):
+            chosen = found[self.which][1] if self.which < len(found) else None
+        else:
+            chosen = next((leaf for name, leaf in found if name == self.which), None)
+        if not isinstance(chosen, Tensor):
+            names = ", ".join(
+                f"{n} or '{name}'" for n, (name, leaf) in enumerate(found) if isinstance(leaf, Tensor)
+            )
+            raise InputError(f"output={self.which!r} is no tensor of the output; there are {names}")
+        return chosen

@@ -1,0 +1,367 @@
+"""The score that a map explains: its gradient is taken."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy
+import torch
+from torch import Tensor
+
+from ..errors import DtypeError, InputError
+
+Shape = tuple[int, ...]
+
+MOST_COMPONENTS = 64
+"""Greatest number of components of one class that have maps, the largest first."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """One target by kind: `best`, `all`, `each`, `class`, `classes`, `predicted`, `components`,
+    `region` or `function`. Kinds other than `each` and `components` have one map for each sample."""
+
+    kind: str
+    number: int | None = None
+    """The class of `class`, `predicted`, `components` and `region`; None for the best one."""
+    classes: tuple[int, ...] = ()
+    mask: Any = None
+    """The weight of each voxel of a region, `([D,] H, W)` or `(B, [D,] H, W)`."""
+    function: Callable[[Tensor], Tensor] | None = None
+    component: int | None = None
+    """The place of a region that is a connected component, from 1."""
+
+    @property
+    def label(self) -> str:
+        """The name of its maps."""
+        if self.component is not None:
+            return f"component{self.component}"
+        numbered = self.kind in ("class", "predicted", "components")
+        return f"{self.kind}{self.number}" if numbered else self.kind
+
+
+def parse(label: Any) -> tuple[Target, ...]:
+    """The targets that `label` asks for, as `inject` describes it."""
+    if isinstance(label, tuple) and not _is_region(label):
+        if not label:
+            raise InputError("label: no target was given; a map needs something to explain")
+        return tuple(itertools.chain.from_iterable(map(parse, label)))
+    return (_parse_one(label),)
+
+
+def _is_region(label: tuple[Any, ...]) -> bool:
+    return len(label) == 2 and len(getattr(label[1], "shape", ())) >= 2
+
+
+def _parse_one(label: Any) -> Target:
+    expected = (
+        "it takes None, 'best', 'all', 'each', a class, a list of one class per sample, "
+        "'predicted:N', 'components:N', (class, mask), a function, or a tuple of these"
+    )
+    if label is None:
+        return Target("all")
+    if isinstance(label, tuple):
+        of, mask = label
+        if of is None or of == "best":
+            return Target("region", mask=mask)
+        return Target("region", number=_class(of, expected), mask=mask)
+    if isinstance(label, list) or getattr(label, "ndim", 0) == 1:
+        return Target("classes", classes=tuple(_class(of, expected) for of in label))
+    if isinstance(label, str):
+        if label in ("best", "all", "each"):
+            return Target(label)
+        kind, separator, number = label.partition(":")
+        if separator and kind in ("predicted", "components") and number.isdecimal():
+            return Target(kind, number=int(number))
+        if label.isdecimal():
+            return Target("class", number=int(label))
+        raise InputError(f"label {label!r}: {expected}")
+    if callable(label) and not isinstance(label, Tensor):
+        return Target("function", function=label)
+    return Target("class", number=_class(label, expected))
+
+
+def _class(of: Any, expected: str) -> int:
+    if isinstance(of, (bool, numpy.bool_)) or not hasattr(of, "__index__"):
+        raise InputError(f"label: {of!r} is no class; {expected}")
+    number = int(of)
+    if number < 0:
+        raise InputError(f"label: class {number}; classes count from 0")
+    return number
+
+
+def batched_shape(grid: Shape, output: Shape, of_one: Shape | None) -> Shape:
+    """The shape `(B, K, ...)` of an output for an input of shape `grid`, which has the batch B.
+
+    `(B, ...)` is as it is, `(K)` or `()` of a single sample `(1, K)` or `(1, 1)`, and `(B)` is
+    `(B, 1)`. `of_one` is the shape `(1, K, ...)` of a single sample's output, if it is known.
+    """
+    batch = grid[0]
+    if not output and batch == 1:
+        shape: Shape = (1, 1)
+    elif len(output) == 1 and batch == 1:
+        shape = (1, *output)
+    elif output == (batch,):
+        shape = (batch, 1)
+    elif len(output) > 1 and output[0] == batch:
+        shape = output
+    else:
+        raise _not_batched(grid, output)
+    if batch > 1 and of_one and (len(of_one) != len(shape) or of_one[1] != shape[1]):
+        raise _not_batched(grid, output)
+    return shape
+
+
+def _not_batched(grid: Shape, output: Shape) -> InputError:
+    return InputError(
+        f"output of shape {output} for an input of shape {grid}: its first axis is not the batch of "
+        f"{grid[0]}. Samples, flips or crops are stacked, or axes squeezed or permuted, at the end of "
+        "the model; let it return (B, K) or (B, K, [D,] H, W), or give one sample at a time"
+    )
+
+
+def task_of(grid: Shape, output: Shape) -> str:
+    """`classification` or `segmentation`, from the shapes of the input and of the output `(B, K, ...)`."""
+    if len(output) == 2:
+        return "classification"
+    if len(output) == len(grid):
+        if output[1:-1] == grid[2:] and output[2:] != grid[2:]:
+            raise InputError(
+                f"output of shape {output} for an input of shape {grid}: its classes seem to be on the "
+                "last axis; let the model return (B, K, [D,] H, W)"
+            )
+        return "segmentation"
+    raise InputError(
+        f"output of shape {output} for an input of shape {grid}: neither one score per class (B, K) "
+        "nor one per class and voxel; another output may be explained with output="
+    )
+
+
+def differentiable(scored: Tensor) -> None:
+    """Refuses a score that has no gradient."""
+    if scored.is_floating_point():
+        return
+    if scored.is_complex():
+        what = "complex numbers have no greatest, so none is a score. Return a real output"
+    else:
+        what = (
+            "what is not floating point, as behind an argmax or a threshold, has no gradient. Let the "
+            "model return its scores"
+        )
+    raise DtypeError(
+        f"the model's output is of type {scored.dtype}: {what}; or, if it returns several tensors, have "
+        "another explained with output="
+    )
+
+
+@dataclass(frozen=True)
+class Score:
+    """A score ready for backward."""
+
+    sum: Tensor
+    """Of the scores of all samples. No score depends on another sample's activation, so its gradient
+    holds that of each."""
+    classes: list[int | None]
+    """The class of each sample, if the target selects one."""
+    empty: list[int]
+    """Samples whose score sums over no voxel."""
+
+
+def score(target: Target, task: str, y: Tensor, logits: Tensor) -> Score:
+    """The score that `target` takes from `y`, `(B, K)` or `(B, K, [D,] H, W)`.
+
+    `logits` are the scores before a final activation, or `y` again if there is none; what is predicted
+    is read from them.
+    """
+    batch = y.shape[0]
+    none: list[int | None] = [None] * batch
+    if target.kind == "all":
+        return Score(_sum(y), none, [])
+    if target.kind == "function" and target.function is not None:
+        return Score(_sum(_result(target.function(y))), none, [])
+    classes: list[int]
+    if target.kind == "classes":
+        if len(target.classes) != batch:
+            raise InputError(f"label: {len(target.classes)} classes for a batch of {batch}")
+        classes = list(target.classes)
+    elif target.number is None:
+        if target.kind == "region" and task == "classification":
+            raise _no_voxels()
+        classes = _best(task, logits.detach())
+    else:
+        classes = [target.number] * batch
+    chosen = _channels(y, classes)
+    if target.kind == "predicted":
+        weights = _prediction(logits.detach()) == target.number
+    elif target.kind == "region":
+        if task == "classification":
+            raise _no_voxels()
+        weights = _region(target.mask, chosen)
+    else:
+        return Score(_sum(chosen), list(classes), [])
+    empty = torch.nonzero(~(weights != 0).reshape(batch, -1).any(1)).flatten().tolist()
+    return Score(_sum(chosen * weights), list(classes), empty)
+
+
+def _no_voxels() -> InputError:
+    return InputError(
+        "label: a mask needs an output with one score per voxel; this network classifies"
+    )
+
+
+def _sum(y: Tensor) -> Tensor:
+    return y.sum(dtype=torch.promote_types(y.dtype, torch.float32))
+
+
+def _result(of_function: Any) -> Tensor:
+    if isinstance(of_function, Tensor) and of_function.is_floating_point():
+        return of_function
+    kind = of_function.dtype if isinstance(of_function, Tensor) else type(of_function).__name__
+    raise DtypeError(
+        f"label: the function returned {kind}; it returns what is summed into the score, a floating "
+        "tensor, such as (y > 0.5) * y where M3d-CAM takes the mask y > 0.5"
+    )
+
+
+def _channels(y: Tensor, classes: list[int]) -> Tensor:
+    """The channel `classes[b]` of each sample: `(B)` or `(B, [D,] H, W)`."""
+    count = y.shape[1]
+    for number in classes:
+        if number >= count:
+            raise InputError(
+                f"label: class {number} is out of range: the output has {count} class(es), 0 to "
+                f"{count - 1}"
+            )
+    # If all samples share the class, one view of the channel: its gradient is one pass.
+    if len(set(classes)) == 1:
+        return y.select(1, classes[0])
+    return torch.stack([y[sample, number] for sample, number in enumerate(classes)])
+
+
+def _prediction(logits: Tensor) -> Tensor:
+    """The predicted class of each sample or voxel. A single channel predicts class 0 where it is above
+    0, and else none, -1."""
+    if logits.shape[1] == 1:
+        return (logits.select(1, 0) > 0).long() - 1
+    return logits.argmax(1)
+
+
+def _best(task: str, logits: Tensor) -> list[int]:
+    batch, classes = logits.shape[:2]
+    if classes == 1:
+        return [0] * batch
+    predicted = _prediction(logits)
+    if task == "classification":
+        return [int(number) for number in predicted]
+    best = []
+    for of_sample in predicted.flatten(1):
+        counts = torch.bincount(of_sample, minlength=classes)
+        counts[0] = 0  # The background by convention: only if there is no other.
+        best.append(int(counts.argmax()) if int(counts.max()) else 0)
+    return best
+
+
+def _region(mask: Any, chosen: Tensor) -> Tensor:
+    """The mask as `(B, [D,] H, W)` on the device of `chosen`."""
+    weights = torch.as_tensor(mask).detach().to(chosen.device, torch.float32)
+    grid = tuple(chosen.shape)
+    if tuple(weights.shape) == grid[1:]:
+        weights = weights.unsqueeze(0)
+    elif tuple(weights.shape[1:]) != grid[1:] or weights.shape[0] not in (1, grid[0]):
+        raise InputError(
+            f"label: mask of shape {tuple(weights.shape)} for an output grid of {grid[1:]} (batch "
+            f"{grid[0]})"
+        )
+    if not bool(torch.isfinite(weights).all()):
+        raise InputError("label: the mask has values that are NaN or infinite")
+    return weights.expand(grid)
+
+
+@dataclass(frozen=True)
+class Named:
+    """A target that has one map for each sample, and the name of its maps."""
+
+    label: str
+    target: Target
+    left_out: str | None = None
+    """What to warn of: parts of the output that have no map."""
+
+
+def named(targets: Sequence[Target], task: str, logits: Tensor) -> list[Named]:
+    """The targets of one output, with `each` and `components` expanded; no two have one name."""
+    found: list[Named] = []
+    for target in targets:
+        if target.kind == "each":
+            every = (Target("class", number=k) for k in range(logits.shape[1]))
+            found += [Named(one.label, one) for one in every]
+        elif target.kind == "components":
+            found += _components_of(target, task, logits.detach())
+        else:
+            found.append(Named(target.label, target))
+    taken: set[str] = set()
+    for place, one in enumerate(found):
+        if one.label in taken:
+            found[place] = replace(one, label=f"{one.label}_{place + 1}")
+        taken.add(found[place].label)
+    return found
+
+
+def _components_of(target: Target, task: str, logits: Tensor) -> list[Named]:
+    """One target for each k: the k-th largest component of each sample, up to the most that any sample
+    has. If there is none, the first is asked for all the same: its map is zero, and a warning says why.
+    """
+    if task == "classification":
+        raise InputError(
+            f"label: components:{target.number}: a network that classifies has no voxels to be "
+            f"connected; take class {target.number}"
+        )
+    inside = (_prediction(logits) == target.number).cpu().numpy()
+    numbers = numpy.stack([components(of_sample) for of_sample in inside])
+    most = int(numbers.max())
+    left_out = None
+    if most > MOST_COMPONENTS:
+        left_out = (
+            f"class {target.number} is predicted in {most} components; the {MOST_COMPONENTS} largest of "
+            f"each sample have a map. predicted:{target.number} explains all of them in one"
+        )
+    found = []
+    for k in range(1, min(max(most, 1), MOST_COMPONENTS) + 1):
+        one = Target("region", number=target.number, mask=numbers == k, component=k)
+        found.append(Named(one.label, one, left_out if k == 1 else None))
+    return found
+
+
+def components(mask: numpy.ndarray) -> numpy.ndarray:
+    """The connected components of a boolean mask in 2D or 3D, int64 of its shape: the number of each
+    voxel's component from 1, largest first (of equal ones, the first in memory); 0 outside.
+
+    Voxels that share a face, an edge or a corner are connected.
+    """
+    voxels = numpy.flatnonzero(mask)
+    place = numpy.full(mask.shape, -1, dtype=numpy.int64)
+    place.flat[voxels] = numpy.arange(len(voxels))
+    pairs = []
+    offsets = list(itertools.product((-1, 0, 1), repeat=mask.ndim))
+    for offset in offsets[: len(offsets) // 2]:
+        ends = [slice(max(-step, 0), min(-step, 0) or None) for step in offset]
+        starts = [slice(max(step, 0), min(step, 0) or None) for step in offset]
+        pair = numpy.stack([place[tuple(ends)].ravel(), place[tuple(starts)].ravel()])
+        pairs.append(pair[:, (pair >= 0).all(0)])
+    first, second = numpy.concatenate(pairs, axis=1)
+    # Each voxel points to the first one known of its component, until no edge joins two.
+    root = numpy.arange(len(voxels))
+    while (root[first] != root[second]).any():
+        least = numpy.minimum(root[first], root[second])
+        numpy.minimum.at(root, root[first], least)
+        numpy.minimum.at(root, root[second], least)
+        while (root[root] != root).any():
+            root = root[root]
+    roots, of_voxel, sizes = numpy.unique(root, return_inverse=True, return_counts=True)
+    rank = numpy.empty(len(roots), dtype=numpy.int64)
+    rank[numpy.argsort(-sizes, kind="stable")] = numpy.arange(1, len(roots) + 1)
+    numbers = numpy.zeros(mask.shape, dtype=numpy.int64)
+    numbers.flat[voxels] = rank[of_voxel]
+    return numbers
