@@ -77,18 +77,15 @@ class Explainer:
         of_one = self.layers.output_shape if self.layers else None
         shape = _targets.batched_shape(tuple(grid.shape), tuple(explained.shape), of_one)
         task = _targets.task_of(tuple(grid.shape), shape)
-        scored = explained.reshape(shape)
-        logits = recorded.logits_of(explained)
-        if logits is not None:
-            of_logits = tuple(logits.shape)
-            if of_logits != tuple(explained.shape):
-                shape = _targets.batched_shape(tuple(grid.shape), of_logits, None)
-            scored = logits = logits.reshape(shape)
-        else:
-            logits = scored.detach()
-            if _is_sigmoid(explained):
-                # Of a single channel, what is above 0.5 is predicted.
-                logits = logits - 0.5
+        at = recorded.logits_of(explained)
+        if at is not None and at.shape != explained.shape:
+            shape = _targets.batched_shape(tuple(grid.shape), tuple(at.shape), None)
+        with torch.enable_grad():
+            scored = (explained if at is None else at).reshape(shape)
+        logits = scored.detach()
+        if at is None and _is_sigmoid(explained):
+            # Of a single channel, what is above 0.5 is predicted.
+            logits = logits - 0.5
         explanation = Explanation(recorded.output)
         warnings = explanation.warnings
         named = _targets.named(targets, task, logits)

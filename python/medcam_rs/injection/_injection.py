@@ -177,7 +177,11 @@ class Injection:
     ) -> Explanation:
         inner = self._inner
         forward = self._plain if inner is self._model else inner
-        with self._run_alone():
+        with self._run_alone(), _out_of_inference_mode():
+            # Autograd takes no tensors of inference mode.
+            args, kwargs = map_tensors(
+                lambda x: x.clone() if x.is_inference() else x, (args, kwargs)
+            )
             explanation = self._explainer.explain(
                 inner, forward, args, kwargs, targets, self._size_of
             )
@@ -379,6 +383,16 @@ class Injection:
             found["forward"] = self._before["forward"]
         else:
             del found["forward"]
+
+
+@contextmanager
+def _out_of_inference_mode() -> Iterator[None]:
+    """`torch.no_grad` where `torch.inference_mode` is on: there is no autograd in that."""
+    if not torch.is_inference_mode_enabled():
+        yield
+        return
+    with torch.inference_mode(False), torch.no_grad():
+        yield
 
 
 def inside(model: nn.Module) -> nn.Module:

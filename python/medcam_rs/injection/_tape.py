@@ -244,9 +244,7 @@ def record(
     caught, gates, start = Logits(), None, None
     tape = _Tape(len(layers), cut=len(layers) == 1 and guide is None)
     with ExitStack() as stack:
-        if torch.is_inference_mode_enabled():
-            stack.enter_context(torch.inference_mode(False))
-        elif torch.is_grad_enabled():
+        if torch.is_grad_enabled():
             stack.enter_context(_as_with_grad())
         stack.enter_context(frozen(model))
         stack.enter_context(torch.no_grad())
@@ -285,8 +283,6 @@ def _named(layer: Selected, hook: Callable[[Any, Any, Any], Any]) -> Callable[[A
 
 
 def _detached(x: Tensor) -> Tensor:
-    if x.is_inference():
-        return x.clone()
     return x.detach() if x.requires_grad else x
 
 
