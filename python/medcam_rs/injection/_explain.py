@@ -132,7 +132,7 @@ class Explainer:
         by_choice = self.settings.layer in ("auto", "full")
         key = tuple(grid.shape[1:]) if by_choice else grid.ndim
         if key not in self._selected:
-            layers = discover(model, args, kwargs, self.settings.pick)
+            layers = discover(model, args, kwargs, self.settings.pick, self.settings.score_at)
             selected = layers.select(self.settings.layer) if self.settings.needs_layer else []
             while len(self._selected) >= KEPT_SHAPES:
                 del self._selected[next(iter(self._selected))]
@@ -168,7 +168,7 @@ class Explainer:
 
         recorded = run()
         if any(
-            one is None and layer.label == layer.name and ran
+            one is None and "#" not in layer.label and ran
             for one, layer, ran in zip(recorded.records, selected, recorded.runs)
         ):
             # It ran less often than before: its last run was not recorded.
@@ -176,7 +176,7 @@ class Explainer:
             recorded = run()
         for layer, one in zip(selected, recorded.records):
             if one is None:
-                run_ = "its last run" if layer.label == layer.name else f"run {layer.run}"
+                run_ = f"run {layer.run}" if "#" in layer.label else "its last run"
                 raise InputError(f"layer '{layer.label}': {run_} did not happen for this input")
             _check_layer(layer, one, grid)
         ends = final_activation(settings.pick(recorded.output)) is not None

@@ -96,7 +96,7 @@ class Injection:
     def _forget(self) -> None:
         self._maps: list[AttentionMap] = []
         self._warnings: list[Warned] = []
-        self._scores: list[dict[str, Any]] = []
+        self._scores: list[Any] = []
 
     def _unshared(self) -> None:
         self._lock = threading.RLock()
@@ -223,23 +223,32 @@ class Injection:
         for one in self._maps:
             values = one.values.cpu().numpy()
             if files.evaluate:
-                self._scores += self._evaluator.add(
+                scored, warned = self._evaluator.add(
                     name, one.layer, one.target, values, in_numpy(mask), one.classes
                 )
+                self._scores += scored
+                self._warnings += [
+                    Warned(of.code, of.message, of.layer, of.sample) for of in warned
+                ]
             if files.save_maps:
                 target = None if one_target else one.target
-                extra = {} if raw_input is None else {"raw_input": raw_input}
+                placed = None if affine is None else in_numpy(affine)
                 _files.save_maps(
-                    str(files.folder),
-                    one.layer,
-                    target,
-                    values,
-                    one.classes,
-                    one.signed,
-                    name,
-                    affine=None if affine is None else in_numpy(affine),
-                    **extra,
+                    str(files.folder), one.layer, target, values, name, affine=placed
                 )
+                if raw_input is not None:
+                    _files.save_overlays(
+                        str(files.folder),
+                        one.layer,
+                        target,
+                        values,
+                        name,
+                        in_numpy(raw_input),
+                        classes=one.classes,
+                        method=self._explainer.settings.backend,
+                        signed=one.signed,
+                        affine=placed,
+                    )
             if self._archive is not None:
                 self._archive.add(name, one.layer, one.target, values)
 
@@ -276,7 +285,7 @@ class Injection:
         """What the last call warns of; docs/diagnostics.md explains each code."""
         return list(self._warnings)
 
-    def scores(self) -> list[dict[str, Any]]:
+    def scores(self) -> list[Any]:
         """The scores of the last call's maps, with `evaluate`."""
         return list(self._scores)
 
@@ -303,11 +312,9 @@ class Injection:
         if values.ndim in (2, 3):
             values = values[None, None]
         layer = self._maps[0].layer if self._maps else "attention_map"
-        signed = bool(self._maps) and self._maps[0].signed
-        classes: list[int | None] = [None] * len(values)
         name = f"attention_map_{self._calls:06}"
         written: list[str] = _files.save_maps(
-            str(self._files.folder), layer, None, values, classes, signed, name
+            str(self._files.folder), layer, None, values, name
         )
         return written
 

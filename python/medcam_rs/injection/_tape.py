@@ -249,7 +249,7 @@ def record(
         stack.enter_context(frozen(model))
         stack.enter_context(torch.no_grad())
         for wish, (layer, first) in enumerate(zip(layers, first_runs)):
-            only = None if layer.label == layer.name else layer.run
+            only = layer.run if "#" in layer.label else None
             module = model.get_submodule(layer.name)
             hook = _named(layer, tape.hook(wish, first, only))
             stack.callback(module.register_forward_hook(hook).remove)
