@@ -228,7 +228,7 @@ class Injection:
                 )
                 self._scores += scored
                 self._warnings += [
-                    Warned(of.code, of.message, of.layer, of.sample) for of in warned
+                    Warned(of.code, of.message, one.layer, of.sample) for of in warned
                 ]
             if files.save_maps:
                 target = None if one_target else one.target
