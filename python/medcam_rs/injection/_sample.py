@@ -1,0 +1,211 @@
+"""Runs one sample through a module to see its layers, and leaves the module as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.modules.instancenorm import _InstanceNorm
+
+from ..errors import InputError
+from ._graph import Value, value_of
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One run of a submodule that returned a tensor."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    is_floating_point: bool
+    value: Value | None
+
+
+@dataclass
+class Sample:
+    """What one run showed, in the order in which the submodules ended."""
+
+    seen: list[Seen] = field(default_factory=list)
+    # Of submodules that returned no tensor: what they returned.
+    returned: dict[str, str] = field(default_factory=dict)
+    # What modules say of values, see `Graph`.
+    marks: dict[Value, tuple[str, Value]] = field(default_factory=dict)
+    input_shape: tuple[int, ...] = ()
+    output: Any = None
+
+
+class _Tap(torch.autograd.Function):
+    """The same memory as a value of its own: where a view is written to in place, autograd would
+    take the view's own node out of the graph."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        return tensor.detach()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        return gradient
+
+
+def check(module: nn.Module) -> None:
+    """Refuses modules whose submodules cannot be watched."""
+    if isinstance(module, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
+        raise InputError(
+            "the module is TorchScript, whose layers Python does not see: inject the module from "
+            "which it was made, or explain the file with `medcam map MODEL.pt`"
+        )
+    for name, part in module.named_modules():
+        whose = f"submodule '{name}'" if name else "the module"
+        is_compiled = getattr(part, "_compiled_call_impl", None) is not None
+        if is_compiled or hasattr(part, "_orig_mod"):
+            raise InputError(
+                f"{whose} was compiled by torch.compile, which hides the layers: inject the module "
+                "that was compiled (compiled._orig_mod, or the module before .compile())"
+            )
+    for name, parameter in module.named_parameters():
+        if torch.nn.parameter.is_lazy(parameter):
+            raise InputError(
+                f"parameter '{name}' has no shape yet (a lazy module): run the module once before"
+            )
+
+
+def run_sample(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Sample:
+    """Runs the module on the first sample of its arguments, with a graph that starts at them.
+
+    Tensors whose axis 0 is as long as that of the first are cut: to one sample, or to two of a
+    module in training, whose batch norms may refuse one.
+    """
+    check(module)
+    first = next((leaf for leaf in _tensors((args, kwargs)) if leaf.is_floating_point()), None)
+    if first is None:
+        first = next(_tensors((args, kwargs)), None)
+    if first is None or first.dim() == 0:
+        raise InputError("the module was called with no tensor that has a batch")
+    batch = first.shape[0]
+    if batch == 0:
+        raise InputError(f"the input of shape {list(first.shape)} has no sample")
+    is_training = any(part.training for part in module.modules())
+    count = min(batch, 2 if is_training else 1)
+
+    def leaf(tensor: Tensor) -> Tensor:
+        if tensor.dim() > 0 and tensor.shape[0] == batch:
+            tensor = tensor[:count]
+        copy = tensor.detach().clone()
+        # A copy again: networks may write to their input, which a leaf forbids.
+        return copy.requires_grad_().clone() if copy.is_floating_point() else copy
+
+    sample = Sample(input_shape=(count, *first.shape[1:]))
+    with torch.inference_mode(False), torch.enable_grad(), _as_it_was(module, first):
+        own_args, own_kwargs = _mapped((args, dict(kwargs)), leaf)
+        handles = []
+        try:
+            for name, part in module.named_modules():
+                if name:
+                    handles.append(part.register_forward_hook(_watch(sample, name)))
+            sample.output = module(*own_args, **own_kwargs)
+        finally:
+            for handle in handles:
+                handle.remove()
+    return sample
+
+
+def _watch(sample: Sample, name: str) -> Callable[[nn.Module, Any, Any], Tensor | None]:
+    def hook(module: nn.Module, args: Any, output: Any) -> Tensor | None:
+        if not isinstance(output, Tensor):
+            sample.returned[name] = _kind(output)
+            return None
+        replaced = None
+        is_floating = output.is_floating_point()
+        if is_floating and not output.is_inference():
+            mark = _mark(module)
+            source = value_of(args[0]) if args and isinstance(args[0], Tensor) else None
+            made = value_of(output)
+            if mark and source and made and source != made:
+                sample.marks[made] = (mark, source)
+            with torch.enable_grad():
+                if not output.requires_grad:
+                    # As where a layer is explained: the gradient begins anew, also behind no_grad.
+                    replaced = _Tap.apply(output.detach().requires_grad_())
+                elif output._is_view() or output.is_leaf:
+                    replaced = _Tap.apply(output)
+        shown = output if replaced is None else replaced
+        value = value_of(shown) if is_floating else None
+        kind = type(module).__name__
+        sample.seen.append(Seen(name, kind, tuple(output.shape), is_floating, value))
+        return replaced
+
+    return hook
+
+
+def _mark(module: nn.Module) -> str | None:
+    """The row of what a module does, where the graph may not tell."""
+    if isinstance(module, _DropoutNd) and module.training:
+        return "Dropout"
+    if isinstance(module, _InstanceNorm) and (module.training or module.running_mean is None):
+        return "InstanceNorm"
+    return None
+
+
+def _kind(output: Any) -> str:
+    """A type in words, such as list[Tensor, Tensor]."""
+    if isinstance(output, Mapping):
+        return f"{type(output).__name__} of {', '.join(map(repr, output))}"
+    if isinstance(output, (list, tuple)):
+        return f"{type(output).__name__}[{', '.join(_kind(part) for part in output)}]"
+    return "None" if output is None else type(output).__name__
+
+
+def _tensors(tree: Any) -> Iterator[Tensor]:
+    if isinstance(tree, Tensor):
+        yield tree
+    elif isinstance(tree, Mapping):
+        for part in tree.values():
+            yield from _tensors(part)
+    elif isinstance(tree, (list, tuple)):
+        for part in tree:
+            yield from _tensors(part)
+
+
+def _mapped(tree: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(tree, Tensor):
+        return change(tree)
+    if isinstance(tree, dict):
+        return {key: _mapped(part, change) for key, part in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        parts = [_mapped(part, change) for part in tree]
+        return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
+    return tree
+
+
+@contextmanager
+def _as_it_was(module: nn.Module, first: Tensor) -> Iterator[None]:
+    """Without gradients of parameters; afterwards flags, buffers and random state are as before."""
+    frozen = [p for p in module.parameters() if p.requires_grad and p.is_leaf]
+    buffers = [
+        (part, name, buffer, None if buffer is None else buffer.detach().clone())
+        for part in module.modules()
+        for name, buffer in part._buffers.items()
+    ]
+    tensors = [first, *module.parameters()]
+    cuda = {tensor.device.index for tensor in tensors if tensor.device.type == "cuda"}
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices=sorted(filter(None.__ne__, cuda))))
+        try:
+            for parameter in frozen:
+                parameter.requires_grad_(False)
+            yield
+        finally:
+            for parameter in frozen:
+                parameter.requires_grad_(True)
+            for part, name, buffer, copy in buffers:
+                part._buffers[name] = buffer
+                if buffer is not None and copy is not None and not torch.equal(buffer, copy):
+                    with torch.no_grad():
+                        buffer.copy_(copy)
+
