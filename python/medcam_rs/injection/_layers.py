@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from . import _refusals
-from ._graph import Channels, Facts, Graph, value_of
+from ._graph import Channels, Facts, Graph
 from ._sample import Seen, run_sample
+from ._steps import value_of
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from ..errors import InputError
-from ._graph import Value, value_of
+from ._steps import Value, value_of
 
 
 @dataclass(frozen=True)
