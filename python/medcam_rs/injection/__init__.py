@@ -6,13 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import torch
 from torch import nn
 
+from .._files import prepare_folder
 from ..errors import DtypeError, InputError
 from . import _targets
 from ._explain import Explainer, Settings
-from ._injection import Files, Injection, checked_size
+from ._injection import Injection, checked_size, inside
 from ._maps import METHODS, AttentionMap, AttentionWarning, Warned
+from ._sample import check
+from ._saving import Saving, Wanted
 from ._tape import Pick
 
 __all__ = ["AttentionMap", "AttentionWarning", "Injection", "Warned", "inject"]
@@ -161,9 +165,13 @@ def inject(
     infinite; `DtypeError` (a `TypeError`) for what is no module, and outputs that have no gradient.
     """
     if not isinstance(model, nn.Module):
-        raise DtypeError(f"model: a {type(model).__name__}; it takes a torch.nn.Module")
+        hint = ""
+        if isinstance(model, torch.export.ExportedProgram):
+            hint = ", such as torch.export.unflatten(program)"
+        raise DtypeError(f"model: a {type(model).__name__}; it takes a torch.nn.Module{hint}")
     if isinstance(model.__dict__.get("forward"), Injection):
         raise InputError("model: it is injected already; call model.eject() first")
+    check(inside(model))
     _one_of("backend", backend, tuple(METHODS))
     _one_of("score_at", score_at, ("logits", "output"))
     _one_of("guide", guide, ("relu", "all"))
@@ -186,7 +194,7 @@ def inject(
     if folder is None and (save_maps or save_scores or archive is None):
         raise InputError("output_dir: save_maps, save_scores and save_archive=True need a folder")
     settings = Settings(backend, _layers_of(layer), score_at, guide, fuse, Pick(output))
-    files = Files(
+    wanted = Wanted(
         folder,
         save_maps,
         Path(str(archive)) if archive else None,
@@ -201,14 +209,14 @@ def inject(
         Explainer(settings),
         _targets.parse(label),
         checked_size(data_shape),
-        files,
+        Saving(wanted),
         replace=replace,
         return_attention=return_attention,
         return_score=return_score,
         enabled=enabled,
     )
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
+        prepare_folder(folder)
     injection.attach()
     return model
 

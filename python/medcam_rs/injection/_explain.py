@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,11 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from . import _targets
-from ._guided import listed
+from . import _refusals, _skips, _targets, _warnings
 from ._layers import Layers, Selected, discover
 from ._maps import GUIDED, AttentionMap, Finished, Warned, fuse, judge, mean_of, of_input, of_layer
-from ._tape import Pick, Record, Recorded, final_activation, leaves, modules_of, record
+from ._tape import Pick, Record, Recorded, final_activation, leaves, record
 
 Size = tuple[int, ...] | None
 KEPT_SHAPES = 16
@@ -55,6 +53,8 @@ class Explainer:
     settings: Settings
     layers: Layers | None = None
     _selected: dict[Any, tuple[Layers, list[Selected], list[int]]] = field(default_factory=dict)
+    # Input shapes of which the first forward had nothing to spare its backward.
+    _not_spared: set[tuple[int, ...]] = field(default_factory=set)
     # The first forward looks whether the output ends in a softmax or sigmoid.
     _ends: bool = True
 
@@ -90,24 +90,16 @@ class Explainer:
         warnings = explanation.warnings
         named = _targets.named(targets, task, logits)
         warnings += [Warned("COMPONENTS_LEFT_OUT", one.left_out) for one in named if one.left_out]
-        warnings += _training(model)
+        warnings += _warnings.training(model)
         if recorded.gates:
             recorded.gates.check(self.settings.backend)
-            if recorded.gates.unguided:
-                what = listed(recorded.gates.unguided)
-                warnings.append(
-                    Warned(
-                        "PARTLY_GUIDED",
-                        f"ReLU is guided, {what} are not, so the map is between guided "
-                        "backpropagation and the plain gradient. Guide all kinds with guide='all'",
-                    )
-                )
-        warnings += [warned for layer in selected for warned in self._of_layer(layer)]
+            warnings += _warnings.partly_guided(recorded.gates)
+        warnings += [warned for layer in selected for warned in _warnings.of_layer(layer)]
         for place, one in enumerate(named):
             last = place + 1 == len(named)
             with torch.enable_grad():
                 score = _targets.score(one.target, task, scored, logits)
-            warnings += _empty(one, score.empty)
+            warnings += _warnings.empty(one, score.empty)
             maps = self._maps(recorded, selected, score, one.label, size, warnings, keep=not last)
             if self.settings.fuse:
                 fused = fuse(maps, self.settings.fuse)
@@ -153,8 +145,14 @@ class Explainer:
         if settings.needs_layer:
             self.layers, selected, first_runs = self._find(model, args, kwargs, grid)
 
+        guide = settings.guide if settings.backend in GUIDED else None
+        shape = tuple(grid.shape)
+
         def run() -> Recorded:
-            return record(
+            # With a guide the tape starts at the input, and all parts need their gradient.
+            spares = guide is None and shape not in self._not_spared and _skips.is_available()
+            spare = _skips.needed_parts_only() if spares else None
+            recorded = record(
                 model,
                 forward,
                 args,
@@ -162,9 +160,15 @@ class Explainer:
                 layers=selected,
                 first_runs=first_runs,
                 grid=grid,
-                guide=settings.guide if settings.backend in GUIDED else None,
+                guide=guide,
                 logits=settings.score_at == "logits" and self._ends,
+                spare=spare,
             )
+            if spare is not None and spare.replaced == 0:
+                if len(self._not_spared) >= KEPT_SHAPES:
+                    self._not_spared.clear()
+                self._not_spared.add(shape)
+            return recorded
 
         recorded = run()
         if any(
@@ -246,36 +250,6 @@ class Explainer:
                 raise _no_gradient(layer.label)
         return maps
 
-    def _of_layer(self, layer: Selected) -> list[Warned]:
-        found = []
-        if layer.channels_last:
-            found.append(
-                (
-                    "CHANNELS_LAST",
-                    "its output was read as (B, [D,] H, W, C), as transformers have it. Check in its "
-                    "shape that the last axis is the channels",
-                )
-            )
-        if layer.redraws_output:
-            found.append(
-                (
-                    "REDRAWS_OUTPUT",
-                    "only pointwise steps come between it and the score, so the gradient is the same "
-                    "at every voxel and the map only redraws the output. Take a layer further from "
-                    "it, as auto does",
-                )
-            )
-        if not layer.shows_image and self.settings.layer not in ("auto", "full"):
-            found.append(
-                (
-                    "NO_IMAGE",
-                    "it pads or resizes what came before, or comes from a single voxel, so the map may "
-                    "have the same form for every image. Take a layer with an image of its own, as "
-                    "auto does",
-                )
-            )
-        return [Warned(code, f"layer '{layer.label}': {what}", layer.label) for code, what in found]
-
 
 def _backward(
     recorded: Recorded, score: Tensor, keep: bool, reduce: Callable[[Record, Tensor], None]
@@ -346,7 +320,10 @@ def _check_layer(layer: Selected, one: Record, grid: Tensor) -> None:
     voxels = 1
     for extent in spatial:
         voxels *= extent
-    if len(shape) != grid.ndim or shape[0] != grid.shape[0] or voxels < 2:
+    if len(shape) == grid.ndim and shape[0] != grid.shape[0]:
+        why = _refusals.without_batch(shape, shape[0], grid.shape[0])
+        raise InputError(f"layer '{layer.label}' cannot carry a map: {why}")
+    if len(shape) != grid.ndim or voxels < 2:
         raise InputError(
             f"layer '{layer.label}': its output of shape {shape} is no batch of images for this input "
             f"of shape {tuple(grid.shape)}, and can carry no map"
@@ -362,57 +339,6 @@ def _no_gradient(layer: str | None) -> InputError:
     )
 
 
-def _empty(one: _targets.Named, empty: list[int]) -> list[Warned]:
-    if one.target.kind == "predicted":
-        what = f"nothing is predicted as class {one.target.number}"
-    elif one.target.component is not None:
-        what = f"there is no {one.label} here"
-    else:
-        what = "the target mask has no voxel"
-    return [
-        Warned(
-            "EMPTY_TARGET",
-            f"sample {sample}: {what}, so the map is zero. Take another class or region",
-            sample=sample,
-        )
-        for sample in empty
-    ]
-
-
 def _is_sigmoid(output: Tensor) -> bool:
     node = final_activation(output)
     return node is not None and node.name().startswith("Sigmoid")
-
-
-_RANDOM = (nn.modules.dropout._DropoutNd,)
-_OF_BATCH = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
-
-
-def _training(model: nn.Module) -> list[Warned]:
-    """Warns of modules that act as in training."""
-    random: Counter[str] = Counter()
-    of_batch: Counter[str] = Counter()
-    for module in modules_of(model):
-        if isinstance(module, _RANDOM):
-            if module.training and module.p > 0:
-                random[type(module).__name__] += 1
-        elif isinstance(module, _OF_BATCH):
-            is_instance = isinstance(module, nn.modules.instancenorm._InstanceNorm)
-            learned = module.running_mean is not None
-            if (learned and module.training) or not (learned or is_instance):
-                of_batch[type(module).__name__] += 1
-    seen = []
-    if random:
-        seen.append(
-            f"{listed(random)}: it draws random numbers, so output and map change from run to run"
-        )
-    if of_batch:
-        seen.append(
-            f"{listed(of_batch)}: it normalises with the statistics of its input instead of those it "
-            "learned, so output and map are not those of evaluation, and behind a batch norm those of a "
-            "sample depend on the others of its batch"
-        )
-    if not seen:
-        return []
-    what = f"the model has steps that act as in training: {'; '.join(seen)}. Call model.eval() first"
-    return [Warned("TRAINING_MODE", what)]

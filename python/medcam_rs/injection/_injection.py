@@ -6,18 +6,18 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError
+from .. import _files
+from ..errors import FileError, InputError
 from . import _targets
 from ._explain import Explainer, Explanation, Size, grid_of
 from ._maps import AttentionMap, AttentionWarning, Warned
+from ._saving import OfCall, Saving, affine_of, in_numpy
 from ._tape import map_tensors
 
 UNSET: Any = object()
@@ -42,20 +42,6 @@ METHODS = (
 """What a module gains beside its forward."""
 
 
-@dataclass
-class Files:
-    """What is written and scored, and where."""
-
-    folder: Path | None = None
-    save_maps: bool = False
-    archive: Path | None = None
-    save_scores: bool = False
-    evaluate: bool = False
-    metric: Any = "wioa"
-    threshold: Any = "otsu"
-    masks: str = "detect"
-
-
 class Injection:
     """The forward of an injected module, and what it keeps between calls. `inject` makes it.
 
@@ -68,7 +54,7 @@ class Injection:
         explainer: Explainer,
         targets: tuple[_targets.Target, ...],
         data_shape: Any,
-        files: Files,
+        saving: Saving,
         *,
         replace: bool,
         return_attention: bool,
@@ -79,7 +65,7 @@ class Injection:
         self._explainer = explainer
         self._targets = targets
         self._data_shape = data_shape
-        self._files = files
+        self._saving = saving
         self._replace = replace
         self._return_attention = return_attention
         self._return_score = return_score
@@ -88,26 +74,19 @@ class Injection:
         self._added: list[str] = []
         self._calls = 0
         self._told: set[tuple[str, str]] = set()
-        self._archive: Any = None
-        self._evaluator: Any = None
         self._forget()
         self._unshared()
 
     def _forget(self) -> None:
         self._maps: list[AttentionMap] = []
         self._warnings: list[Warned] = []
-        self._scores: list[Any] = []
+        self._scores: list[_files.Score] = []
 
     def _unshared(self) -> None:
         self._lock = threading.RLock()
         self._running = False
 
     def __getstate__(self) -> dict[str, Any]:
-        if self._archive is not None or self._evaluator is not None:
-            raise InputError(
-                "an injected model with an open archive or scores is not copied: call dump() or eject() "
-                "first"
-            )
         state = dict(self.__dict__)
         for name in ("_lock", "_running", "_maps", "_warnings", "_scores"):
             del state[name]
@@ -158,14 +137,19 @@ class Injection:
             if not self._enabled:
                 return self._plain(*args, **kwargs)
             targets = self._targets if label is UNSET else _targets.parse(label)
-            self._check_call(mask)
+            self._saving.check(mask)
             explanation = self._explain(args, kwargs, targets)
             grid = grid_of(args, kwargs)
-            if affine is None:
-                affine = getattr(grid, "affine", None)
-            name = f"{number:06}" if name is None else name
-            one_target = len(targets) == 1 and targets[0].kind not in ("each", "components")
-            self._keep(name, one_target, mask, affine, raw_input)
+            call = OfCall(
+                name=f"{number:06}" if name is None else name,
+                one_target=len(targets) == 1 and targets[0].kind not in ("each", "components"),
+                mask=mask,
+                affine=affine_of(grid) if affine is None else affine,
+                images=raw_input,
+            )
+            method = self._explainer.settings.backend
+            self._scores, warned = self._saving.keep(self._maps, call, method)
+            self._warnings += warned
             self._tell()
             return self._returned(map_tensors(Tensor.detach, explanation.output))
 
@@ -201,57 +185,6 @@ class Injection:
             )
         return tuple(self._data_shape)
 
-    def _check_call(self, mask: Any) -> None:
-        if self._files.evaluate and mask is None:
-            raise InputError("evaluate: no mask: give the ground truth of the batch with mask=")
-        if mask is not None and not self._files.evaluate:
-            raise InputError("mask: nothing evaluates it: inject with evaluate=True")
-
-    def _keep(
-        self, name: str, one_target: bool, mask: Any, affine: Any, raw_input: Any
-    ) -> None:
-        """Scores, saves and archives the maps of this call."""
-        files = self._files
-        if not (files.evaluate or files.save_maps or files.archive):
-            return
-        from .. import _files
-
-        if files.evaluate and self._evaluator is None:
-            self._evaluator = _files.Evaluator(files.metric, files.threshold, files.masks)
-        if files.archive and self._archive is None:
-            self._archive = _files.Archive(str(files.archive))
-        for one in self._maps:
-            values = one.values.cpu().numpy()
-            if files.evaluate:
-                scored, warned = self._evaluator.add(
-                    name, one.layer, one.target, values, in_numpy(mask), one.classes
-                )
-                self._scores += scored
-                self._warnings += [
-                    Warned(of.code, of.message, one.layer, of.sample) for of in warned
-                ]
-            if files.save_maps:
-                target = None if one_target else one.target
-                placed = None if affine is None else in_numpy(affine)
-                _files.save_maps(
-                    str(files.folder), one.layer, target, values, name, affine=placed
-                )
-                if raw_input is not None:
-                    _files.save_overlays(
-                        str(files.folder),
-                        one.layer,
-                        target,
-                        values,
-                        name,
-                        in_numpy(raw_input),
-                        classes=one.classes,
-                        method=self._explainer.settings.backend,
-                        signed=one.signed,
-                        affine=placed,
-                    )
-            if self._archive is not None:
-                self._archive.add(name, one.layer, one.target, values)
-
     def _tell(self) -> None:
         """Each kind of warning once for each layer, by `warnings.warn`."""
         for warned in self._warnings:
@@ -285,7 +218,7 @@ class Injection:
         """What the last call warns of; docs/diagnostics.md explains each code."""
         return list(self._warnings)
 
-    def scores(self) -> list[Any]:
+    def scores(self) -> list[_files.Score]:
         """The scores of the last call's maps, with `evaluate`."""
         return list(self._scores)
 
@@ -304,19 +237,15 @@ class Injection:
 
     def save_attention_map(self, attention_map: Any) -> list[str]:
         """Writes a map `(B, 1, [D,] H, W)` or `([D,] H, W)` into `output_dir`; returns the files."""
-        from .. import _files
-
-        if self._files.folder is None:
+        folder = self._saving.wanted.folder
+        if folder is None:
             raise InputError("save_attention_map: no folder; inject with output_dir")
         values = numpy.asarray(in_numpy(attention_map), dtype=numpy.float32)
         if values.ndim in (2, 3):
             values = values[None, None]
         layer = self._maps[0].layer if self._maps else "attention_map"
         name = f"attention_map_{self._calls:06}"
-        written: list[str] = _files.save_maps(
-            str(self._files.folder), layer, None, values, name
-        )
-        return written
+        return _files.save_maps(folder, layer, None, values, name)
 
     def replace_output(self, replace: bool) -> None:
         """Whether later calls return the map in place of the output."""
@@ -344,22 +273,20 @@ class Injection:
         with self._run_alone():
             layers = self._explainer.find(self._inner, args, kwargs)
         names = [layer.name for layer in layers if layer.can_carry_map]
-        if self._files.folder is not None:
-            text = "".join(f"{name}\n" for name in names)
-            (self._files.folder / "registered_layers.txt").write_text(text)
+        folder = self._saving.wanted.folder
+        if folder is not None:
+            path = folder / "registered_layers.txt"
+            try:
+                path.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+            except OSError as error:
+                raise FileError(error.errno, f"cannot write {path}: {error.strerror}") from error
         return names
 
     def dump(self) -> list[str]:
         """Completes the archive, writes the scores of all calls, and returns the files."""
-        written = []
-        if self._archive is not None:
-            archive, self._archive = self._archive, None
-            written.append(str(archive.finish()))
-        if self._files.save_scores:
-            if self._evaluator is None:
-                raise InputError("save_scores: no call was evaluated yet")
-            written += self._evaluator.dump(str(self._files.folder))
-        return written
+        with self._lock:
+            layers = self._explainer.layers or ()
+            return self._saving.dump([layer.name for layer in layers])
 
     def attach(self) -> None:
         """Makes this the module's forward, and gives it the methods that it has none of yet."""
@@ -380,7 +307,7 @@ class Injection:
         found["forward"] = self
 
     def eject(self) -> None:
-        """Makes the module what it was before `inject`, object by object."""
+        """Makes the module what it was before `inject`, object by object, and dumps what is open."""
         found = self._model.__dict__
         if found.get("forward") is not self:
             raise InputError("eject: the model's forward was replaced after inject; put it back first")
@@ -390,6 +317,8 @@ class Injection:
             found["forward"] = self._before["forward"]
         else:
             del found["forward"]
+        if self._saving.is_open:
+            self.dump()
 
 
 @contextmanager
@@ -406,13 +335,6 @@ def inside(model: nn.Module) -> nn.Module:
     """The network in a DataParallel or DistributedDataParallel; any other is itself."""
     wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel)
     return model.module if isinstance(model, wrappers) else model
-
-
-def in_numpy(array: Any) -> numpy.ndarray:
-    """An array or a tensor of any device in NumPy."""
-    if isinstance(array, torch.Tensor):
-        array = array.detach().cpu().numpy()
-    return numpy.asarray(array)
 
 
 def checked_size(data_shape: Any) -> Any:

@@ -60,6 +60,13 @@ def check(module: nn.Module) -> None:
             "the module is TorchScript, whose layers Python does not see: inject the module from "
             "which it was made, or explain the file with `medcam map MODEL.pt`"
         )
+    if isinstance(module, torch.fx.GraphModule) and not any(
+        node.op == "call_module" for node in module.graph.nodes
+    ):
+        raise InputError(
+            "the module is a graph that runs no submodules, as a program of torch.export: inject the "
+            "module from which it was made, or torch.export.unflatten(program), whose modules run"
+        )
     for name, part in module.named_modules():
         whose = f"submodule '{name}'" if name else "the module"
         is_compiled = getattr(part, "_compiled_call_impl", None) is not None

@@ -23,6 +23,19 @@ from torch.overrides import TorchFunctionMode
 _ARGUMENTS = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
 
 
+@functools.cache
+def is_available() -> bool:
+    """Whether this PyTorch has the private functions that tell which calls to leave alone."""
+    try:
+        torch._C._are_functorch_transforms_active()
+        torch._C._autograd._top_saved_tensors_default_hooks(False)
+        torch.get_autocast_dtype("cpu")
+        torch.is_autocast_enabled("cpu")
+    except (AttributeError, TypeError):
+        return False
+    return True
+
+
 class _Joined:
     """A concatenation along the channels, of which some parts need a gradient and some do not."""
 

@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 from ..errors import InputError
 from ._guided import Gates
 from ._layers import Selected
+from ._skips import needed_parts_only
 
 
 @dataclass(eq=False)
@@ -232,6 +233,7 @@ def record(
     grid: Tensor,
     guide: str | None,
     logits: bool,
+    spare: needed_parts_only | None = None,
 ) -> Recorded:
     """Runs `forward(*args, **kwargs)` of `model` and records the outputs of `layers`.
 
@@ -240,6 +242,7 @@ def record(
     hooks and `requires_grad` of parameters are as before afterwards, whatever is raised.
 
     `first_runs[i]` is the run of layer `i` from which on it is recorded where its last one is meant.
+    `spare` is entered around the forward.
     """
     caught, gates, start = Logits(), None, None
     tape = _Tape(len(layers), cut=len(layers) == 1 and guide is None)
@@ -266,6 +269,8 @@ def record(
             gates = stack.enter_context(Gates(guide))
         if logits:
             stack.enter_context(caught)
+        if spare is not None:
+            stack.enter_context(spare)
         args, kwargs = map_tensors(lambda x: replaced.get(id(x), _detached(x)), (args, kwargs))
         output = forward(*args, **kwargs)
     of = caught.of if logits else lambda _: None

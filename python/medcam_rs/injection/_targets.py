@@ -11,6 +11,7 @@ import numpy
 import torch
 from torch import Tensor
 
+from .._files import components
 from ..errors import DtypeError, InputError
 
 Shape = tuple[int, ...]
@@ -318,8 +319,7 @@ def _components_of(target: Target, task: str, logits: Tensor) -> list[Named]:
             f"label: components:{target.number}: a network that classifies has no voxels to be "
             f"connected; take class {target.number}"
         )
-    inside = (_prediction(logits) == target.number).cpu().numpy()
-    numbers = numpy.stack([components(of_sample) for of_sample in inside])
+    numbers = components(_prediction(logits) == target.number)
     most = int(numbers.max())
     left_out = None
     if most > MOST_COMPONENTS:
@@ -332,36 +332,3 @@ def _components_of(target: Target, task: str, logits: Tensor) -> list[Named]:
         one = Target("region", number=target.number, mask=numbers == k, component=k)
         found.append(Named(one.label, one, left_out if k == 1 else None))
     return found
-
-
-def components(mask: numpy.ndarray) -> numpy.ndarray:
-    """The connected components of a boolean mask in 2D or 3D, int64 of its shape: the number of each
-    voxel's component from 1, largest first (of equal ones, the first in memory); 0 outside.
-
-    Voxels that share a face, an edge or a corner are connected.
-    """
-    voxels = numpy.flatnonzero(mask)
-    place = numpy.full(mask.shape, -1, dtype=numpy.int64)
-    place.flat[voxels] = numpy.arange(len(voxels))
-    pairs = []
-    offsets = list(itertools.product((-1, 0, 1), repeat=mask.ndim))
-    for offset in offsets[: len(offsets) // 2]:
-        ends = [slice(max(-step, 0), min(-step, 0) or None) for step in offset]
-        starts = [slice(max(step, 0), min(step, 0) or None) for step in offset]
-        pair = numpy.stack([place[tuple(ends)].ravel(), place[tuple(starts)].ravel()])
-        pairs.append(pair[:, (pair >= 0).all(0)])
-    first, second = numpy.concatenate(pairs, axis=1)
-    # Each voxel points to the first one known of its component, until no edge joins two.
-    root = numpy.arange(len(voxels))
-    while (root[first] != root[second]).any():
-        least = numpy.minimum(root[first], root[second])
-        numpy.minimum.at(root, root[first], least)
-        numpy.minimum.at(root, root[second], least)
-        while (root[root] != root).any():
-            root = root[root]
-    roots, of_voxel, sizes = numpy.unique(root, return_inverse=True, return_counts=True)
-    rank = numpy.empty(len(roots), dtype=numpy.int64)
-    rank[numpy.argsort(-sizes, kind="stable")] = numpy.arange(1, len(roots) + 1)
-    numbers = numpy.zeros(mask.shape, dtype=numpy.int64)
-    numbers.flat[voxels] = rank[of_voxel]
-    return numbers

@@ -1,6 +1,5 @@
 """Scores, and the targets that stand for several."""
 
-import numpy
 import pytest
 import torch
 from torch import nn
@@ -84,28 +83,6 @@ def test_components_have_a_map_each_the_largest_first():
     assert float(second[2, 2]) > 0.5 and float(second[8, 8]) == 0
     empty = [w for w in net.warnings() if w.code == "EMPTY_TARGET"]
     assert [(w.sample, "component" in w.message) for w in empty] == [(1, True), (1, True)]
-
-
-def test_components_against_a_flood():
-    draw = numpy.random.default_rng(0)
-    for shape in ((9, 11), (6, 7, 8)):
-        mask = draw.random(shape) < 0.2
-        numbers = _targets.components(mask)
-        assert ((numbers > 0) == mask).all()
-        left, sizes = set(map(tuple, numpy.argwhere(mask))), []
-        while left:
-            open_ = [left.pop()]
-            found = list(open_)
-            while open_:
-                at = open_.pop()
-                near = [p for p in left if max(abs(a - b) for a, b in zip(p, at)) <= 1]
-                left.difference_update(near)
-                open_ += near
-                found += near
-            assert len({numbers[at] for at in found}) == 1
-            sizes.append(len(found))
-        assert numpy.bincount(numbers.ravel())[1:].tolist() == sorted(sizes, reverse=True)
-    assert not _targets.components(numpy.zeros((3, 4), bool)).any()
 
 
 def test_shapes_of_outputs():
