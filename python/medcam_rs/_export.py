@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ._candidates import WAYS, Source
 from ._card import card_text
 from ._torchscript import listed, still
-from .errors import InputError
+from .errors import FileError, InputError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -97,9 +97,24 @@ def export(
     what is to be known is in the result.
 
     Raises `InputError` where no way gives such a file, with the reason for each; where the module
-    takes more than one tensor or returns none; and where the card is none.
+    takes more than one tensor or returns none; and where the card is none. Raises `FileError` (an
+    `OSError`) where a file cannot be written.
+
+    >>> import tempfile, torch
+    >>> model = torch.nn.Sequential(
+    ...     torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(144, 2)
+    ... )
+    >>> done = export(model, torch.rand(1, 1, 8, 8), tempfile.mkdtemp() + "/model.pt")
+    >>> done.way, done.names, done.difference
+    ('script', ('0', '1', '2', '3'), 0.0)
     """
-    import torch
+    try:
+        import torch
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            "export: PyTorch is not installed here; install it with pip install 'medcam-rs[torch]'",
+            name="torch",
+        ) from error
 
     first = _one_tensor(example, "example")
     path = Path(path)
@@ -166,7 +181,7 @@ def _write(files: Mapping[Path, bytes]) -> None:
         for path, written in temporary.items():
             os.replace(written, path)
     except OSError as error:
-        raise InputError(f"path: cannot write {path}: {error}") from error
+        raise FileError(error.errno, f"path: cannot write {path}: {error.strerror}") from error
     finally:
         for written in temporary.values():
             written.unlink(missing_ok=True)

@@ -6,6 +6,8 @@ import importlib
 import inspect
 import pathlib
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -13,8 +15,16 @@ import medcam_rs
 from medcam_rs import _native
 
 
-@pytest.mark.parametrize("name", ["medcam_rs", "medcam_rs._chains", "medcam_rs._files", "medcam_rs._ops"])
+NEED_TORCH = ("medcam_rs._export", "medcam_rs.injection")
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.parametrize(
+    "name", ["medcam_rs", "medcam_rs._chains", "medcam_rs._files", "medcam_rs._ops", *NEED_TORCH]
+)
 def test_docstrings(name):
+    if name in NEED_TORCH:
+        pytest.importorskip("torch", reason="PyTorch is not installed here")
     result = doctest.testmod(importlib.import_module(name))
     assert result.failed == 0
     assert result.attempted or name == "medcam_rs"
@@ -23,8 +33,33 @@ def test_docstrings(name):
 def test_every_public_function_has_an_example():
     for name in medcam_rs.__all__:
         function = getattr(medcam_rs, name)
+        if function is medcam_rs._inject_without_torch:
+            continue
         if inspect.isfunction(function) and name not in ("cuda_devices", "accelerate"):
             assert ">>>" in function.__doc__, name
+
+
+def python_without_torch(code):
+    """Runs code where torch cannot be imported."""
+    code = "import sys; sys.modules['torch'] = None\n" + code
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+
+def test_torch_is_not_imported_and_not_needed():
+    code = "import sys, medcam_rs; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False"]
+    code = """
+from medcam_rs import *
+for call in (lambda: inject(None), lambda: export(None, None)):
+    try:
+        call()
+    except ImportError as error:
+        print(error)
+"""
+    said = python_without_torch(code).stdout.splitlines()
+    assert [line.partition(":")[0] for line in said] == ["inject", "export"]
+    assert all("medcam-rs[torch]" in line for line in said)
 
 
 def test_readme():

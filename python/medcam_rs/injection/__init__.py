@@ -58,7 +58,7 @@ def inject(
     `model.forward` and the methods below is added, and `model.eject()` takes them away again.
 
     >>> import torch
-    >>> from medcam_rs.injection import inject
+    >>> from medcam_rs import inject
     >>> seeded = torch.manual_seed(0)
     >>> model = torch.nn.Sequential(
     ...     torch.nn.Conv3d(1, 4, 3, padding=1), torch.nn.ReLU(),
@@ -139,19 +139,20 @@ def inject(
     - `fuse`: makes one map of all layers', by their `"mean"` or `"max"` where `data_shape` gives one
       size.
     - `save_archive`: collects the maps of all calls in one `.npz` file, this one or with True
-      `output_dir/attention_maps.npz`, which `model.dump()` completes.
+      `output_dir/attention_maps.npz`, which `model.dump()` completes. Calls after it have a file of
+      their own, `attention_maps_2.npz`.
 
     A call takes five more arguments by keyword; all others go to the network, whose own arguments of
     these names can be given by place: `label` (in place of the one above), `mask` (`(B, 1, [D,] H, W)`,
-    with `evaluate`), `affine` (4x4, of the NIfTI files of `save_maps`), `raw_input` (the images for
-    overlays, one for each sample), and `name` (of the call's files, instead of its number). The first
-    call, and one of another size with `auto` and `full`, runs its first sample once more to find the
+    with `evaluate`), `affine` (4x4, or `(B, 4, 4)`, of the NIfTI files of `save_maps`; by default that
+    of the batch, if it is MONAI's `MetaTensor`), `raw_input` (the images for overlays, one for each
+    sample), and `name` (of the call's files, instead of its number). The first call, and one of another size with `auto` and `full`, runs its first sample once more to find the
     layers.
 
     Methods that the module gains, on `model.forward` too: `attention_maps()`, `warnings()`, `scores()`,
     `get_attention_map()`, `get_layers(reverse)`, `save_attention_map(map)`, `replace_output(bool)`,
     `enable_medcam()`, `disable_medcam()`, `set_label(label)`, `set_data_shape(data_shape)`,
-    `test_run(batch)`, `dump()` and `eject()`. What a map cannot say is in `warnings()` and, once for
+    `test_run(batch)`, `dump()` and `eject()`, which dumps what is open. What a map cannot say is in `warnings()` and, once for
     each code and layer, an `AttentionWarning`.
 
     While a call runs, parameters require no gradient, and layers have hooks; both are undone, whatever
@@ -162,7 +163,8 @@ def inject(
 
     Raises `InputError` (a `ValueError`) for options that contradict each other, an unknown layer, one
     that no gradient reaches, a class out of range, shapes that don't fit, and values that are NaN or
-    infinite; `DtypeError` (a `TypeError`) for what is no module, and outputs that have no gradient.
+    infinite; `DtypeError` (a `TypeError`) for what is no module, and outputs that have no gradient;
+    `FileError` (an `OSError`) for files that cannot be written.
     """
     if not isinstance(model, nn.Module):
         hint = ""
