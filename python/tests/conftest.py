@@ -57,3 +57,19 @@ def drawn_layers(count=24):
         size = tuple(int(n) for n in draw.integers(1, 30, axes))
         layers.append(pytest.param(seed, (batch, channels, *grid), size, id=f"{seed}"))
     return layers
+
+
+# PyTorch's own, of ways that it still has.
+DEPRECATED = (
+    "ignore:`torch.jit:DeprecationWarning",
+    "ignore:`torch.distributed.reduce_op`:FutureWarning",
+    "ignore:`isinstance\\(treespec, LeafSpec\\)`:FutureWarning",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Warnings of PyTorch about itself are not those of a test."""
+    for item in items:
+        # In front: what a test filters itself goes before.
+        for ignored in DEPRECATED:
+            item.add_marker(pytest.mark.filterwarnings(ignored), append=False)

@@ -8,31 +8,14 @@ import threading
 import warnings
 
 import pytest
-import torch
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed here")
+
+from small import Net, made
 from torch import nn
 
 from medcam_rs.errors import DtypeError, InputError
-from medcam_rs.injection import AttentionWarning, _skips, inject
-
-
-class Net(nn.Module):
-    """A small classifier with what may go wrong: in-place steps, a dropout, a function as activation."""
-
-    def __init__(self, classes=3):
-        super().__init__()
-        self.first = nn.Sequential(nn.Conv2d(2, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(True))
-        self.second = nn.Conv2d(6, 8, 3, stride=2)
-        self.drop = nn.Dropout(0.5)
-        self.head = nn.Linear(8, classes)
-
-    def forward(self, x, scale=1.0):
-        x = self.second(self.first(x)) * scale
-        return self.head(self.drop(torch.relu_(x).mean((2, 3))))
-
-
-def made():
-    torch.manual_seed(0)
-    return Net().eval(), torch.randn(2, 2, 15, 17)
+from medcam_rs.injection import AttentionWarning, inject
 
 
 def state(net):
@@ -396,108 +379,3 @@ def test_nothing_is_left_after_a_call():
     for _ in range(5):
         net(x)
     assert tensors() == before
-
-
-def hidden(kind):
-    net, x = made()
-    if kind == "traced":
-        return torch.jit.trace(net, x), "TorchScript"
-    if kind == "compiled":
-        return torch.compile(net), "_orig_mod"
-    if kind == "compiled inside":
-        net.first.compile()
-        return net, "submodule 'first'.*compiled"
-    if kind == "wrapped":
-        return nn.DataParallel(torch.compile(net)), "_orig_mod"
-    if kind == "lazy":
-        return nn.Sequential(nn.LazyConv2d(3, 3)), "lazy"
-    program = torch.export.export(net, (x,))
-    return (program if kind == "program" else program.module()), "unflatten"
-
-
-@pytest.mark.parametrize(
-    "kind", ["traced", "compiled", "compiled inside", "wrapped", "lazy", "program", "exported"]
-)
-def test_what_hides_its_layers_is_refused_before_anything_changes(kind, tmp_path):
-    model, match = hidden(kind)
-    before = dict(model.__dict__)
-    with pytest.raises((InputError, DtypeError), match=match):
-        inject(model, tmp_path / "made", save_maps=True)
-    after = model.__dict__
-    assert list(after) == list(before) and all(after[name] is before[name] for name in before)
-    assert not (tmp_path / "made").exists()
-
-
-def test_a_layer_of_windows_is_told_at_the_batch_that_shows_it():
-    class Folded(Net):
-        def forward(self, x):
-            if len(x) > 1:
-                x = torch.cat([x, x.flip(3)])
-            x = torch.relu(self.second(self.first(x)))
-            y = self.head(x.mean((2, 3)))
-            return y.unflatten(0, (2, -1)).mean(0) if len(y) > 1 else y
-
-    torch.manual_seed(0)
-    net, x = Folded().eval(), torch.randn(2, 2, 15, 17)
-    inject(net, layer="second")
-    net(x[:1])
-    assert len(net.attention_maps()) == 1
-    with pytest.raises(InputError, match="'second'.*4 along its first axis for a batch of 2"):
-        net(x)
-    assert net.attention_maps() == []
-
-
-class Skipped(nn.Module):
-    """A level of a U-Net."""
-
-    def __init__(self):
-        super().__init__()
-        self.down = nn.Conv2d(2, 4, 3, padding=1)
-        self.deep = nn.Conv2d(4, 6, 3, padding=1)
-        self.up = nn.Conv2d(10, 3, 3, padding=1)
-
-    def forward(self, x):
-        skip = self.down(x).relu()
-        return self.up(torch.cat([self.deep(skip).relu(), skip], 1))
-
-
-def test_the_backward_is_spared_where_there_is_something_to_spare(monkeypatch):
-    entered = []
-
-    class Counted(_skips.needed_parts_only):
-        def __enter__(self):
-            entered.append(self)
-            return super().__enter__()
-
-    monkeypatch.setattr(_skips, "needed_parts_only", Counted)
-    torch.manual_seed(0)
-    net, x = Skipped().eval(), torch.randn(2, 2, 12, 10)
-    with torch.no_grad():
-        plain = net(x)
-    inject(net, layer="deep", label=1)
-    for _ in range(3):
-        assert torch.equal(net(x), plain)
-    spared = net.attention_maps()[0].values
-    assert [mode.replaced for mode in entered] == [1, 1, 1]
-    entered.clear()
-    monkeypatch.setattr(_skips, "is_available", lambda: False)
-    assert torch.equal(net(x), plain) and not entered
-    assert torch.allclose(net.attention_maps()[0].values, spared, atol=1e-5)
-    monkeypatch.undo()
-    monkeypatch.setattr(_skips, "needed_parts_only", Counted)
-    other, x = made()
-    inject(other, layer="second")
-    for size in (15, 15, 13, 13, 15):
-        other(x[..., :size])
-    # Once for each shape.
-    assert [mode.replaced for mode in entered] == [0, 0]
-
-
-def test_a_pytorch_without_the_private_functions_is_told(monkeypatch):
-    assert _skips.is_available()
-    _skips.is_available.cache_clear()
-    monkeypatch.delattr(torch._C, "_are_functorch_transforms_active")
-    try:
-        assert not _skips.is_available()
-    finally:
-        _skips.is_available.cache_clear()

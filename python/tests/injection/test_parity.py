@@ -2,13 +2,23 @@
 
 import copy
 
-import conftest
-import monai
 import pytest
-import torch
-import torchvision
-from conftest import METHODS, activations_and_gradients, best_of, finished, raw_map, score_of
-from specs import SPECS
+from truth import (
+    METHODS,
+    activations_and_gradients,
+    best_of,
+    finished,
+    normalized,
+    raw_map,
+    score_of,
+    tolerance,
+)
+
+# They are there: `truth` skips where one is not, and knows the folder of `specs`.
+import monai  # isort: skip
+import torch  # isort: skip
+import torchvision  # isort: skip
+from specs import SPECS  # isort: skip
 from torch.nn import functional as F
 
 from medcam_rs.injection import inject
@@ -52,7 +62,7 @@ def check(net, twin, x, names, label, method, **options):
         rough = finished(raw_map(*single[one.layer], method), size)
         assert one.values.dtype == torch.float32 and one.classes == classes
         error = float((one.values.double() - truth).abs().max())
-        assert error <= conftest.tolerance(truth, rough), (one.layer, error)
+        assert error <= tolerance(truth, rough), (one.layer, error)
         says.append(float(truth.max()) == 1)
     # A map that is the same everywhere would fit by chance.
     assert any(says)
@@ -144,7 +154,7 @@ def test_guided_maps_are_those_of_guided_functions(spec, guide, monkeypatch):
     for backend, truth in (("gbp", mean), ("ggcam", cam * mean)):
         one = found[backend]
         assert one.signed
-        error = float((one.values.double() - conftest.normalized(truth)).abs().max())
+        error = float((one.values.double() - normalized(truth)).abs().max())
         assert error <= 2e-5, (backend, error)
 
 

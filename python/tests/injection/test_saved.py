@@ -4,10 +4,13 @@ import copy
 import csv
 import os
 
-import nibabel
 import numpy
 import pytest
-import torch
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed here")
+nibabel = pytest.importorskip("nibabel", reason="nibabel is not installed here")
+pytest.importorskip("monai", reason="MONAI is not installed here")
+
 from monai.data import MetaTensor
 from torch import nn
 

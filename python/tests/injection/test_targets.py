@@ -1,7 +1,9 @@
 """Scores, and the targets that stand for several."""
 
 import pytest
-import torch
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed here")
+
 from torch import nn
 
 from medcam_rs.errors import InputError

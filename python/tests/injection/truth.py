@@ -1,4 +1,4 @@
-"""What the tests of `inject` share: networks, and maps by float64 autograd."""
+"""What the tests of maps share: the folder of networks, and maps by float64 autograd."""
 
 import sys
 from pathlib import Path
@@ -11,23 +11,6 @@ pytest.importorskip("monai", reason="MONAI is not installed here")
 sys.path.insert(0, str(Path(__file__).parents[3] / "tests" / "networks"))
 
 from torch.nn import functional as F  # noqa: E402
-
-# PyTorch's own, of ways that it still has.
-DEPRECATED = (
-    "ignore:`torch.jit:DeprecationWarning",
-    "ignore:`torch.distributed.reduce_op`:FutureWarning",
-    "ignore:`isinstance\\(treespec, LeafSpec\\)`:FutureWarning",
-)
-
-
-def pytest_collection_modifyitems(items):
-    """Warnings of PyTorch about itself are not those of a test."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            # In front: what a test filters itself goes before.
-            for ignored in DEPRECATED:
-                item.add_marker(pytest.mark.filterwarnings(ignored), append=False)
-
 
 METHODS = ("gcam", "gcampp", "hirescam", "layercam")
 
