@@ -68,6 +68,7 @@ def prepare(job):
             entries["MEDCAM_OPERATORS"] = networks.make(environment, "operators")
             entries["MEDCAM_WILD"] = networks.make_wild(environment)
             entries["MEDCAM_ARCHITECTURES"] = networks.make(environment, "architectures")
+            entries["MEDCAM_NETWORKS_PACKAGES"] = networks.install_packages(environment)
             entries["MEDCAM_M3DCAM"] = m3dcam.make(environment)
             entries["MEDCAM_M3DCAM_PACKAGES"] = m3dcam.install(environment)
             entries["MEDCAM_PEERS"] = python_package.install_peers(environment)

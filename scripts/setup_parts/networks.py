@@ -22,6 +22,12 @@ OTHERS = {
 }
 
 
+def install_packages(environment):
+    """What the networks of nnU-Net and MONAI's transformers need; returns the folder."""
+    group = requirements("networks")
+    return install_apart(environment, "networks", group, "nnU-Net's architectures")
+
+
 def make(environment, kind):
     """Run a generator, unless the same sources and packages made its networks before.
 
@@ -35,8 +41,8 @@ def make(environment, kind):
         sources = sorted(path for path in SOURCES.glob("*.py") if path.name not in others)
     final = environment.root / f"{kind}-{digest_of(sources + groups)}"
     if not final.exists():
-        packages = install_apart(environment, "networks", groups[-1], "nnU-Net's architectures")
-        generate(environment, SOURCES / GENERATORS[kind], final, PYTHONPATH=str(packages))
+        packages = str(install_packages(environment))
+        generate(environment, SOURCES / GENERATORS[kind], final, PYTHONPATH=packages)
     return final
 
 

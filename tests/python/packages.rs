@@ -62,10 +62,12 @@ pub fn with_numpy() -> Command {
     command
 }
 
-/// Python with the same build of the package, PyTorch, and the libraries that it accelerates.
+/// Python with the same build of the package, PyTorch, the libraries that it accelerates, and what
+/// networks of the tests are written with.
 pub fn with_torch() -> Command {
     let mut command = python(&set_up("MEDCAM_PYTHON"));
-    let folders = [site_packages(), set_up("MEDCAM_PEERS"), set_up("MEDCAM_PYTEST")];
+    let others = ["MEDCAM_PEERS", "MEDCAM_NETWORKS_PACKAGES", "MEDCAM_PYTEST"].map(set_up);
+    let folders = [site_packages()].into_iter().chain(others);
     command.env("PYTHONPATH", env::join_paths(folders).unwrap());
     command
 }

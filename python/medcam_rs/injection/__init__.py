@@ -152,14 +152,14 @@ def inject(
     Methods that the module gains, on `model.forward` too: `attention_maps()`, `warnings()`, `scores()`,
     `get_attention_map()`, `get_layers(reverse)`, `save_attention_map(map)`, `replace_output(bool)`,
     `enable_medcam()`, `disable_medcam()`, `set_label(label)`, `set_data_shape(data_shape)`,
-    `test_run(batch)`, `dump()` and `eject()`, which dumps what is open. What a map cannot say is in `warnings()` and, once for
-    each code and layer, an `AttentionWarning`.
+    `test_run(batch)`, `dump()` and `eject()`, which dumps what is open. What a map cannot say is in
+    `warnings()` and, once for each code and layer, an `AttentionWarning`.
 
     While a call runs, parameters require no gradient, and layers have hooks; both are undone, whatever
     it raises, and no `grad` is touched. Calls of several threads take turns, but no thread may use the
-    module's parts otherwise meanwhile. In `torch.no_grad` transformers' fast path, which has no
-    gradient, is left from the first layer on: outputs then agree to rounding; with gradients on they are
-    those of the plain module, bit for bit.
+    module's parts otherwise meanwhile. In transformers PyTorch picks kernels by whether a gradient is
+    wanted (the fast path, products of a batch of matrices with a weight): their outputs agree with those
+    of the plain module to rounding, not bit for bit.
 
     Raises `InputError` (a `ValueError`) for options that contradict each other, an unknown layer, one
     that no gradient reaches, a class out of range, shapes that don't fit, and values that are NaN or
@@ -174,6 +174,11 @@ def inject(
     if isinstance(model.__dict__.get("forward"), Injection):
         raise InputError("model: it is injected already; call model.eject() first")
     check(inside(model))
+    if any(parameter.is_inference() for parameter in model.parameters()):
+        raise InputError(
+            "model: its parameters were made in torch.inference_mode(), which autograd cannot use; "
+            "make the module outside of it"
+        )
     _one_of("backend", backend, tuple(METHODS))
     _one_of("score_at", score_at, ("logits", "output"))
     _one_of("guide", guide, ("relu", "all"))

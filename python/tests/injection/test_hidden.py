@@ -114,3 +114,11 @@ def test_a_pytorch_without_the_private_functions_is_told(monkeypatch):
         assert not _skips.is_available()
     finally:
         _skips.is_available.cache_clear()
+
+
+def test_parameters_of_inference_mode_are_refused():
+    with torch.inference_mode():
+        net = Skipped()
+    with pytest.raises(InputError, match="inference_mode"):
+        inject(net, layer="deep")
+    assert "forward" not in vars(net)
