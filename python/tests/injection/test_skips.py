@@ -11,8 +11,11 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed here")
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402, N812
 
-from medcam_rs.injection._skips import needed_parts_only  # noqa: E402
+from medcam_rs.injection._skips import is_available, needed_parts_only  # noqa: E402
 
+pytestmark = pytest.mark.skipif(
+    not is_available(), reason="this PyTorch has not what the spared backward stands on"
+)
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 
