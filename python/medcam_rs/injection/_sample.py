@@ -38,6 +38,8 @@ class Sample:
     marks: dict[Value, tuple[str, Value]] = field(default_factory=dict)
     input_shape: tuple[int, ...] = ()
     output: Any = None
+    # What `_Tap` made: its node is gone with the last tensor that leads to it.
+    tapped: list[Tensor] = field(default_factory=list)
 
 
 class _Tap(torch.autograd.Function):
@@ -143,6 +145,8 @@ def _watch(sample: Sample, name: str) -> Callable[[nn.Module, Any, Any], Tensor 
                     replaced = _Tap.apply(output.detach().requires_grad_())
                 elif output._is_view() or output.is_leaf:
                     replaced = _Tap.apply(output)
+        if replaced is not None:
+            sample.tapped.append(replaced)
         shown = output if replaced is None else replaced
         value = value_of(shown) if is_floating else None
         kind = type(module).__name__

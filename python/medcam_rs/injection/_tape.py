@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import copy
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import torch
@@ -55,7 +56,8 @@ class Recorded:
 class _Tape:
     """Takes the outputs of layers as forward hooks bring them."""
 
-    def __init__(self, wishes: int, cut: bool) -> None:
+    def __init__(self, model: nn.Module, wishes: int, cut: bool) -> None:
+        self._model = model
         self.records: list[Record | None] = [None] * wishes
         self.runs = [0] * wishes
         self.leaves: list[Tensor] = []
@@ -70,11 +72,16 @@ class _Tape:
                 return None
             self.runs[wish] += 1
             run = self.runs[wish]
-            return self._take(wish, output) if (run == only if only else run >= first) else None
+            if run != only if only else run < first:
+                return None
+            # Of a dropout in evaluation or an activation in place, the network may go on with the
+            # input, which is the output.
+            is_input = any(x is output for x in args) and not _belongs_to(self._model, output)
+            return self._take(wish, output, is_input)
 
         return taken
 
-    def _take(self, wish: int, output: Any) -> Tensor | None:
+    def _take(self, wish: int, output: Any, is_input: bool) -> Tensor | None:
         if not isinstance(output, Tensor) or not output.is_floating_point():
             raise InputError(
                 f"it returns {_kind(output)}, not one floating tensor, and can carry no map"
@@ -87,12 +94,21 @@ class _Tape:
         # A later layer's gradient goes through the graph as it is. Where one layer alone is asked for,
         # the tape starts anew with each of its runs.
         is_leaf = self._cut or not output.requires_grad
-        tensor = output.detach().requires_grad_() if is_leaf else output
+        # A view that was made without autograd cannot be written to with it, nor what another
+        # operation keeps for its own gradient.
+        in_place = is_input and not output._is_view() and not output.requires_grad
+        source = output.clone() if in_place else output
+        tensor = source.detach().requires_grad_() if is_leaf else source
         if is_leaf:
             self.leaves = [tensor] if self._cut else [*self.leaves, tensor]
-        handed = tensor.clone()
+        handed = output.copy_(tensor) if in_place else tensor.clone()
         self.records[wish] = Record(tensor, handed, handed._version)
         return handed
+
+
+def _belongs_to(model: nn.Module, tensor: Any) -> bool:
+    """Whether it is a parameter or buffer, which no tape may become part of."""
+    return any(tensor is own for own in chain(model.parameters(), model.buffers()))
 
 
 def _kind(output: Any) -> str:
@@ -245,7 +261,7 @@ def record(
     `spare` is entered around the forward.
     """
     caught, gates, start = Logits(), None, None
-    tape = _Tape(len(layers), cut=len(layers) == 1 and guide is None)
+    tape = _Tape(model, len(layers), cut=len(layers) == 1 and guide is None)
     with ExitStack() as stack:
         if torch.is_grad_enabled():
             stack.enter_context(_as_with_grad())
@@ -271,7 +287,7 @@ def record(
             stack.enter_context(caught)
         if spare is not None:
             stack.enter_context(spare)
-        args, kwargs = map_tensors(lambda x: replaced.get(id(x), _detached(x)), (args, kwargs))
+        args, kwargs = map_tensors(lambda x: replaced.get(id(x), x.detach()), (args, kwargs))
         output = forward(*args, **kwargs)
     of = caught.of if logits else lambda _: None
     return Recorded(output, tape.records, tape.runs, tape.leaves, start, gates, of)
@@ -287,8 +303,6 @@ def _named(layer: Selected, hook: Callable[[Any, Any, Any], Any]) -> Callable[[A
     return with_name
 
 
-def _detached(x: Tensor) -> Tensor:
-    return x.detach() if x.requires_grad else x
 
 
 def map_tensors(change: Callable[[Tensor], Tensor], tree: Any) -> Any:

@@ -7,6 +7,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed here")
 from small import Net, made
 from torch import nn
 
+import medcam_rs
 from medcam_rs.errors import DtypeError, InputError
 from medcam_rs.injection import _skips, inject
 
@@ -128,3 +129,73 @@ def test_parameters_of_inference_mode_are_refused():
     with pytest.raises(InputError, match="inference_mode"):
         inject(net, layer="deep")
     assert "forward" not in vars(net)
+
+
+class GoesOnWithTheInput(nn.Module):
+    """What a layer returns is its input, with which the network goes on."""
+
+    def __init__(self, layer, use):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.layer, self.use = layer, use
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = self.first(x)
+        y = self.layer(x)
+        return self.head(self.use(self, x, y).mean((2, 3)))
+
+
+def written(net, x, y):
+    x += 1
+    return net.second(y).tanh()
+
+
+def shortcut(net, x, y):
+    return net.second(y) * x
+
+
+@pytest.mark.parametrize("use", (written, shortcut))
+@pytest.mark.parametrize("layer", (nn.Dropout(0.1), nn.ReLU(inplace=True), nn.Identity()))
+def test_a_layer_that_returns_its_input(layer, use):
+    torch.manual_seed(0)
+    net, x = GoesOnWithTheInput(layer, use).eval(), torch.randn(2, 1, 8, 9)
+    before = net.first(x).detach()
+    plain = net(x).detach()
+    # The truth: the tensor that the layer returns, as an input of the rest.
+    a = layer(before.clone()).requires_grad_()
+    # A second name of one tensor, as the network has it.
+    one = a * 1
+    score = net.head(use(net, one, one).mean((2, 3)))[:, 1].sum()
+    (gradient,) = torch.autograd.grad(score, [a])
+    expected = medcam_rs.cam(a.detach(), gradient, "hirescam")
+    net = inject(net, layer="layer", label=1, backend="hirescam")
+    assert torch.equal(net(x), plain)
+    assert torch.allclose(net.attention_maps()[-1].values[:, 0], expected, atol=1e-5)
+
+
+class LooksOnce(nn.Module):
+    """A layer whose output never reaches the score."""
+
+    def __init__(self):
+        super().__init__()
+        self.coarse = nn.Conv2d(1, 2, 3, padding=1)
+        self.fine = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 2, 3, padding=1))
+
+    def forward(self, x):
+        with torch.no_grad():
+            region = self.coarse(x).argmax(1, keepdim=True).float()
+        return self.fine(torch.cat([x, region], 1))
+
+
+@pytest.mark.parametrize("layer", ("auto", "full", "fine.1"))
+def test_a_layer_whose_output_never_reaches_the_score_is_none(layer):
+    net, x = LooksOnce().eval(), torch.rand(2, 1, 8, 8)
+    plain = net(x).detach()
+    inject(net, layer=layer, label=1)
+    assert torch.equal(net(x), plain)
+    assert "coarse" not in [one.layer for one in net.attention_maps()]
+    net.eject()
+    inject(net, layer="coarse", label=1)
+    with pytest.raises(InputError, match="coarse"):
+        net(x)
