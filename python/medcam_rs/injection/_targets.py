@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -86,9 +87,13 @@ def _parse_one(label: Any) -> Target:
 
 
 def _class(of: Any, expected: str) -> int:
-    if isinstance(of, (bool, numpy.bool_)) or not hasattr(of, "__index__"):
+    is_truth = isinstance(of, bool) or getattr(of, "dtype", None) in (torch.bool, numpy.bool_)
+    try:
+        number = None if is_truth else operator.index(of)
+    except TypeError:
+        number = None
+    if number is None:
         raise InputError(f"label: {of!r} is no class; {expected}")
-    number = int(of)
     if number < 0:
         raise InputError(f"label: class {number}; classes count from 0")
     return number

@@ -1,5 +1,6 @@
 """Scores, and the targets that stand for several."""
 
+import numpy
 import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed here")
@@ -107,3 +108,25 @@ def test_shapes_of_outputs():
 def test_labels_that_are_none_are_refused(label):
     with pytest.raises(InputError, match="label"):
         inject(nn.Conv2d(1, 1, 1), label=label)
+
+
+@pytest.mark.parametrize(
+    "label",
+    (
+        torch.tensor(1.9),
+        torch.tensor(True),
+        torch.tensor([1.7, 0.2]),
+        numpy.array(1.7),
+        numpy.array(True),
+        1.0,
+        True,
+    ),
+)
+def test_what_is_no_whole_number_is_no_class(label):
+    with pytest.raises(InputError, match="label"):
+        _targets.parse(label)
+
+
+@pytest.mark.parametrize("label", (2, torch.tensor(2), numpy.int64(2), numpy.array(2)))
+def test_whole_numbers_of_any_library_are_classes(label):
+    assert _targets.parse(label) == _targets.parse(2)
