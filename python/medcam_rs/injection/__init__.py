@@ -174,6 +174,12 @@ def inject(
     if isinstance(model.__dict__.get("forward"), Injection):
         raise InputError("model: it is injected already; call model.eject() first")
     check(inside(model))
+    for name, part in inside(model).named_modules():
+        if name and isinstance(part.__dict__.get("forward"), Injection):
+            raise InputError(
+                f"model: its submodule '{name}' is injected, whose output has no graph; call its eject() "
+                "first"
+            )
     if any(parameter.is_inference() for parameter in model.parameters()):
         raise InputError(
             "model: its parameters were made in torch.inference_mode(), which autograd cannot use; "

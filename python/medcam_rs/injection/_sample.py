@@ -218,7 +218,11 @@ def _as_it_was(module: nn.Module, first: Tensor) -> Iterator[None]:
                 parameter.requires_grad_(True)
             for part, name, buffer, copy in buffers:
                 part._buffers[name] = buffer
-                if buffer is not None and copy is not None and not torch.equal(buffer, copy):
+                # Sparse and meta buffers are what they were: no layer counts in them.
+                is_dense = buffer is not None and buffer.layout == torch.strided
+                if copy is None or not is_dense or buffer.is_meta:
+                    continue
+                if not torch.equal(buffer, copy):
                     with torch.no_grad():
                         buffer.copy_(copy)
 

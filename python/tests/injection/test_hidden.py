@@ -199,3 +199,26 @@ def test_a_layer_whose_output_never_reaches_the_score_is_none(layer):
     inject(net, layer="coarse", label=1)
     with pytest.raises(InputError, match="coarse"):
         net(x)
+
+
+def test_a_module_within_an_injected_one_is_refused():
+    net = Skipped().eval()
+    inject(net, layer="deep")
+    outer = nn.Sequential(net)
+    with pytest.raises(InputError, match="submodule '0' is injected"):
+        inject(outer, layer="0.deep")
+    net.eject()
+    inject(outer, layer="0.deep").eject()
+
+
+def test_buffers_that_are_not_dense():
+    net = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.ReLU(), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+    net.register_buffer("sparse", torch.eye(3).to_sparse())
+    net.register_buffer("meta", torch.empty(2, device="meta"))
+    net.eval()
+    x = torch.rand(2, 1, 8, 9)
+    plain = net(x).detach()
+    assert torch.equal(inject(net, layer="1", label=1)(x), plain)
+    assert net.attention_maps()
