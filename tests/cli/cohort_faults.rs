@@ -173,8 +173,9 @@ fn signals_finish_what_is_begun_or_stop_at_once() {
         let text = fs::read_to_string(folder.join("journal.jsonl")).unwrap();
         let count = |kind: &str| text.matches(&format!(r#"{{"line":"{kind}""#)).count();
         match status.signal() {
-            // Whatever was begun has ended, or was stopped by nobody's fault.
-            Some(2) => assert!(count("stopped") > 0, "{text}"),
+            // Whatever was begun has ended, or was stopped by nobody's fault. Signals that wait together
+            // arrive in the order of their numbers, so either may be the second.
+            Some(2 | 15) if second.is_some() && count("stopped") > 0 => {}
             Some(15) => assert_eq!(count("begun"), count("ended"), "{text}"),
             other => panic!("{other:?}"),
         }
