@@ -34,5 +34,8 @@ fn with_pytorch_and_the_libraries_beneath_which_it_goes() {
     let said = own_tests(with_torch());
     // TorchCAM has no release for Python 3.10.
     let lacks = |line: &str| line.contains("is not installed") && !line.contains("torchcam");
-    assert!(said.contains(" passed") && !said.lines().any(lacks), "{said}");
+    // An older PyTorch may lack what the spared backward stands on; the pinned one has it.
+    let is_off = |line: &str| line.contains("this PyTorch has not");
+    assert!(said.contains(" passed"), "{said}");
+    assert!(!said.lines().any(|line| lacks(line) || is_off(line)), "{said}");
 }
