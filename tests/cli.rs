@@ -10,6 +10,7 @@ mod cli {
     pub mod cohort;
     pub mod cohort_faults;
     pub mod evaluate;
+    pub mod exported;
     pub mod gallery;
     pub mod hostile;
     pub mod images;
@@ -18,6 +19,9 @@ mod cli {
     pub mod oblique;
     pub mod options;
     pub mod outputs;
+    #[allow(dead_code, reason = "it serves tests/python.rs too")]
+    #[path = "../python/packages.rs"]
+    pub mod packages;
     pub mod records;
     pub mod run;
     pub mod score;

@@ -1,5 +1,6 @@
 //! The native half of the Python package `medcam_rs`: the ops of `medcam`, on arrays and tensors that Python holds.
 
+mod card;
 mod errors;
 mod evaluate;
 mod files;
@@ -14,6 +15,8 @@ use pyo3::prelude::*;
 /// The functions beneath `medcam_rs`; their arguments have been checked there.
 #[pymodule(gil_used = false)]
 mod _native {
+    #[pymodule_export]
+    use super::card::{check_card, toml_of};
     #[pymodule_export]
     use super::cuda_devices;
     #[pymodule_export]

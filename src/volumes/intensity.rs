@@ -72,13 +72,19 @@ pub(crate) fn percentile(values: &mut [f32], percent: f64) -> f32 {
     (below + (above - below) * position.fract()) as f32
 }
 
-fn of_channel(values: &PerChannel, channel: usize, channels: usize, key: &str) -> Result<f64> {
+/// The number of a channel, of a step's `key`.
+pub(super) fn of_channel(
+    values: &PerChannel,
+    channel: usize,
+    channels: usize,
+    key: &str,
+) -> Result<f64> {
     match values {
         PerChannel::One(value) => Ok(*value),
         PerChannel::Each(values) if values.len() == channels => Ok(values[channel]),
         PerChannel::Each(values) => Err(Error::input(
             "intensity step `affine`",
-            format!("`{key}` has {} values, the image has {channels} channels", values.len()),
+            format!("`{key}` has {} values, the input has {channels} channels", values.len()),
         )),
     }
 }

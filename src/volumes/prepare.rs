@@ -4,7 +4,7 @@ use ndarray::{Array4, ArrayD, ArrayView, ArrayView4, Axis, CowArray, Dimension, 
 use rayon::prelude::*;
 
 use super::affine::{Affine, Orientation};
-use super::card::{AxisOrder, Card, Color, Nan, Sampling, Values};
+use super::card::{AxisOrder, Card, Color, Nan, Sampling, Step, Values};
 use super::grid::{AS_STORED, Axes, Grid, to_model};
 use super::header::Header;
 use super::intensity;
@@ -23,6 +23,32 @@ pub struct Prepared {
 }
 
 impl Card {
+    /// Refuses a card that describes no input of so many spatial axes and channels.
+    ///
+    /// # Errors
+    ///
+    /// If `spatial_dims`, `size` or `spacing_mm` has another number of axes, or an affine step
+    /// numbers for another number of channels.
+    pub fn check_fits(&self, axes: usize, channels: usize) -> Result<()> {
+        let lengths = match &self.input.sampling {
+            Some(Sampling::Size(size)) => ("size", size.len()),
+            Some(Sampling::SpacingMm(spacing_mm)) => ("spacing_mm", spacing_mm.len()),
+            None => ("size", axes),
+        };
+        let dims = ("spatial_dims", self.input.spatial_dims.unwrap_or(axes));
+        if let Some((key, n)) = [dims, lengths].into_iter().find(|&(_, n)| n != axes) {
+            let message = format!("`{key}` is for {n} spatial axes, the input has {axes}");
+            return Err(Error::input("model card", message));
+        }
+        for step in &self.intensity {
+            if let Step::Affine { multiply, add } = step {
+                intensity::of_channel(multiply, 0, channels, "multiply")?;
+                intensity::of_channel(add, 0, channels, "add")?;
+            }
+        }
+        Ok(())
+    }
+
     /// Prepares an image for the model, in this order: colour, values that are not finite,
     /// orientation and order of axes, size, intensity steps.
     ///
