@@ -58,16 +58,21 @@ def main(folder):
         network, image = build().eval(), torch.randn(shape)
         where = folder / name
         where.mkdir(parents=True)
-        medcam_rs.export(network, image, where / "model.pt")
+        exported = medcam_rs.export(network, image, where / "model.pt")
+
+        def named(layer, renamed=exported.renamed):
+            """As the file calls a layer that has several names in the module."""
+            return renamed.get(layer, layer)
+
         np.save(where / "image.npy", image.numpy())
         for layers, method in RUNS:
-            medcam_rs.inject(network, backend=method, layer=layers)
+            medcam_rs.inject(network, backend=method, layer=layers, guide="all")
             network(image)
             run = where / f"{layers}-{method}"
             run.mkdir()
             for one in network.attention_maps():
-                np.save(run / f"{one.layer}.npy", one.values.numpy())
-            noise = [one.layer for one in network.warnings() if one.code in NOISE]
+                np.save(run / f"{named(one.layer)}.npy", one.values.numpy())
+            noise = [named(one.layer) for one in network.warnings() if one.code in NOISE]
             (run / "noise.txt").write_text("\n".join(noise))
             network.eject()
 

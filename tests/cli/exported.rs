@@ -35,7 +35,8 @@ fn compare(network: &Path, run: &Path) -> (usize, usize) {
     let name = run.file_name().unwrap().to_str().unwrap();
     let (layers, method) = name.split_once('-').unwrap();
     let program = Workspace::new();
-    let options = format!("--backend {method} --layer {layers}");
+    let guide = if matches!(method, "gbp" | "ggcam") { "--guide all" } else { "" };
+    let options = format!("--backend {method} --layer {layers} {guide}");
     let image = network.join("image.npy");
     program.map(&network.join("model.pt"), &[image], &options).succeeded();
     let noise = fs::read_to_string(run.join("noise.txt")).unwrap();
