@@ -17,7 +17,7 @@ from ._injection import Injection, checked_size, inside
 from ._maps import METHODS, AttentionMap, AttentionWarning, Warned
 from ._sample import check
 from ._saving import Saving, Wanted
-from ._tape import Pick
+from ._trees import Pick
 
 __all__ = ["AttentionMap", "AttentionWarning", "Injection", "Warned", "inject"]
 

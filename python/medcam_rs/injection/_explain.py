@@ -13,7 +13,8 @@ from ..errors import InputError
 from . import _refusals, _skips, _targets, _warnings
 from ._layers import Layers, Selected, discover
 from ._maps import GUIDED, AttentionMap, Finished, Warned, fuse, judge, mean_of, of_input, of_layer
-from ._tape import Pick, Record, Recorded, final_activation, leaves, record
+from ._tape import Record, Recorded, final_activation, record
+from ._trees import Pick, tensors
 
 Size = tuple[int, ...] | None
 KEPT_SHAPES = 16
@@ -57,6 +58,8 @@ class Explainer:
     _not_spared: set[tuple[int, ...]] = field(default_factory=set)
     # The first forward looks whether the output ends in a softmax or sigmoid.
     _ends: bool = True
+    # Whether gradients are on from the start of a forward, as the network switches them around layers.
+    _from_start: bool = False
 
     def explain(
         self,
@@ -78,9 +81,8 @@ class Explainer:
         shape = _targets.batched_shape(tuple(grid.shape), tuple(explained.shape), of_one)
         task = _targets.task_of(tuple(grid.shape), shape)
         at = recorded.logits_of(explained)
-        if at is not None and at.shape != explained.shape:
-            shape = _targets.batched_shape(tuple(grid.shape), tuple(at.shape), None)
         with torch.enable_grad():
+            # Between both are only steps that keep the order of the values.
             scored = (explained if at is None else at).reshape(shape)
         logits = scored.detach()
         if at is None and _is_sigmoid(explained):
@@ -163,6 +165,7 @@ class Explainer:
                 guide=guide,
                 logits=settings.score_at == "logits" and self._ends,
                 spare=spare,
+                from_start=self._from_start,
             )
             if spare is not None and spare.replaced == 0:
                 if len(self._not_spared) >= KEPT_SHAPES:
@@ -171,6 +174,11 @@ class Explainer:
             return recorded
 
         recorded = run()
+        ends_early = recorded.was_cut_off or not settings.pick(recorded.output).requires_grad
+        if ends_early and any(recorded.records) and not self._from_start:
+            # A switch of the network's own, entered before the first layer, put gradients off again.
+            self._from_start = True
+            recorded = run()
         if any(
             one is None and "#" not in layer.label and ran
             for one, layer, ran in zip(recorded.records, selected, recorded.runs)
@@ -290,8 +298,7 @@ class _Reduce:
 
 def grid_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     """The first tensor of the arguments: the batch, `(B, C, [D,] H, W)`."""
-    found = (leaf for _, leaf in leaves((args, kwargs)) if isinstance(leaf, Tensor))
-    grid = next(found, None)
+    grid = next(tensors((args, kwargs)), None)
     if grid is None:
         raise InputError("the model was called without a tensor; its first is the batch")
     if grid.ndim not in (4, 5) or 0 in grid.shape:
@@ -335,7 +342,7 @@ def _no_gradient(layer: str | None) -> InputError:
         return InputError("no gradient of the score reaches the input")
     return InputError(
         f"layer '{layer}': no gradient of the score reaches it; the score does not depend on it, or the "
-        "network switches gradients off (torch.no_grad, detach)"
+        "network switches gradients off behind it (torch.no_grad, detach)"
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..errors import InputError
@@ -20,6 +20,8 @@ _CUT_OFF: dict[str, tuple[tuple[int, tuple[str, ...]], ...]] = {
     "clip": ((1, ("min",)),),
     "clamp_min": ((1, ("min",)),),
 }
+# The greater of two tensors, of which one may be 0.
+_GREATER = ("maximum", "fmax", "max")
 _LIKE_RELU = ("relu", "relu6", *_CUT_OFF)
 # Their derivative is 0 where the input is not positive; that of the others may not be.
 _FLAT = ("relu", "relu6", "hardtanh", "threshold")
@@ -49,13 +51,15 @@ class Gates(TorchFunctionMode):
     `"all"` LeakyReLU, PReLU, RReLU, ELU, SELU, CELU, GELU, SiLU, Mish and Hardswish too.
     """
 
-    def __init__(self, guide: str) -> None:
+    def __init__(self, guide: str, model: nn.Module) -> None:
         super().__init__()
         self.on = False
         self.guided: Counter[str] = Counter()
         """How many activations have a gate, by name."""
         self.unguided: Counter[str] = Counter()
         """How many have none that `"all"` would give one."""
+        self.scripts = _scripts(model)
+        """Modules of TorchScript, whose activations Python does not see."""
         self._everything = guide == "all"
 
     def __torch_function__(
@@ -63,7 +67,14 @@ class Gates(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "").strip("_")
-        if name in _LIKE_RELU:
+        if name in _GREATER:
+            given = [*args, *(kwargs[key] for key in ("input", "other") if key in kwargs)][:2]
+            operands = sorted(given, key=lambda one: not getattr(one, "requires_grad", False))
+            if len(operands) < 2 or not isinstance(operands[1], Tensor) or not _is_0(operands[1]):
+                return func(*args, **kwargs)
+            # Where both are 0 autograd halves the gradient, which the gate makes 0.
+            args, kwargs, is_gated = (operands[0], operands[1]), {}, True
+        elif name in _LIKE_RELU:
             is_gated = all(_is_zero(place, args, kwargs) for place in _CUT_OFF.get(name, ()))
         elif name in _OTHERS:
             is_gated = self._everything
@@ -103,18 +114,44 @@ class Gates(TorchFunctionMode):
         assert y.grad_fn is not None
         y.grad_fn.register_prehook(gate)
 
+    def left_out(self) -> tuple[str, str]:
+        """What has no gate, and what to do about it; empty if all have one."""
+        what = [listed(self.unguided)] if self.unguided else []
+        advice = ["Guide all kinds with guide='all'"] if self.unguided else []
+        if self.scripts:
+            names = ", ".join(f"'{name}'" for name in self.scripts)
+            what.append(f"those in the TorchScript of {names}")
+            advice.append("In place of TorchScript take the modules that it was made of")
+        return " and ".join(what), ". ".join(advice)
+
     def check(self, backend: str) -> None:
         """Refuses a network in which nothing was guided."""
         if self.guided:
             return
-        if self.unguided:
-            what = f"it has no ReLU, but {listed(self.unguided)}. Guide all kinds with guide='all'"
+        if self.unguided or self.scripts:
+            what = "it has no ReLU, but {}. {}".format(*self.left_out())
         else:
             what = "it has no activation that can be guided. Take another backend"
         raise InputError(
             f"{backend}: nothing in the network was guided, so the map would be the plain gradient: "
             f"{what}"
         )
+
+
+def _scripts(model: nn.Module) -> list[str]:
+    """The outermost modules within a network that are TorchScript and have activations."""
+    found: list[str] = []
+    for name, part in model.named_modules():
+        if not isinstance(part, torch.jit.ScriptModule) or not part._c._has_method("forward"):
+            continue
+        if any(name.startswith(f"{outer}.") for outer in found):
+            continue
+        # A clamp may cut off anywhere, and is none for certain.
+        activations = ("relu", "relu6", "hardtanh", *_OTHERS)
+        kinds = (f"aten::{one}{end}" for one in activations for end in ("", "_"))
+        if any(part.inlined_graph.findAllNodes(kind) for kind in kinds):
+            found.append(name)
+    return found
 
 
 def listed(counts: Counter[str]) -> str:
@@ -128,4 +165,10 @@ def _is_zero(place: tuple[int, tuple[str, ...]], args: Any, kwargs: Any) -> bool
         value = args[position]
     else:
         value = next((kwargs[name] for name in names if name in kwargs), None)
+    return _is_0(value)
+
+
+def _is_0(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return not value.requires_grad and not bool(value.any())
     return isinstance(value, (int, float)) and value == 0

@@ -18,7 +18,7 @@ from . import _targets
 from ._explain import Explainer, Explanation, Size, grid_of
 from ._maps import AttentionMap, AttentionWarning, Warned
 from ._saving import OfCall, Saving, affine_of, in_numpy
-from ._tape import map_tensors
+from ._trees import map_tensors
 
 UNSET: Any = object()
 """Of a call's label: that of the injection. None stands for all outputs."""

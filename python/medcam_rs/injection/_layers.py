@@ -14,6 +14,7 @@ from . import _refusals
 from ._graph import Channels, Facts, Graph
 from ._sample import Seen, run_sample
 from ._steps import value_of
+from ._targets import batched_shape, differentiable, task_of
 
 
 @dataclass(frozen=True)
@@ -236,13 +237,9 @@ def discover(
     """
     sample = run_sample(module, args, kwargs)
     output = tensor_of(sample.output)
-    if not output.is_floating_point():
-        raise InputError(
-            f"the model's output is of type {output.dtype}: what is not floating point, as behind an "
-            "argmax or a threshold, has no gradient. Inject a model that returns its scores"
-        )
+    differentiable(output)
     image = sample.input_shape
-    shape = batched_shape(image, tuple(output.shape))
+    shape = batched_shape(image, tuple(output.shape), None)
     task = task_of(image, shape)
     stops = {run.value for run in sample.seen if run.value is not None}
     graph = Graph(
@@ -295,37 +292,4 @@ def _layer(run: Seen, told: Facts, position: int, image: tuple[int, ...], task: 
         is_floating_point=run.is_floating_point,
         has_batch=has_batch,
         last_run=position,
-    )
-
-
-def task_of(image: tuple[int, ...], output: tuple[int, ...]) -> str:
-    """What a network does, of an output `(B, K, ...)`; as `src/task.rs` tells it."""
-    if len(output) == 2:
-        return "classification"
-    if len(output) == len(image):
-        if output[1:-1] == image[2:] and output[2:] != image[2:]:
-            raise InputError(
-                f"output of shape {list(output)} for an input of shape {list(image)}: its classes "
-                "seem to be on the last axis, (B, [D,] H, W, K). Inject a model that returns "
-                "(B, K, [D,] H, W)"
-            )
-        return "segmentation"
-    raise InputError(
-        f"output of shape {list(output)} for an input of shape {list(image)}: neither one score per "
-        "class (B, K) nor one per class and voxel"
-    )
-
-
-def batched_shape(image: tuple[int, ...], output: tuple[int, ...]) -> tuple[int, ...]:
-    """An output's shape as `(B, K, ...)`; `InputError` where its first axis is not the batch."""
-    batch = image[0]
-    if batch == 1 and len(output) < 2:
-        return (1, *(output or (1,)))
-    if output and output[0] == batch:
-        return output if len(output) > 1 else (batch, 1)
-    raise InputError(
-        f"output of shape {list(output)} for an input of shape {list(image)}: its first axis is not "
-        f"the batch of {batch}. Probably samples, flips or crops are stacked, or axes squeezed or "
-        "permuted, at the end of the model. Inject a model that returns (B, K) or "
-        "(B, K, [D,] H, W)"
     )

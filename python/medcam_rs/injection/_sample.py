@@ -13,7 +13,9 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from ..errors import InputError
+from ._modules import frozen
 from ._steps import Value, value_of
+from ._trees import map_tensors, tensors
 
 
 @dataclass(frozen=True)
@@ -90,12 +92,13 @@ def run_sample(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, An
     """Runs the module on the first sample of its arguments, with a graph that starts at them.
 
     Tensors whose axis 0 is as long as that of the first are cut: to one sample, or to two of a
-    module in training, whose batch norms may refuse one.
+    module in training, whose batch norms may refuse one. Where that fails, one of them may be as long
+    by chance, and the whole batch runs.
     """
     check(module)
-    first = next((leaf for leaf in _tensors((args, kwargs)) if leaf.is_floating_point()), None)
+    first = next((leaf for leaf in tensors((args, kwargs)) if leaf.is_floating_point()), None)
     if first is None:
-        first = next(_tensors((args, kwargs)), None)
+        first = next(tensors((args, kwargs)), None)
     if first is None or first.dim() == 0:
         raise InputError("the module was called with no tensor that has a batch")
     batch = first.shape[0]
@@ -103,6 +106,19 @@ def run_sample(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, An
         raise InputError(f"the input of shape {list(first.shape)} has no sample")
     is_training = any(part.training for part in module.modules())
     count = min(batch, 2 if is_training else 1)
+    alike = [one for one in tensors((args, kwargs)) if one.dim() > 0 and one.shape[0] == batch]
+    try:
+        return _run(module, args, kwargs, first, count)
+    except Exception:
+        if len(alike) == 1 or count == batch:
+            raise
+    return _run(module, args, kwargs, first, batch)
+
+
+def _run(
+    module: nn.Module, args: Any, kwargs: Mapping[str, Any], first: Tensor, count: int
+) -> Sample:
+    batch = first.shape[0]
 
     def leaf(tensor: Tensor) -> Tensor:
         if tensor.dim() > 0 and tensor.shape[0] == batch:
@@ -113,7 +129,7 @@ def run_sample(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, An
 
     sample = Sample(input_shape=(count, *first.shape[1:]))
     with torch.inference_mode(False), torch.enable_grad(), _as_it_was(module, first):
-        own_args, own_kwargs = _mapped((args, dict(kwargs)), leaf)
+        own_args, own_kwargs = map_tensors(leaf, (args, dict(kwargs)))
         handles = []
         try:
             for name, part in module.named_modules():
@@ -174,48 +190,22 @@ def _kind(output: Any) -> str:
     return "None" if output is None else type(output).__name__
 
 
-def _tensors(tree: Any) -> Iterator[Tensor]:
-    if isinstance(tree, Tensor):
-        yield tree
-    elif isinstance(tree, Mapping):
-        for part in tree.values():
-            yield from _tensors(part)
-    elif isinstance(tree, (list, tuple)):
-        for part in tree:
-            yield from _tensors(part)
-
-
-def _mapped(tree: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    if isinstance(tree, Tensor):
-        return change(tree)
-    if isinstance(tree, dict):
-        return {key: _mapped(part, change) for key, part in tree.items()}
-    if isinstance(tree, (list, tuple)):
-        parts = [_mapped(part, change) for part in tree]
-        return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
-    return tree
-
-
 @contextmanager
 def _as_it_was(module: nn.Module, first: Tensor) -> Iterator[None]:
     """Without gradients of parameters; afterwards flags, buffers and random state are as before."""
-    frozen = [p for p in module.parameters() if p.requires_grad and p.is_leaf]
     buffers = [
         (part, name, buffer, None if buffer is None else buffer.detach().clone())
         for part in module.modules()
         for name, buffer in part._buffers.items()
     ]
-    tensors = [first, *module.parameters()]
-    cuda = {tensor.device.index for tensor in tensors if tensor.device.type == "cuda"}
+    devices = {tensor.device for tensor in (first, *module.parameters())}
+    cuda = {device.index for device in devices if device.type == "cuda"}
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=sorted(filter(None.__ne__, cuda))))
+        stack.enter_context(frozen(module))
         try:
-            for parameter in frozen:
-                parameter.requires_grad_(False)
             yield
         finally:
-            for parameter in frozen:
-                parameter.requires_grad_(True)
             for part, name, buffer, copy in buffers:
                 part._buffers[name] = buffer
                 # Sparse and meta buffers are what they were: no layer counts in them.

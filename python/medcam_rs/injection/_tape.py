@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -19,7 +18,9 @@ from torch.overrides import TorchFunctionMode
 from ..errors import InputError
 from ._guided import Gates
 from ._layers import Selected
+from ._modules import frozen
 from ._skips import needed_parts_only
+from ._trees import map_tensors
 
 
 @dataclass(eq=False)
@@ -46,6 +47,8 @@ class Recorded:
     """How often each layer ran."""
     leaves: list[Tensor]
     """Where the tape starts."""
+    was_cut_off: bool
+    """Whether the network itself switched gradients off between two of the layers."""
     start: Tensor | None
     """The input as the tape's first leaf, for the guided methods."""
     gates: Gates | None
@@ -61,6 +64,7 @@ class _Tape:
         self.records: list[Record | None] = [None] * wishes
         self.runs = [0] * wishes
         self.leaves: list[Tensor] = []
+        self.was_cut_off = False
         self._cut = cut
         self._thread = threading.get_ident()
 
@@ -86,6 +90,8 @@ class _Tape:
             raise InputError(
                 f"it returns {_kind(output)}, not one floating tensor, and can carry no map"
             )
+        if not self._cut and any(self.records) and not torch.is_grad_enabled():
+            self.was_cut_off = True
         torch.set_grad_enabled(True)
         for record in self.records:
             if record and record.handed is output and output._version == record.version:
@@ -94,14 +100,18 @@ class _Tape:
         # A later layer's gradient goes through the graph as it is. Where one layer alone is asked for,
         # the tape starts anew with each of its runs.
         is_leaf = self._cut or not output.requires_grad
-        # A view that was made without autograd cannot be written to with it, nor what another
-        # operation keeps for its own gradient.
-        in_place = is_input and not output._is_view() and not output.requires_grad
+        # A view that was made without autograd cannot be written to with it.
+        in_place = is_input and not output._is_view()
         source = output.clone() if in_place else output
         tensor = source.detach().requires_grad_() if is_leaf else source
         if is_leaf:
             self.leaves = [tensor] if self._cut else [*self.leaves, tensor]
-        handed = output.copy_(tensor) if in_place else tensor.clone()
+        if in_place:
+            # The values are the same: what another operation keeps of them for its gradient is valid.
+            with torch.autograd._unsafe_preserve_version_counter(output):
+                handed = output.copy_(tensor)
+        else:
+            handed = tensor.clone()
         self.records[wish] = Record(tensor, handed, handed._version)
         return handed
 
@@ -196,37 +206,6 @@ class Logits(TorchFunctionMode):
         return found
 
 
-def modules_of(model: nn.Module) -> Iterator[nn.Module]:
-    """Each module once, quicker than `model.modules()`."""
-    seen = {model}
-    open_ = [model]
-    while open_:
-        module = open_.pop()
-        yield module
-        for child in module._modules.values():
-            if child is not None and child not in seen:
-                seen.add(child)
-                open_.append(child)
-
-
-@contextmanager
-def frozen(model: nn.Module) -> Iterator[None]:
-    """Without gradients of parameters: the tape need not keep what only they need."""
-    trained = [
-        parameter
-        for module in modules_of(model)
-        for parameter in module._parameters.values()
-        if parameter is not None and parameter.requires_grad
-    ]
-    try:
-        for parameter in trained:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for parameter in trained:
-            parameter.requires_grad_(True)
-
-
 @contextmanager
 def _as_with_grad() -> Iterator[None]:
     """Kernels as with autograd: its absence lets transformers take others, of other roundings."""
@@ -250,10 +229,12 @@ def record(
     guide: str | None,
     logits: bool,
     spare: needed_parts_only | None = None,
+    from_start: bool = False,
 ) -> Recorded:
     """Runs `forward(*args, **kwargs)` of `model` and records the outputs of `layers`.
 
-    Up to the first of them it runs without autograd, which is on from there to the end. With `guide`
+    Up to the first of them it runs without autograd, which is on from there to the end; `from_start`
+    has it on all along, so that a network's own switch around a layer does not end it. With `guide`
     the tape starts at a copy of `grid`, the tensor among the arguments that has the batch. Grad mode,
     hooks and `requires_grad` of parameters are as before afterwards, whatever is raised.
 
@@ -266,7 +247,7 @@ def record(
         if torch.is_grad_enabled():
             stack.enter_context(_as_with_grad())
         stack.enter_context(frozen(model))
-        stack.enter_context(torch.no_grad())
+        stack.enter_context(torch.set_grad_enabled(from_start))
         for wish, (layer, first) in enumerate(zip(layers, first_runs)):
             only = layer.run if "#" in layer.label else None
             module = model.get_submodule(layer.name)
@@ -282,7 +263,7 @@ def record(
             start = grid.detach().clone().requires_grad_()
             # Networks may write to their input, which autograd forbids for a leaf.
             replaced[id(grid)] = start.clone()
-            gates = stack.enter_context(Gates(guide))
+            gates = stack.enter_context(Gates(guide, model))
         if logits:
             stack.enter_context(caught)
         if spare is not None:
@@ -290,7 +271,7 @@ def record(
         args, kwargs = map_tensors(lambda x: replaced.get(id(x), x.detach()), (args, kwargs))
         output = forward(*args, **kwargs)
     of = caught.of if logits else lambda _: None
-    return Recorded(output, tape.records, tape.runs, tape.leaves, start, gates, of)
+    return Recorded(output, tape.records, tape.runs, tape.leaves, tape.was_cut_off, start, gates, of)
 
 
 def _named(layer: Selected, hook: Callable[[Any, Any, Any], Any]) -> Callable[[Any, Any, Any], Any]:
@@ -301,73 +282,3 @@ def _named(layer: Selected, hook: Callable[[Any, Any, Any], Any]) -> Callable[[A
             raise InputError(f"layer '{layer.label}': {error}") from None
 
     return with_name
-
-
-
-
-def map_tensors(change: Callable[[Tensor], Tensor], tree: Any) -> Any:
-    """Tuples, lists and mappings, nested or not, with each tensor changed. What holds none that
-    changes is handed back as it is."""
-    if isinstance(tree, Tensor):
-        return change(tree)
-    if isinstance(tree, (tuple, list)):
-        parts = [map_tensors(change, part) for part in tree]
-        if all(new is old for new, old in zip(parts, tree)):
-            return tree
-        if hasattr(tree, "_fields"):
-            return type(tree)(*parts)
-        return type(tree)(parts)
-    if isinstance(tree, Mapping):
-        items = {key: map_tensors(change, part) for key, part in tree.items()}
-        if all(items[key] is part for key, part in tree.items()):
-            return tree
-        changed: Any = copy(tree)
-        for key, part in items.items():
-            changed[key] = part
-        return changed
-    return tree
-
-
-def leaves(tree: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
-    """The leaves of nested tuples, lists and mappings, depth first, with their dotted names."""
-    if isinstance(tree, Mapping):
-        parts = [(str(key), part) for key, part in tree.items()]
-    elif isinstance(tree, (tuple, list)):
-        names = getattr(tree, "_fields", map(str, range(len(tree))))
-        parts = list(zip(names, tree))
-    else:
-        yield ".".join(path), tree
-        return
-    for name, part in parts:
-        yield from leaves(part, (*path, name))
-
-
-@dataclass(frozen=True)
-class Pick:
-    """Picks the explained tensor of an output: by the number of its leaf, by its name, or else the
-    first floating tensor of two axes or more."""
-
-    which: int | str | None = field(default=None)
-
-    def __call__(self, output: Any) -> Tensor:
-        found = list(leaves(output))
-        if self.which is None:
-            tensors = [leaf for _, leaf in found if isinstance(leaf, Tensor)]
-            floating = [leaf for leaf in tensors if leaf.is_floating_point()]
-            large = [leaf for leaf in floating if leaf.ndim >= 2]
-            chosen: Any = next(iter(large or floating or tensors), None)
-            if chosen is None:
-                raise InputError(
-                    f"the model returned {type(output).__name__}, which holds no tensor"
-                )
-            return chosen
-        if isinstance(self.which, int):
-            chosen = found[self.which][1] if self.which < len(found) else None
-        else:
-            chosen = next((leaf for name, leaf in found if name == self.which), None)
-        if not isinstance(chosen, Tensor):
-            names = ", ".join(
-                f"{n} or '{name}'" for n, (name, leaf) in enumerate(found) if isinstance(leaf, Tensor)
-            )
-            raise InputError(f"output={self.which!r} is no tensor of the output; there are {names}")
-        return chosen

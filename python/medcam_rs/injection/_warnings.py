@@ -10,15 +10,16 @@ from ._guided import Gates, listed
 from ._layers import Selected
 from ._maps import Warned
 from ._targets import Named
-from ._tape import modules_of
+from ._modules import modules_of
 
 def partly_guided(gates: Gates) -> list[Warned]:
     """Warns of activations that a guided method leaves unguided while it guides others."""
-    if not gates.unguided:
+    left_out, advice = gates.left_out()
+    if not left_out:
         return []
     what = (
-        f"ReLU is guided, {listed(gates.unguided)} are not, so the map is between guided "
-        "backpropagation and the plain gradient. Guide all kinds with guide='all'"
+        f"ReLU is guided, {left_out} are not, so the map is between guided backpropagation and the "
+        f"plain gradient. {advice}"
     )
     return [Warned("PARTLY_GUIDED", what)]
 

@@ -80,3 +80,53 @@ def test_what_is_not_guided_is_told():
         inject(nn.Sequential(some, nn.Flatten()), backend="gbp", label=0)(x)
     with pytest.raises(InputError, match="no ReLU, but 1 elu.*guide='all'"):
         inject(nn.Sequential(none, nn.Flatten()), backend="gbp", label=0)(x)
+
+
+@pytest.mark.parametrize(
+    "relu",
+    (
+        lambda x: torch.maximum(x, torch.zeros(())),
+        lambda x: torch.maximum(torch.zeros_like(x), x),
+        lambda x: x.max(torch.zeros(1)),
+        lambda x: torch.fmax(input=x, other=torch.zeros(())),
+        lambda x: x.clamp(torch.zeros(())),
+        lambda x: torch.clamp(x, min=torch.tensor(0.0), max=torch.tensor(9.0)),
+    ),
+)
+def test_a_relu_of_two_tensors_is_guided(relu):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 3, 6)
+            self.relu = F.relu
+
+        def forward(self, x):
+            return self.second(self.relu(self.first(x)) + 0 * x.max(3)[0].max()).flatten(1)
+
+    torch.manual_seed(0)
+    net, x = Net().eval(), torch.randn(2, 1, 8, 8)
+    inject(net, backend="gbp", label=1)(x)
+    expected = net.attention_maps()[0].values
+    net.relu = relu
+    net(x)
+    assert torch.equal(net.attention_maps()[0].values, expected) and not net.warnings()
+
+
+class Scripted(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(4, 3, 6)
+
+    def forward(self, x):
+        return self.conv(x).relu()
+
+
+def test_activations_in_torchscript_are_told():
+    scripted = torch.jit.script(Scripted().eval())
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), scripted, nn.Flatten()).eval()
+    with pytest.warns(UserWarning, match="PARTLY_GUIDED.*TorchScript of '2'"):
+        inject(net, backend="gbp", label=0)(torch.randn(1, 1, 8, 8))
+    net.eject()
+    net[1] = nn.Identity()
+    with pytest.raises(InputError, match="no ReLU, but those in the TorchScript of '2'"):
+        inject(net, backend="gbp", label=0)(torch.randn(1, 1, 8, 8))

@@ -1,5 +1,7 @@
 """Modules that cannot be injected, and the spared backward of those that can."""
 
+import contextlib
+
 import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed here")
@@ -172,6 +174,69 @@ def test_a_layer_that_returns_its_input(layer, use):
     net = inject(net, layer="layer", label=1, backend="hirescam")
     assert torch.equal(net(x), plain)
     assert torch.allclose(net.attention_maps()[-1].values[:, 0], expected, atol=1e-5)
+
+
+class GoesOnBehind(nn.Module):
+    """Two layers, of which the second returns its input, with which the network goes on."""
+
+    def __init__(self, layer, use):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.layer, self.use = layer, use
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = self.first(x)
+        # What sigmoid keeps for its gradient stays valid, and may not be written to.
+        x = x.sigmoid() if self.use is shortcut and not isinstance(self.layer, nn.ReLU) else 2 * x
+        return self.head(self.use(self, x, self.layer(x)).mean((2, 3)))
+
+
+@pytest.mark.parametrize("use", (written, shortcut))
+@pytest.mark.parametrize("layer", (nn.Dropout(0.1), nn.ReLU(inplace=True), nn.Identity()))
+def test_a_layer_that_returns_its_input_behind_another(layer, use):
+    torch.manual_seed(0)
+    net, x = GoesOnBehind(layer, use).eval(), torch.randn(2, 1, 8, 9)
+    with torch.no_grad():
+        plain = net(x)
+    inject(net, layer="layer", label=1, backend="hirescam")(x)
+    alone = net.attention_maps()[0].values
+    net.eject()
+    inject(net, layer=["first", "layer"], label=1, backend="hirescam")
+    assert torch.equal(net(x), plain)
+    assert torch.allclose(net.attention_maps()[1].values, alone, atol=1e-5)
+
+
+class Switches(Skipped):
+    """Gradients are switched on or off around the layers `down` and `deep`."""
+
+    def forward(self, x):
+        with self.switch():
+            skip = self.down(x).relu()
+            deep = self.deep(skip) if self.all else None
+        deep = deep if self.all else self.deep(skip)
+        return self.up(torch.cat([deep.relu(), skip], 1))
+
+
+@pytest.mark.parametrize("switch", (torch.enable_grad, torch.no_grad))
+@pytest.mark.parametrize(("both", "layer"), ((True, "deep"), (False, ["down", "deep"])))
+def test_a_switch_of_gradients_around_a_layer_does_not_end_the_tape(switch, both, layer):
+    torch.manual_seed(0)
+    net, x = Switches().eval(), torch.randn(2, 2, 12, 10)
+    net.all, net.switch = both, contextlib.nullcontext
+    inject(net, layer=layer, label=1)
+    with torch.no_grad():
+        plain = net(x)
+    expected = net.attention_maps()
+    net.switch = switch
+    runs = []
+    net.down.register_forward_hook(lambda *_: runs.append(1))
+    for _ in range(2):
+        assert torch.equal(net(x), plain)
+        for one, other in zip(net.attention_maps(), expected):
+            assert torch.allclose(one.values, other.values, atol=1e-5)
+    # Once more where it was first seen.
+    assert len(runs) == 3
 
 
 class LooksOnce(nn.Module):

@@ -104,6 +104,23 @@ def test_shapes_of_outputs():
         _targets.task_of((1, 1, 8, 9), (1, 8, 9, 3))
 
 
+@pytest.mark.filterwarnings("ignore::medcam_rs.injection.AttentionWarning")
+@pytest.mark.parametrize("label", ["best", 1, "predicted:2", (2, torch.ones(12, 14))])
+def test_a_softmax_over_flat_voxels_has_its_logits(label):
+    class Flat(Segmenter):
+        def forward(self, x):
+            y = super().forward(x)
+            return y.flatten(2).softmax(1).view_as(y) if self.flat else y
+
+    net, x = Flat(), scan()
+    net.flat = False
+    inject(net, layer="blur", backend="hirescam", label=label)(x)
+    expected = net.attention_maps()[0].values
+    net.flat = True
+    net(x)
+    assert torch.equal(net.attention_maps()[0].values, expected)
+
+
 @pytest.mark.parametrize("label", ["worst", "predicted:", -1, 1.5, (), "components:x"])
 def test_labels_that_are_none_are_refused(label):
     with pytest.raises(InputError, match="label"):
