@@ -31,9 +31,7 @@ def check(name: str, array: Any, dtypes: tuple[str, ...], axes: tuple[int, ...])
             raise InputError(f"{name}: a tensor on {array.device}; there are cpu and cuda")
         # Of the rest of what DLPack does not tell, conjugates are complex.
         array = array.detach().resolve_neg()
-    elif isinstance(array, numpy.ma.MaskedArray):
-        raise InputError(f"{name}: a masked array; fill it first, with .filled(0)")
-    elif not isinstance(array, numpy.ndarray):
+    elif not isinstance(real(name, array), numpy.ndarray):
         if not hasattr(array, "__dlpack__"):
             kind = type(array).__name__
             raise DtypeError(f"{name}: a {kind}; it takes a NumPy array or a PyTorch tensor")
@@ -139,6 +137,45 @@ def map_dtype(out_dtype: Any) -> str:
     return name
 
 
+def name(what: str, text: Any) -> str:
+    """Refuses what is no name; the compiled half knows which names there are."""
+    if not isinstance(text, str):
+        raise DtypeError(f"{what}: {text!r}; it takes a name")
+    return text
+
+
+def names(what: str, given: Any) -> list[str]:
+    """One name or several."""
+    if not isinstance(given, (str, list, tuple)):
+        raise DtypeError(f"{what}: {given!r}; it takes a name, or several in a tuple")
+    return [name(what, text) for text in ((given,) if isinstance(given, str) else given)]
+
+
+def real(what: str, array: Any) -> Any:
+    """Refuses what a conversion would take a part of: masked arrays and complex numbers."""
+    if isinstance(array, numpy.ma.MaskedArray):
+        raise InputError(f"{what}: a masked array; fill it first, with .filled(0)")
+    if "complex" in str(getattr(array, "dtype", "")):
+        raise DtypeError(f"{what}: complex numbers; it takes real ones")
+    return array
+
+
+def in_numpy(what: str, array: Any) -> numpy.ndarray:
+    """An array, nested lists or a tensor of any device, in NumPy."""
+    torch = _torch(array)
+    if torch is not None:
+        array = array.detach().cpu()
+        if array.dtype == torch.bfloat16:
+            array = array.float()
+        array = array.as_subclass(torch.Tensor).numpy()
+    array = real(what, array)
+    try:
+        array = numpy.asarray(array)
+    except ValueError as error:
+        raise InputError(f"{what}: NumPy makes no array of it: {error}") from error
+    return real(what, array)
+
+
 def stream(array: Any) -> int:
     """PyTorch's current stream of the array's device, as a number; 0 on the CPU."""
     torch = _torch(array)
@@ -154,7 +191,7 @@ def grid(size: Any, axes: int) -> Shape | None:
     try:
         extents = tuple(int(extent) for extent in size)
         exact = all(int(extent) == extent for extent in size)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise InputError(f"size: {size!r}; it takes {axes} whole numbers") from None
     if len(extents) != axes or not exact or min(extents) < 1 or max(extents) > 1 << 30:
         names = "(H, W)" if axes == 2 else "(D, H, W)"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._compare import Gap, Mismatch, difference, leaves
 from ._torchscript import called, listed, load, quiet, reason, takes_one_tensor, tracer_notes
-from .errors import InputError
+from .errors import DtypeError, InputError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -92,6 +92,20 @@ class Source:
             raise InputError(
                 "module: it is TorchScript already; `module.eval().save(path)` writes it"
             )
+        if not isinstance(self.module, torch.nn.Module):
+            kind = type(self.module).__name__
+            raise DtypeError(f"module: a {kind}; it takes a torch.nn.Module")
+        for name, part in self.module.named_modules():
+            # By its name: this does not import what only injected modules need.
+            if type(vars(part).get("forward")).__name__ == "Injection":
+                whose = f"its submodule '{name}'" if name else "it"
+                raise InputError(f"module: {whose} is injected; call its eject() first")
+        for name, parameter in self.module.named_parameters():
+            if torch.nn.parameter.is_lazy(parameter):
+                raise InputError(
+                    f"module: parameter '{name}' has no shape yet (a lazy module): run the module once "
+                    "before"
+                )
 
     def copy(self, hooks: bool = True) -> nn.Module:
         """A copy on the CPU in evaluation mode, with the state that the module was given in."""

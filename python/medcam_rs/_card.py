@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from . import _native
+from ._files import path_of
 from .errors import InputError
 
 
@@ -21,7 +22,7 @@ def card_text(card: Mapping[str, Any] | str | os.PathLike[str], shape: Sequence[
     """
     where = "card" if isinstance(card, Mapping) else str(card)
     try:
-        text = _toml(card) if isinstance(card, Mapping) else _read(Path(card))
+        text = _toml(card) if isinstance(card, Mapping) else _read(path_of("card", card))
         _native.check_card(text, len(shape) - 2, shape[1])
     except InputError as error:
         raise InputError(f"{where}: {error}") from None

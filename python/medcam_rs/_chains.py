@@ -100,7 +100,8 @@ def cam(
     out = _arrays.empty(activation, (activation.shape[0], *to), dtype)
     stream = _arrays.stream(activation)
     lent = _arrays.lend(activation, gradient, out)
-    told = _native.cam(*lent, method, denominator, bool(normalize), stream, bool(info))
+    named = _arrays.name("method", method), _arrays.name("denominator", denominator)
+    told = _native.cam(*lent, *named, bool(normalize), stream, bool(info))
     return (out, [MapInfo(*of_map) for of_map in told or []]) if info else out
 
 
@@ -160,5 +161,6 @@ def guided_cam(
     out = _arrays.empty(guided, tuple(guided.shape), dtype)
     stream = _arrays.stream(activation)
     lent = _arrays.lend(activation, gradient, guided, out)
-    told = _native.guided_cam(*lent, method, denominator, bool(normalize), stream, bool(info))
+    named = _arrays.name("method", method), _arrays.name("denominator", denominator)
+    told = _native.guided_cam(*lent, *named, bool(normalize), stream, bool(info))
     return (out, [MapInfo(*of_map) for of_map in told or []]) if info else out

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._candidates import WAYS, Source
 from ._card import card_text
+from ._files import output_file
 from ._torchscript import listed, still
 from .errors import FileError, InputError
 
@@ -117,14 +118,14 @@ def export(
         ) from error
 
     first = _one_tensor(example, "example")
-    path = Path(path)
+    path = output_file("path", path)
     if not path.parent.is_dir():
         raise InputError(f"path: the folder {path.parent} is not there; make it first")
     if card is not None and path.suffix == ".toml":
         raise InputError(f"path: {path.name} is where the card goes; call the model MODEL.pt")
     text = None if card is None else card_text(card, first.shape)
     given = None if second is None else _one_tensor(second, "second")
-    if not check >= 0:
+    if not (isinstance(check, (int, float)) and check >= 0):
         raise InputError(f"check: expected a number from 0 on, got {check!r}")
     with still(torch):
         source = Source.of(torch, module, first, given, check)

@@ -10,14 +10,38 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy
 
 from . import _arrays, _native
-from .errors import InputError
+from .errors import DtypeError, FileError, InputError
 
 Metric = str | Callable[[numpy.ndarray, numpy.ndarray], float]
+
+
+def path_of(what: str, given: Any) -> Path:
+    """A path; `DtypeError` of what is none."""
+    try:
+        path = Path(given)
+    except TypeError as error:
+        raise DtypeError(f"{what}: {given!r}; it takes a path") from error
+    if "\0" in str(path):
+        raise InputError(f"{what}: {str(path)!r} has a null character; no path has one")
+    return path
+
+
+def output_file(what: str, given: Any) -> Path:
+    """The path of a file that is made or replaced: a pipe or a device would be replaced by a file."""
+    path = path_of(what, given)
+    try:
+        is_other = path.exists() and not path.is_file()
+    except OSError as error:
+        raise FileError(error.errno, f"{what}: cannot write {path}: {error.strerror}") from error
+    if is_other:
+        raise FileError(f"{what}: {path} is no regular file, and is not replaced; give another name")
+    return path
 
 
 def prepare_folder(folder: str | os.PathLike[str]) -> None:
@@ -177,11 +201,11 @@ class Evaluator:
         threshold: float | Literal["otsu"] = "otsu",
         masks: Literal["detect", "binary", "labels"] = "detect",
     ) -> None:
-        given = [metrics] if isinstance(metrics, str) or callable(metrics) else list(metrics)
+        given = [metrics] if callable(metrics) or not isinstance(metrics, (list, tuple)) else metrics
         known = [
             (getattr(metric, "__name__", type(metric).__name__), _of_bytes(metric))
             if callable(metric)
-            else (str(metric), None)
+            else (_arrays.name("metrics", metric), None)
             for metric in given
         ]
         self.metrics = tuple(name for name, _ in known)

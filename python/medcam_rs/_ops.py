@@ -47,7 +47,8 @@ def alpha_weights(activation: Array, gradient: Array, denominator: Denominator =
     gradient = _arrays.check("gradient", gradient, LAYER, (4, 5))
     _arrays.same_place(activation=activation, gradient=gradient)
     out = _arrays.empty(activation, tuple(activation.shape[:2]))
-    _native.alpha_weights(*_arrays.lend(activation, gradient, out), denominator, _arrays.stream(activation))
+    lent, named = _arrays.lend(activation, gradient, out), _arrays.name("denominator", denominator)
+    _native.alpha_weights(*lent, named, _arrays.stream(activation))
     return out
 
 
@@ -86,7 +87,8 @@ def elementwise(
     gradient = _arrays.check("gradient", gradient, LAYER, (4, 5))
     _arrays.same_place(activation=activation, gradient=gradient)
     out = _layer_map(activation)
-    _native.elementwise(*_arrays.lend(activation, gradient, out), method, _arrays.stream(activation))
+    lent, named = _arrays.lend(activation, gradient, out), _arrays.name("method", method)
+    _native.elementwise(*lent, named, _arrays.stream(activation))
     return out
 
 
@@ -123,7 +125,8 @@ def resample(
     map = _arrays.check("map", map, ("float32",), (3, 4))
     to = _arrays.grid(size, map.ndim - 1) or tuple(map.shape[1:])
     out = _arrays.empty(map, (map.shape[0], *to), _arrays.map_dtype(out_dtype))
-    _native.resample(*_arrays.lend(map, out), interpolation, bool(normalize), _arrays.stream(map))
+    lent, named = _arrays.lend(map, out), _arrays.name("interpolation", interpolation)
+    _native.resample(*lent, named, bool(normalize), _arrays.stream(map))
     return out
 
 
@@ -201,7 +204,7 @@ def score(
     """
     map = _arrays.on_cpu("map", map, (3, 4))
     mask = _arrays.on_cpu("mask", mask, (3, 4))
-    names = [metrics] if isinstance(metrics, str) else list(metrics)
+    names = _arrays.names("metrics", metrics)
     scores = _native.score(*_arrays.lend(map), *_arrays.lend(mask), names, str(threshold))
     return [dict(zip(names, of_map)) for of_map in scores]
 

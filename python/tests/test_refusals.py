@@ -53,8 +53,14 @@ def test_options():
     refused(
         InputError, f'denominator: "x"; there are {known}', method="gradcam++", denominator="x"
     )
-    for size in [(3,), (3, 4, 5), (0, 4), (-1, 4), (1.5, 2), "ab", 7, (1 << 31, 1), (float("nan"), 1)]:
+    for size in [(3,), (3, 4, 5), (0, 4), (-1, 4), (1.5, 2), "ab", 7, (1 << 31, 1), (float("nan"), 1),
+                 (float("inf"), 4)]:  # fmt: skip
         refused(InputError, "size", size=size)
+    for name in ("method", "denominator"):
+        refused(DtypeError, f"{name}: None; it takes a name", **{name: None})
+    for metrics in (None, 3, (3,)):
+        with pytest.raises(DtypeError, match="metrics"):
+            medcam_rs.score(LAYER[:, 0], LAYER[:, 0], metrics)
     refused(InputError, "u8", normalize=False, out_dtype="uint8")
     refused(InputError, "no memory for", size=(1 << 30, 1 << 30))
     with pytest.raises(InputError, match="interpolation"):

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import nn
 
-from .._files import prepare_folder
+from .._files import path_of, prepare_folder
 from ..errors import DtypeError, InputError
 from . import _targets
 from ._explain import Explainer, Settings
@@ -192,6 +192,8 @@ def inject(
     _one_of("masks", masks, ("detect", "binary", "labels"))
     if not (isinstance(output, (int, str)) or output is None) or isinstance(output, bool):
         raise InputError(f"output: {output!r}; it takes the number or the name of an output")
+    if isinstance(output, int) and output < 0:
+        raise InputError(f"output: {output}; outputs count from 0")
     if save_pickle:
         raise InputError(
             "save_pickle: reading a pickle runs code; take save_archive=True, an .npz file that NumPy reads"
@@ -202,7 +204,7 @@ def inject(
         raise InputError("save_scores: there are no scores without something to measure (evaluate)")
     if replace and return_attention:
         raise InputError("replace, return_attention: the map is returned alone, or with the output")
-    folder = None if output_dir is None else Path(output_dir)
+    folder = None if output_dir is None else path_of("output_dir", output_dir)
     archive = folder and folder / "attention_maps.npz" if save_archive is True else save_archive
     if folder is None and (save_maps or save_scores or archive is None):
         raise InputError("output_dir: save_maps, save_scores and save_archive=True need a folder")
@@ -210,7 +212,7 @@ def inject(
     wanted = Wanted(
         folder,
         save_maps,
-        Path(str(archive)) if archive else None,
+        path_of("save_archive", archive) if archive else None,
         save_scores,
         evaluate,
         metric,
@@ -235,7 +237,8 @@ def inject(
 
 
 def _one_of(name: str, value: Any, known: tuple[Any, ...]) -> None:
-    if value not in known:
+    # Of an array == is an array.
+    if not (value is None or isinstance(value, str)) or value not in known:
         raise InputError(f"{name}: {value!r}; it takes {', '.join(map(repr, known))}")
 
 

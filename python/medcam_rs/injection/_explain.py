@@ -217,9 +217,7 @@ class Explainer:
         if recorded.gates is not None and recorded.start is not None:
             recorded.gates.on = True
             try:
-                (gradient,) = torch.autograd.grad(
-                    score.sum, [recorded.start], retain_graph=keep or bool(selected), allow_unused=True
-                )
+                (gradient,) = _gradients(score.sum, [recorded.start], keep or bool(selected))
             finally:
                 recorded.gates.on = False
             if gradient is None:
@@ -276,13 +274,25 @@ def _backward(
         for tensor, one in records.items():
             if id(tensor) not in captured:
                 handles.append(tensor.register_hook(_Reduce(one, reduce)))
-        gradients = torch.autograd.grad(score, inputs, retain_graph=keep, allow_unused=True)
+        gradients = _gradients(score, inputs, keep)
         for tensor, gradient in zip(inputs, gradients):
             if gradient is not None and tensor in records:
                 reduce(records[tensor], gradient)
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _gradients(score: Tensor, inputs: list[Tensor], keep: bool) -> tuple[Tensor | None, ...]:
+    try:
+        return torch.autograd.grad(score, inputs, retain_graph=keep, allow_unused=True)
+    except RuntimeError as error:
+        if "inplace operation" not in str(error):
+            raise
+        raise InputError(
+            "the network writes over a value that the gradient needs, as it could not in training: take "
+            f"a layer behind that, or the step out of place ({error})"
+        ) from error
 
 
 @dataclass(frozen=True)

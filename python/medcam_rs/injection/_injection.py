@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from .. import _files
+from .._arrays import in_numpy
 from ..errors import FileError, InputError
 from . import _targets
 from ._explain import Explainer, Explanation, Size, grid_of
 from ._maps import AttentionMap, AttentionWarning, Warned
-from ._saving import OfCall, Saving, affine_of, in_numpy
+from ._saving import OfCall, Saving, affine_of
 from ._trees import map_tensors
 
 UNSET: Any = object()
@@ -137,7 +138,7 @@ class Injection:
             if not self._enabled:
                 return self._plain(*args, **kwargs)
             targets = self._targets if label is UNSET else _targets.parse(label)
-            self._saving.check(mask)
+            self._saving.check(mask, affine, raw_input)
             explanation = self._explain(args, kwargs, targets)
             grid = grid_of(args, kwargs)
             call = OfCall(
@@ -240,7 +241,7 @@ class Injection:
         folder = self._saving.wanted.folder
         if folder is None:
             raise InputError("save_attention_map: no folder; inject with output_dir")
-        values = numpy.asarray(in_numpy(attention_map), dtype=numpy.float32)
+        values = in_numpy("save_attention_map", attention_map)
         if values.ndim in (2, 3):
             values = values[None, None]
         layer = self._maps[0].layer if self._maps else "attention_map"
@@ -345,7 +346,7 @@ def checked_size(data_shape: Any) -> Any:
         size = tuple(int(extent) for extent in data_shape)
         fits = len(size) in (2, 3) and min(size) > 0
         fits = fits and all(int(extent) == extent for extent in data_shape)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         fits = False
     if not fits:
         raise InputError(

@@ -11,6 +11,7 @@ import numpy
 import torch
 
 from .. import _files
+from .._arrays import in_numpy
 from ..errors import InputError
 from ._maps import AttentionMap, Warned
 
@@ -52,7 +53,9 @@ class Saving:
     def __init__(self, wanted: Wanted) -> None:
         self.wanted = wanted
         self._reset()
-        # Before the first call: metrics that are none are refused here.
+        # Before the first call: files and metrics that are none are refused here.
+        if wanted.archive is not None:
+            _files.output_file("save_archive", wanted.archive)
         self._evaluator = self._new_evaluator()
 
     def _reset(self) -> None:
@@ -85,12 +88,17 @@ class Saving:
     def __setstate__(self, wanted: Wanted) -> None:
         self.__init__(wanted)  # type: ignore[misc]
 
-    def check(self, mask: Any) -> None:
-        """Refuses a mask that nothing evaluates, and a call without one that is evaluated."""
+    def check(self, mask: Any, affine: Any, images: Any) -> None:
+        """Refuses what a call gives and nothing uses, and what it lacks."""
         if self.wanted.evaluate and mask is None:
             raise InputError("evaluate: no mask: give the ground truth of the batch with mask=")
         if mask is not None and not self.wanted.evaluate:
             raise InputError("mask: nothing evaluates it: inject with evaluate=True")
+        for name, given in (("affine", affine), ("raw_input", images)):
+            if given is not None and not self.wanted.save_maps:
+                raise InputError(f"{name}: no file takes it: inject with save_maps=True")
+        if images is not None:
+            _check_images(in_numpy("raw_input", images))
 
     def keep(
         self, maps: Sequence[AttentionMap], call: OfCall, method: str
@@ -126,7 +134,7 @@ class Saving:
         if self._evaluator is None:
             return [], []
         scores, warned = self._evaluator.add(
-            call.name, one.layer, one.target, values, in_numpy(call.mask), one.classes
+            call.name, one.layer, one.target, values, in_numpy("mask", call.mask), one.classes
         )
         return scores, [Warned(of.code, of.message, one.layer, of.sample) for of in warned]
 
@@ -135,7 +143,7 @@ class Saving:
     ) -> None:
         folder = str(self.wanted.folder)
         target = None if call.one_target else one.target
-        images = None if call.images is None else in_numpy(call.images)
+        images = None if call.images is None else in_numpy("raw_input", call.images)
         for part, name, of_part, affine in _placed(call, target, values):
             _files.save_maps(folder, one.layer, of_part, values[part], name, affine=affine)
             if images is None:
@@ -177,12 +185,25 @@ class Saving:
         return written
 
 
+def _check_images(images: numpy.ndarray) -> None:
+    """Refuses images of which an overlay would show nothing, or another axis than it seems."""
+    if images.ndim not in (4, 5):
+        raise InputError(f"raw_input: shape {images.shape}; it takes (B, C, [D,] H, W)")
+    if images.shape[-1] <= 4 < images.shape[1]:
+        raise InputError(
+            f"raw_input: shape {images.shape}: its channels seem to be on the last axis; give "
+            "(B, C, [D,] H, W)"
+        )
+    if images.dtype.kind == "f" and not numpy.isfinite(images).any():
+        raise InputError("raw_input: no value is finite")
+
+
 def _placed(
     call: OfCall, target: str | None, values: numpy.ndarray
 ) -> Iterator[tuple[slice, str, str | None, Any]]:
     """The parts of a batch that have one affine, and the names of their files, which are the same
     as if it were written at once."""
-    affine = None if call.affine is None else in_numpy(call.affine)
+    affine = None if call.affine is None else in_numpy("affine", call.affine)
     if affine is None or affine.ndim != 3:
         yield slice(None), call.name, target, affine
         return
@@ -205,7 +226,7 @@ def affine_of(grid: torch.Tensor) -> Any:
     affine = getattr(grid, "affine", None)
     if affine is None or grid.ndim != 5:
         return None
-    affine = numpy.asarray(in_numpy(affine), dtype=numpy.float64)
+    affine = numpy.asarray(in_numpy("affine", affine), dtype=numpy.float64)
     if affine.ndim not in (2, 3) or affine.shape[-2:] != (4, 4):
         return None
     if (affine == numpy.eye(4)).all():
@@ -216,13 +237,3 @@ def affine_of(grid: torch.Tensor) -> Any:
         space = space[0] if space else None
     is_lps = str(getattr(space, "value", space)) == "LPS"
     return numpy.diag([-1.0, -1.0, 1.0, 1.0]) @ affine if is_lps else affine
-
-
-def in_numpy(array: Any) -> numpy.ndarray:
-    """An array or a tensor of any device in NumPy."""
-    if isinstance(array, torch.Tensor):
-        array = array.detach().cpu()
-        if array.dtype == torch.bfloat16:
-            array = array.float()
-        array = array.as_subclass(torch.Tensor).numpy()
-    return numpy.asarray(array)

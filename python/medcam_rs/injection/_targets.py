@@ -12,6 +12,7 @@ import numpy
 import torch
 from torch import Tensor
 
+from .._arrays import in_numpy, real
 from .._files import components
 from ..errors import DtypeError, InputError
 
@@ -272,6 +273,7 @@ def _best(task: str, logits: Tensor) -> list[int]:
 
 def _region(mask: Any, chosen: Tensor) -> Tensor:
     """The mask as `(B, [D,] H, W)` on the device of `chosen`."""
+    mask = real("label: the mask", mask) if isinstance(mask, Tensor) else in_numpy("label: the mask", mask)
     weights = torch.as_tensor(mask).detach().to(chosen.device, torch.float32)
     grid = tuple(chosen.shape)
     if tuple(weights.shape) == grid[1:]:

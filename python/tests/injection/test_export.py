@@ -316,21 +316,6 @@ def test_wrappers_are_taken_off(tmp_path):
         export(loaded(done.path), drawn(*IMAGE), tmp_path / "again.pt")
 
 
-@pytest.mark.parametrize(
-    ("example", "said"),
-    [
-        ((torch.zeros(IMAGE), torch.zeros(IMAGE)), "2 inputs, and the program gives one"),
-        (torch.zeros(IMAGE, dtype=torch.int64), "floating-point"),
-        (torch.zeros(1, 16, 16), r"expected \(B, C, H, W\)"),
-        ("x.npy", "expected a tensor, got str"),
-    ],
-)
-def test_refused_examples(tmp_path, example, said):
-    with pytest.raises(InputError, match=said):
-        export(build(Base), example, tmp_path / "m.pt")
-    assert not os.listdir(tmp_path)
-
-
 def test_paths(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="is not there"):
         export(build(Base), drawn(*IMAGE), tmp_path / "none" / "m.pt")
@@ -367,33 +352,3 @@ def test_a_card_is_written_beside(tmp_path):
     assert taken.card.read_text().startswith("# kept\n")
     without = export(build(Base), drawn(*IMAGE), tmp_path / "o.pt")
     assert without.card is None and any("o.toml" in note for note in without.notes)
-
-
-@pytest.mark.parametrize(
-    ("card", "said"),
-    [
-        ({"clases": []}, "unknown field `clases`, expected one of `name`"),
-        ({"input": {"spacing": [1, 1]}}, "unknown field `spacing`"),
-        ({"input": {"spacing_mm": [1, 1, 1]}}, "`spacing_mm` is for 3 spatial axes, the input has 2"),
-        ({"input": {"spacing_mm": [1, 0]}}, "above 0"),
-        ({"input": {"size": [16.5, 16]}}, "expected usize"),
-        ({"input": {"size": [16, 16], "spacing_mm": [1, 1]}}, "exclude each other"),
-        ({"input": {"orientation": "RAP"}}, "orientation"),
-        ({"input": {"axes": "yxz"}}, "expected `xyz` or `zyx`"),
-        ({"input": {"spatial_dims": 3}}, "`spatial_dims` is for 3 spatial axes"),
-        ({"intensity": [{"zscore": "all"}]}, "unknown variant `zscore`"),
-        ({"intensity": [{"scale": [1, 0]}]}, "low < high"),
-        ({"intensity": [{"clip_percentiles": [0, 101]}]}, "within 0 and 100"),
-        ({"intensity": [{"scale": [0, 1], "clip": [0, 1]}]}, "exactly 1 element"),
-        ({"intensity": [{"affine": {"add": [1, 2]}}]}, "2 values, the input has 1 channels"),
-        ({"intensity": [{"clip": [0, float("nan")]}]}, "Out of range"),
-        ({"classes": "brain"}, "expected a sequence"),
-        ({"name": None}, "null"),
-        ({"intensity": [{"clip": b"01"}]}, "bytes has no place in a card"),
-        ("none.toml", "cannot read"),
-    ],
-)
-def test_refused_cards(tmp_path, card, said):
-    with pytest.raises(InputError, match=said):
-        export(build(Base), drawn(*IMAGE), tmp_path / "m.pt", card=card)
-    assert not os.listdir(tmp_path)

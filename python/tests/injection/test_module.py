@@ -7,6 +7,7 @@ import pickle
 import threading
 import warnings
 
+import numpy
 import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed here")
@@ -93,43 +94,6 @@ def test_arguments_go_to_the_network_and_ours_do_not():
         net(x, unknown=1)
     with pytest.raises(InputError, match="evaluate=True"):
         net(x, mask=torch.ones(2, 1, 15, 17))
-
-
-class Heads(Net):
-    """Several outputs, in a dict."""
-
-    def forward(self, x, other=None):
-        features = self.first(x)
-        if other is not None:
-            features = features + other
-        image = self.second(features)
-        return {"count": len(x), "aux": self.head(image.mean((2, 3))), "parts": (image, features)}
-
-
-def test_several_inputs_and_outputs():
-    torch.manual_seed(0)
-    net, x = Heads().eval(), torch.randn(2, 2, 15, 17)
-    other = torch.randn(2, 6, 15, 17, requires_grad=True)
-    plain = net(x, other=other)
-    inject(net, layer="first")
-    output = net(x, other=other)
-    assert list(output) == list(plain) and output["count"] == 2
-    assert torch.equal(output["aux"], plain["aux"]) and not output["aux"].requires_grad
-    assert all(torch.equal(new, old) for new, old in zip(output["parts"], plain["parts"]))
-    by_default = net.attention_maps()[0].values
-    assert other.grad is None
-    net.eject()
-    for which in (1, "aux"):
-        inject(net, layer="first", output=which)(x, other=other)
-        assert torch.equal(net.attention_maps()[0].values, by_default)
-        net.eject()
-    inject(net, layer="first", output="parts.1", label=0)
-    net(x, other=other)
-    assert not torch.equal(net.attention_maps()[0].values, by_default)
-    net.eject()
-    inject(net, layer="first", output="none")
-    with pytest.raises(InputError, match="1 or 'aux', 2 or 'parts.0'"):
-        net(x)
 
 
 def test_under_autocast_the_output_is_that_of_autocast():
@@ -328,6 +292,13 @@ def test_what_does_not_fit_is_refused_in_words():
         (InputError, "layer", {"layer": []}),
         (InputError, "label", {"label": True}),
         (InputError, "data_shape", {"data_shape": 3}),
+        (InputError, "data_shape", {"data_shape": (float("inf"), 4)}),
+        (InputError, "layer", {"layer": 3.5}),
+        (InputError, "output: -1", {"output": -1}),
+        (InputError, "backend", {"backend": numpy.zeros(2)}),
+        (DtypeError, "output_dir", {"output_dir": 3}),
+        (DtypeError, "save_archive", {"save_archive": 3}),
+        (DtypeError, "metrics: None", {"evaluate": True, "metric": None}),
     ):
         with pytest.raises(error, match=match):
             inject(net, **options)

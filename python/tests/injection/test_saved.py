@@ -14,7 +14,7 @@ pytest.importorskip("monai", reason="MONAI is not installed here")
 from monai.data import MetaTensor
 from torch import nn
 
-from medcam_rs.errors import FileError, InputError
+from medcam_rs.errors import DtypeError, FileError, InputError
 from medcam_rs.injection import inject
 
 AFFINE = numpy.array(
@@ -233,10 +233,56 @@ def test_what_cannot_be_written_or_scored_is_refused(tmp_path):
         ("part of a path", {"mask": torch.ones(1, 1, 9, 8), "name": "a/b"}),
         ("only volumes", {"mask": torch.ones(1, 1, 9, 8), "affine": AFFINE}),
         ("images", {"mask": torch.ones(1, 1, 9, 8), "raw_input": torch.ones(3, 1, 9, 8)}),
+        ("last axis", {"mask": torch.ones(1, 1, 9, 8), "raw_input": torch.ones(1, 9, 8, 3)}),
+        ("no value is finite", {"mask": torch.ones(1, 1, 9, 8), "raw_input": x * float("nan")}),
+        ("raw_input: shape", {"mask": torch.ones(1, 1, 9, 8), "raw_input": 3}),
+        ("mask: a masked array", {"mask": numpy.ma.masked_array(numpy.ones((1, 1, 9, 8)), True)}),
+        ("label: the mask: a masked array", {"mask": torch.ones(1, 1, 9, 8),
+                                             "label": (1, numpy.ma.masked_array(numpy.ones((9, 8))))}),
     ):
         with pytest.raises(InputError, match=match):
             net(x, **options)
         assert net.scores() == []
+
+
+def test_what_no_file_takes_is_refused(tmp_path):
+    net, x = made(3)
+    inject(net, tmp_path, layer="second", save_archive=True)
+    for options in ({"affine": AFFINE}, {"raw_input": x}):
+        with pytest.raises(InputError, match=f"{next(iter(options))}.*save_maps=True"):
+            net(x, **options)
+    net.eject()
+    inject(net, tmp_path, layer="second", save_maps=True)
+    for match, affine in (("complex", AFFINE + 1j), ("masked", numpy.ma.masked_array(AFFINE))):
+        with pytest.raises((InputError, DtypeError), match=f"affine: .*{match}"):
+            net(x, affine=affine)
+    for masked in (torch.ones(9, 8, 7) * 1j, numpy.ones((9, 8, 7)) * 1j):
+        with pytest.raises(DtypeError, match="label: the mask: complex"):
+            net(x, label=(1, masked))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_an_archive_replaces_no_pipe_and_no_folder(tmp_path):
+    os.mkfifo(tmp_path / "pipe.npz")
+    for path in (tmp_path / "pipe.npz", tmp_path):
+        with pytest.raises(FileError, match="no regular file"):
+            inject(made(2)[0], save_archive=path)
+
+
+def test_a_batch_of_monais_loader_brings_the_affine_of_each_sample(tmp_path):
+    from monai.data import DataLoader, Dataset
+
+    net, x = made(3, batch=2)
+    both = [AFFINE, numpy.diag([2.0, 3, 4, 1])]
+    images = [MetaTensor(one, affine=torch.tensor(of)) for one, of in zip(x, both)]
+    (batch,) = DataLoader(Dataset(images), batch_size=2)
+    inject(net, tmp_path, layer="second", save_maps=True)
+    net(batch, name="scan")
+    (expected,) = values(net).values()
+    for b in (0, 1):
+        image = nibabel.load(tmp_path / "second" / f"scan_{b}.nii.gz")
+        numpy.testing.assert_array_equal(image.affine, both[b].astype("f4"))
+        numpy.testing.assert_allclose(image.get_fdata(), expected[b, 0], atol=1e-6)
 
 
 def test_one_map_is_written_by_hand_and_the_layers_are_listed(tmp_path):
