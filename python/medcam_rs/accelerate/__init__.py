@@ -27,6 +27,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import threading
+import warnings
 from collections.abc import Iterable
 from types import TracebackType
 from typing import Any
@@ -60,25 +61,33 @@ class Acceleration:
         self.library = library
         self.version = version
         self._undone = False
-        self._originals: list[tuple[Any, str, Any]] = []
+        self._originals: list[tuple[Any, str, Any, Any]] = []
 
     def _apply(self, patches: Iterable[tuple[Any, str, Any]]) -> None:
         for owner, name, replacement in patches:
             # From `vars` and not with `getattr`, which would unwrap a static method and find what a
             # class merely inherits.
-            self._originals.append((owner, name, vars(owner).get(name, _ABSENT)))
+            original = vars(owner).get(name, _ABSENT)
             setattr(owner, name, replacement)
+            self._originals.append((owner, name, original, replacement))
 
     def _restore(self) -> None:
         while self._originals:
-            owner, name, original = self._originals.pop()
-            if original is _ABSENT:
+            owner, name, original, replacement = self._originals.pop()
+            if vars(owner).get(name, _ABSENT) is not replacement:
+                message = (
+                    f"{owner.__name__}.{name} was replaced after accelerate({self.library!r}) and stays "
+                    "as it is; whoever replaced it has to put the library's own back"
+                )
+                warnings.warn(message, RuntimeWarning, stacklevel=4)
+            elif original is _ABSENT:
                 delattr(owner, name)
             else:
                 setattr(owner, name, original)
 
     def undo(self) -> None:
-        """Gives every patched attribute its own object back. A second call does nothing."""
+        """Gives every patched attribute its own object back, but for those that were replaced since: they
+        stay, with a `RuntimeWarning`. A second call does nothing."""
         with _lock:
             if self._undone:
                 return

@@ -332,6 +332,12 @@ def _finite(what: str, tensor: Tensor) -> None:
 
 
 def _check_layer(layer: Selected, one: Record, grid: Tensor) -> None:
+    if one.tensor._version != one.own_version:
+        raise InputError(
+            f"layer '{layer.label}' cannot carry a map: it returns a tensor that the network has by "
+            "another name too, as its input, and writes to later on. Take a layer in front of it or "
+            "behind"
+        )
     shape = tuple(one.tensor.shape)
     spatial = shape[1:-1] if layer.channels_last else shape[2:]
     voxels = 1

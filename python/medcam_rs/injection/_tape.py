@@ -32,6 +32,9 @@ class Record:
     handed: Tensor
     """The copy that the network went on with, so that what writes to it leaves `tensor` alone."""
     version: int
+    """That of `handed`, as the layer gave it."""
+    own_version: int
+    """That of `tensor`."""
 
 
 @dataclass
@@ -112,7 +115,7 @@ class _Tape:
                 handed = output.copy_(tensor)
         else:
             handed = tensor.clone()
-        self.records[wish] = Record(tensor, handed, handed._version)
+        self.records[wish] = Record(tensor, handed, handed._version, tensor._version)
         return handed
 
 

@@ -69,6 +69,20 @@ def test_undo_gives_every_attribute_its_own_object_back(library):
 
 
 @libraries
+def test_undo_leaves_what_was_replaced_since(library):
+    before = snapshot(library)
+    acceleration = medcam_rs.accelerate(library)
+    owner, name, original, _ = acceleration._originals[0]
+    mine = lambda *_, **__: None  # noqa: E731
+    setattr(owner, name, mine)
+    with pytest.warns(RuntimeWarning, match=f"{name} was replaced"):
+        acceleration.undo()
+    assert vars(owner)[name] is mine
+    setattr(owner, name, original)
+    assert not differences(before, snapshot(library))
+
+
+@libraries
 def test_an_exception_within_the_block_undoes(library):
     before = snapshot(library)
     with pytest.raises(KeyError), medcam_rs.accelerate(library):

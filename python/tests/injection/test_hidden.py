@@ -211,6 +211,19 @@ def test_a_layer_that_returns_its_input_behind_another(layer, use):
     assert torch.allclose(net.attention_maps()[1].values, alone, atol=1e-5)
 
 
+@pytest.mark.parametrize("layer", ("layer", ["first", "layer"]))
+def test_a_view_that_a_layer_returns_and_the_network_writes_to(layer):
+    class Views(GoesOnBehind):
+        def forward(self, x):
+            x = self.first(x).flatten(2).unflatten(2, x.shape[2:])
+            return self.head(self.use(self, x, self.layer(x)).mean((2, 3)))
+
+    net, x = Views(nn.Dropout(0.1), written).eval(), torch.randn(2, 1, 8, 9)
+    inject(net, layer=layer, label=1)
+    with pytest.raises(InputError, match="'layer'.*writes to later on"):
+        net(x)
+
+
 class Switches(Skipped):
     """Gradients are switched on or off around the layers `down` and `deep`."""
 
