@@ -140,16 +140,17 @@ class Gates(TorchFunctionMode):
 
 def _scripts(model: nn.Module) -> list[str]:
     """The outermost modules within a network that are TorchScript and have activations."""
+    # A clamp may cut off anywhere, and is none for certain.
+    activations = ("relu", "relu6", "hardtanh", *_OTHERS)
+    kinds = [f"aten::{one}{end}" for one in activations for end in ("", "_")]
     found: list[str] = []
     for name, part in model.named_modules():
         if not isinstance(part, torch.jit.ScriptModule) or not part._c._has_method("forward"):
             continue
         if any(name.startswith(f"{outer}.") for outer in found):
             continue
-        # A clamp may cut off anywhere, and is none for certain.
-        activations = ("relu", "relu6", "hardtanh", *_OTHERS)
-        kinds = (f"aten::{one}{end}" for one in activations for end in ("", "_"))
-        if any(part.inlined_graph.findAllNodes(kind) for kind in kinds):
+        graph: Any = part.inlined_graph
+        if any(graph.findAllNodes(kind) for kind in kinds):
             found.append(name)
     return found
 

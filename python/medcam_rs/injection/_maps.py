@@ -109,8 +109,8 @@ def _for_kernels(tensor: Tensor, channels_last: bool = False) -> Tensor:
         greatest = tensor.abs().flatten(1).amax(1)
         if bool(((greatest > 0) & (greatest < torch.finfo(torch.float32).tiny)).any()):
             raise InputError(
-                "values in float64 are too small for float32, in which maps are made; scale the score, "
-                "as by label=lambda y: 1e30 * y[:, k]"
+                "its values or gradients in float64 are too small for float32, in which maps are made; "
+                "scale them, as gradients by the score: label=lambda y: 1e30 * y[:, k]"
             )
         tensor = tensor.float()
     side_by_side = torch.channels_last if tensor.ndim == 4 else torch.channels_last_3d
