@@ -18,16 +18,15 @@ network included.
 
 import argparse
 import contextlib
-import ctypes
 import json
 import platform
-import resource
 import statistics
 import subprocess
 import sys
 import time
 import warnings
 
+import memory
 import torch
 from torch import nn
 
@@ -221,23 +220,8 @@ def peak(work, device):
         work()
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated() - held
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-    try:
-        with open("/proc/self/clear_refs", "w", encoding="ascii") as handle:
-            handle.write("5")
-        before = status("VmRSS")
-        work()
-        return max(0, status("VmHWM") - before)
-    except OSError:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        work()
-        return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
-
-
-def status(field):
-    with open("/proc/self/status", encoding="ascii") as lines:
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
+    before = memory.held()
+    return max(0, memory.greatest(work) - before)
 
 
 def peaks(library, patched, options):
