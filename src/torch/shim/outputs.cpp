@@ -195,11 +195,11 @@ at::Tensor pick(const c10::IValue& returned, const OutputChoice& choice) {
 }
 
 Returned keep_only(const std::shared_ptr<Graph>& graph, const OutputChoice& choice) {
-  if (graph->outputs().at(0)->type()->kind() != TypeKind::TensorType) {
-    RemoveListMutation(graph);
-    PeepholeOptimizeListIdioms(graph);
-    LowerSimpleTuples(graph);
-  }
+  // Not for the output alone: of what was in a list or a tuple, as a decoder's skips, alias analysis takes each
+  // for the other.
+  RemoveListMutation(graph);
+  PeepholeOptimizeListIdioms(graph);
+  LowerSimpleTuples(graph);
   std::vector<Leaf<Value*>> leaves;
   // Leaves listed before the first one that the graph cannot resolve are still exact.
   const bool all_told = flatten(graph->outputs().at(0), "", AliasDb(graph), leaves);
