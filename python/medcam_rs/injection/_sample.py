@@ -50,7 +50,15 @@ class _Tap(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:
-        return tensor.detach()
+        apart = tensor.detach()
+        if type(apart) is Tensor or not apart._is_view():
+            return apart
+        # A subclass such as MONAI's MetaTensor hands out a view; one that is made in here could not
+        # be written to in place.
+        with torch._C.DisableTorchFunctionSubclass():
+            own: Tensor = Tensor._make_subclass(type(apart), apart.detach())
+        own.__dict__.update(apart.__dict__)
+        return own
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]

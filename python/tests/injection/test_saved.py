@@ -88,6 +88,36 @@ def test_volumes_with_the_affine_of_the_call(tmp_path):
         numpy.testing.assert_array_equal(nibabel.load(file).affine, affine)
 
 
+@pytest.mark.parametrize("layer", ["0", "1", "2", "3", "full"])
+def test_a_metatensor_goes_through_activations_in_place_as_a_tensor_does(layer):
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv3d(1, 8, 3, padding=1),
+        nn.GroupNorm(2, 8),
+        nn.ReLU(inplace=True),
+        nn.Conv3d(8, 8, 3, padding=1),
+        nn.LeakyReLU(inplace=True),
+        nn.Conv3d(8, 2, 3, padding=1),
+    ).eval()
+    x = torch.randn(2, 1, 9, 8, 7)
+    with torch.no_grad():
+        plain = net(x)
+    inject(net, layer=layer, label=1)
+    net(x)
+    expected = values(net)
+    output = net(MetaTensor(x))
+    assert type(output) is MetaTensor and torch.equal(output.as_tensor(), plain)
+    found = values(net)
+    assert found.keys() == expected.keys()
+    for key, map_ in expected.items():
+        numpy.testing.assert_allclose(found[key], map_, atol=1e-5, err_msg=str(key))
+    # The layers may be found with either.
+    net.eject()
+    inject(net, layer=layer, label=1)
+    net(MetaTensor(x))
+    assert values(net).keys() == expected.keys()
+
+
 def test_a_metatensor_brings_its_affine_and_one_of_the_call_goes_before(tmp_path):
     net, x = made(3)
     inject(net, tmp_path, layer="second", save_maps=True)
