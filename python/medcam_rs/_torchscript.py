@@ -30,7 +30,9 @@ def still(torch: Any) -> Iterator[None]:
             torch.random.fork_rng(devices=[]),
             warnings.catch_warnings(),
         ):
-            warnings.filterwarnings("ignore", r"`torch\.jit\.", DeprecationWarning)
+            # PyTorch 2.15 has another category than 2.11.
+            for category in (DeprecationWarning, FutureWarning):
+                warnings.filterwarnings("ignore", r"`torch\.jit\.", category)
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(attention)

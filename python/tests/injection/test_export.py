@@ -271,6 +271,7 @@ def test_the_module_stays_as_it_is(tmp_path):
     state, example = torch.get_rng_state(), drawn(*IMAGE)
     with warnings.catch_warnings():
         warnings.simplefilter("error", DeprecationWarning)
+        warnings.simplefilter("error", FutureWarning)
         done = export(module, example, tmp_path / "m.pt")
     assert torch.equal(torch.get_rng_state(), state) and torch.equal(example, drawn(*IMAGE))
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
