@@ -12,6 +12,7 @@ from monai.networks.nets import UNet
 import medcam_rs
 
 folder = Path(sys.argv[1])
+folder.mkdir(parents=True, exist_ok=True)
 torch.manual_seed(0)
 model = UNet(
     3, in_channels=1, out_channels=2, channels=(8, 16, 32), strides=(2, 2), norm="batch"

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 
 import medcam_rs as medcam  # was: from medcam import medcam
 
+os.makedirs(sys.argv[1], exist_ok=True)
 os.chdir(sys.argv[1])
 torch.manual_seed(0)
 model = torchvision.models.resnet18()

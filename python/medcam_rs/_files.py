@@ -232,7 +232,7 @@ class Evaluator:
         `name`, with `_B` for sample `B` of several. If this fails, no score of the call is kept.
         """
         maps = _maps(values)
-        mask = _arrays.on_cpu("mask", mask, (4, 5))
+        mask = _arrays.on_cpu("mask", mask, (3, 4, 5))
         expected = (values.shape[0], 1)
         if mask.ndim != values.ndim or tuple(mask.shape[:2]) != expected:
             axes = "1, H, W" if values.ndim == 4 else "1, D, H, W"

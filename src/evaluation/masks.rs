@@ -96,8 +96,7 @@ impl Masks {
         if open && mask.iter().any(|&value| value == 1.0) {
             return refuse(format!(
                 "it has only 0 and 1, and class {class} is evaluated: is this the mask of that \
-                 class (binary: Masks::Binary), or are its voxels those of class 1 (labels: \
-                 Masks::Labels)? Say which"
+                 class (masks: binary), or are its voxels those of class 1 (masks: labels)? Say which"
             ));
         }
         Ok(mask.iter().map(|&value| u8::from(f64::from(value) == class as f64)).collect())

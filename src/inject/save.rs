@@ -1,6 +1,6 @@
 //! Scores, saves and archives the maps of a forward.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tch::Tensor;
 
@@ -68,8 +68,11 @@ impl<N: Network> Injected<N> {
             // The mask has the axes of the batch, so the maps are scored in them too, not in the
             // image's.
             let (place, mask) = ((&of_batch, MapType::F32), (&Input::Array(mask.clone()), "mask"));
+            // The tables call a map as its file is called.
+            let names = Names { folder: Path::new(""), stem: name, one_target };
             kept = maps.iter().try_for_each(|map| {
-                outputs::score(evaluator, map, place, mask, name, warnings).map(|_| ())
+                let name = names.stem_of(map.target);
+                outputs::score(evaluator, map, place, mask, &name, warnings).map(|_| ())
             });
         }
         if let (Ok(()), Some(folder)) = (&kept, &options.save_maps) {

@@ -146,8 +146,8 @@ def inject(
     these names can be given by place: `label` (in place of the one above), `mask` (`(B, 1, [D,] H, W)`,
     with `evaluate`), `affine` (4x4, or `(B, 4, 4)`, of the NIfTI files of `save_maps`; by default that
     of the batch, if it is MONAI's `MetaTensor`), `raw_input` (the images for overlays, one for each
-    sample), and `name` (of the call's files, instead of its number). The first call, and one of another size with `auto` and `full`, runs its first sample once more to find the
-    layers.
+    sample), and `name` (of the call's files, instead of its number). The first call, and one of another
+    size with `auto` and `full`, runs its first sample once more to find the layers.
 
     Methods that the module gains, on `model.forward` too: `attention_maps()`, `warnings()`, `scores()`,
     `get_attention_map()`, `get_layers(reverse)`, `save_attention_map(map)`, `replace_output(bool)`,

@@ -133,8 +133,10 @@ class Saving:
     ) -> tuple[list[_files.Score], list[Warned]]:
         if self._evaluator is None:
             return [], []
+        # As the file of the map is called.
+        name = call.name if call.one_target else f"{call.name}_{one.target}"
         scores, warned = self._evaluator.add(
-            call.name, one.layer, one.target, values, in_numpy("mask", call.mask), one.classes
+            name, one.layer, one.target, values, in_numpy("mask", call.mask), one.classes
         )
         return scores, [Warned(of.code, of.message, one.layer, of.sample) for of in warned]
 

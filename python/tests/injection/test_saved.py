@@ -177,6 +177,19 @@ def test_an_archive_has_all_calls_and_the_next_one_another_name(tmp_path):
         assert len(archive.files) == 2
 
 
+def test_scores_of_several_targets_have_the_names_of_their_files(tmp_path):
+    net, x = made(2)
+    mask = torch.zeros(1, 1, 9, 8)
+    mask[..., 2:6, 2:6] = 1
+    options = {"evaluate": True, "save_maps": True, "masks": "binary"}
+    inject(net, tmp_path, layer="second", label=(0, 1), **options)
+    net(x, mask=mask, name="scan")
+    assert [one.name for one in net.scores()] == ["scan_class0", "scan_class1"]
+    assert {one.name for one in net.scores()} == {p.stem for p in tmp_path.rglob("*.npy")}
+    with pytest.raises(InputError, match=r"mask: shape \(1, 9, 8\); expected \(1, 1, H, W\)"):
+        net(x, mask=mask[0])
+
+
 def test_scores_of_masks_and_their_tables(tmp_path):
     net, x = made(2, batch=2)
     options = {"evaluate": True, "save_scores": True, "metric": "ioa", "threshold": 0.5}
