@@ -47,18 +47,20 @@ mod torch {
     use std::path::{Path, PathBuf};
 
     const SHIM: &str = "src/torch/shim";
-    const SOURCES: [&str; 20] = [
+    const SOURCES: [&str; 22] = [
         "analysis",
         "backward",
         "boundary",
         "channels",
         "device",
         "foreign",
+        "forgetting",
         "graph",
         "guided",
         "input",
         "meta",
         "module",
+        "narrowing",
         "newer",
         "operators",
         "origins",

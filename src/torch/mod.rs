@@ -7,6 +7,8 @@ mod ffi;
 mod guide;
 mod layers;
 mod model;
+#[cfg(test)]
+mod narrowing;
 mod network;
 #[cfg(test)]
 mod operators;

@@ -142,6 +142,6 @@ mod tests {
         let three =
             Step::Affine { multiply: PerChannel::Each(vec![1.0; 3]), add: PerChannel::One(0.0) };
         let error = apply(&three, &mut line(&[1.0])).unwrap_err();
-        assert!(error.to_string().contains("`multiply` has 3 values, the image has 1 channels"));
+        assert!(error.to_string().contains("`multiply` has 3 values, the input has 1 channels"));
     }
 }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "boundary.h"
+#include "narrowing.h"
 #include "tape.h"
 
 namespace medcam {
@@ -101,6 +102,8 @@ std::vector<Edge> ends(const Tape& tape, const mc_tensor* start) {
 
 }  // namespace medcam
 
+extern "C" size_t mc_tape_narrowed(const mc_tape* tape) { return tape->tape->narrowed; }
+
 extern "C" bool mc_tape_backward(mc_tape* tape, const mc_tensor* score, const mc_tensor* start,
                                  bool keep, mc_gradient gradient, void* context, char** error) {
   return medcam::guarded(error, [&] {
@@ -108,8 +111,10 @@ extern "C" bool mc_tape_backward(mc_tape* tape, const mc_tensor* score, const mc
     TORCH_CHECK(!ends.empty(), "no layer was recorded");
     const medcam::Handout handout(*tape->tape, keep, gradient, context);
     const at::Tensor& from = medcam::unwrap(score);
+    const torch::autograd::Edge root = torch::autograd::impl::gradient_edge(from);
+    tape->tape->narrowed += medcam::narrow_convolutions(root, ends);
     torch::autograd::Engine::get_default_engine().execute(
-        {torch::autograd::impl::gradient_edge(from)}, {at::ones_like(from)}, keep,
+        {root}, {at::ones_like(from)}, keep,
         /*create_graph=*/false, /*accumulate_grad=*/false, ends);
   });
 }

@@ -207,6 +207,8 @@ typedef void (*mc_gradient)(void* context, size_t index, const mc_tensor* activa
 // where the tape starts there, else NULL. Without `keep` the tape and each activation are let go on the way.
 bool mc_tape_backward(mc_tape* tape, const mc_tensor* score, const mc_tensor* start, bool keep,
                       mc_gradient gradient, void* context, char** error);
+// How many convolutions compute the gradient of some of their input's channels only, as the others need none.
+size_t mc_tape_narrowed(const mc_tape* tape);
 
 #ifdef __cplusplus
 }

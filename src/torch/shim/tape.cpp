@@ -10,6 +10,7 @@
 #include "tape.h"
 
 #include "boundary.h"
+#include "forgetting.h"
 
 namespace medcam {
 
@@ -58,6 +59,14 @@ at::Tensor behind(const std::shared_ptr<torch::autograd::Node>& node, const at::
   return y;
 }
 
+// A tensor that is no view, in the same memory and with the same history. What writes to it is its next step,
+// where for a view autograd would copy the gradient of all that it is a view of, three times.
+at::Tensor own(const at::Tensor& view) {
+  at::Tensor y = view.detach();
+  torch::autograd::impl::set_gradient_edge(y, torch::autograd::impl::gradient_edge(view));
+  return y;
+}
+
 }  // namespace
 
 void Receiver::set(Take take) {
@@ -90,6 +99,7 @@ at::Tensor Tape::start(const at::Tensor& x) {
 
 at::Tensor Tape::tap(const at::Tensor& x, const std::string& name, bool shared, bool copy,
                      const std::function<at::Tensor()>& again) {
+  forget_inputs(x);
   const int64_t run = ++runs[name];
   seen.push_back({name, x.sizes().vec(), x.is_floating_point()});
   at::Tensor y = x;
@@ -125,7 +135,8 @@ at::Tensor Tape::tap(const at::Tensor& x, const std::string& name, bool shared, 
     }
     is_recorded = true;
   }
-  if (!is_recorded || !copy || !y.is_view()) return y;
+  if (!copy || !y.is_view()) return y;
+  if (!is_recorded) return again && y.requires_grad() ? own(y) : y;
   const auto passage = std::make_shared<Passage>();
   passage->add_next_edge(torch::autograd::impl::gradient_edge(y));
   return behind(passage, y);

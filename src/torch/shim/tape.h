@@ -122,6 +122,8 @@ struct Tape : torch::CustomClassHolder {
   std::shared_ptr<Receiver> receiver = std::make_shared<Receiver>();
   at::Tensor score;
   Guidance guidance;
+  // Convolutions that backward narrowed.
+  size_t narrowed = 0;
 };
 
 }  // namespace medcam
