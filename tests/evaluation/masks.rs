@@ -51,7 +51,7 @@ fn a_0_1_mask_stands_for_any_class_where_that_is_said() {
     assert_eq!(of(Masks::Detect, mask, None).unwrap()[0], 1.0 / 3.0);
     for class in [Some(0), Some(5)] {
         let error = of(Masks::Detect, mask, class).unwrap_err();
-        assert!(error.contains("only 0 and 1") && error.contains("Masks::Binary"), "{error}");
+        assert!(error.contains("only 0 and 1") && error.contains("masks: binary"), "{error}");
     }
 }
 
