@@ -176,14 +176,8 @@ def test_a_layer_that_returns_its_input(layer, use):
     assert torch.allclose(net.attention_maps()[-1].values[:, 0], expected, atol=1e-5)
 
 
-class GoesOnBehind(nn.Module):
+class GoesOnBehind(GoesOnWithTheInput):
     """Two layers, of which the second returns its input, with which the network goes on."""
-
-    def __init__(self, layer, use):
-        super().__init__()
-        self.first, self.second = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
-        self.layer, self.use = layer, use
-        self.head = nn.Linear(4, 3)
 
     def forward(self, x):
         x = self.first(x)

@@ -1,4 +1,4 @@
-// Changes nodes of autograd's graph in place: hooks stay, and so does what others know of a node.
+// Puts something that takes no memory in the place of a saved input.
 #include "forgetting.h"
 
 #include <sys/mman.h>
