@@ -43,6 +43,8 @@ mod report;
 mod resample;
 #[path = "ops/runner.rs"]
 mod runner;
+#[path = "ops/summary.rs"]
+mod summary;
 
 use std::time::Duration;
 
@@ -59,6 +61,7 @@ const OPS: &[fn(case::Layer) -> Vec<case::Case>] = &[
     guided_product::cases,
     guided_activation::cases,
     evaluation_sums::cases,
+    summary::cases,
     fused::cases,
 ];
 

@@ -74,7 +74,7 @@ pub mod volumes;
 mod warning;
 
 #[cfg(feature = "torch")]
-pub use bridge::{to_array, to_tensor};
+pub use bridge::{LayerMaps, to_array, to_tensor};
 #[cfg(any(feature = "torch", feature = "files"))]
 pub use components::components;
 pub use error::{Error, Result};

@@ -62,7 +62,7 @@ fn check(network: &AliasNetwork, file: &str, injected: &mut Injected<Model>, inp
     for map in injected.attention_maps() {
         let expected = network.maps.get(map.layer());
         let expected = array(expected.unwrap_or_else(|| panic!("{file}: {}", map.layer())));
-        let worst = difference(&map.to_array(), &expected);
+        let worst = difference(&map.to_array().unwrap(), &expected);
         assert!(worst <= TOLERANCE, "{file}: layer {} is off by {worst}", map.layer());
     }
 }
@@ -114,7 +114,10 @@ fn what_runs_may_depend_on_the_input() {
             let mut injected = injected(file, choice.clone());
             let output = injected.forward(input).unwrap();
             let maps = injected.attention_maps().iter();
-            (output, maps.map(|m| (m.layer().to_owned(), m.to_array())).collect::<Vec<_>>())
+            (
+                output,
+                maps.map(|m| (m.layer().to_owned(), m.to_array().unwrap())).collect::<Vec<_>>(),
+            )
         };
         let (of_more, of_less) = (alone(&more), alone(&less));
         assert_ne!(of_more.1, of_less.1);
@@ -124,7 +127,8 @@ fn what_runs_may_depend_on_the_input() {
         {
             assert!(injected.forward(input).unwrap().equal(output));
             let found = injected.attention_maps().iter();
-            let found: Vec<_> = found.map(|m| (m.layer().to_owned(), m.to_array())).collect();
+            let found: Vec<_> =
+                found.map(|m| (m.layer().to_owned(), m.to_array().unwrap())).collect();
             assert_eq!(&found, maps);
         }
     }
@@ -151,7 +155,7 @@ fn one_run_by_both_of_its_names() {
     let _output = injected.forward(&input).unwrap();
     let [first, second] = injected.attention_maps() else { unreachable!("two maps") };
     assert_eq!((first.layer(), second.layer()), ("before", "before#1"));
-    assert_eq!(first.to_array(), second.to_array());
+    assert_eq!(first.to_array().unwrap(), second.to_array().unwrap());
 }
 
 /// Two parallel branches, whose weights require gradients.
@@ -181,7 +185,7 @@ fn branches_side_by_side_though_weights_and_input_ask_for_gradients() {
         let _output = injected.forward(input).unwrap();
         assert!(injected.warnings().iter().all(|warning| warning.code != "NO_GRADIENT"));
         let maps = injected.attention_maps().iter();
-        maps.map(|map| (map.layer().to_owned(), map.to_array())).collect::<Vec<_>>()
+        maps.map(|map| (map.layer().to_owned(), map.to_array().unwrap())).collect::<Vec<_>>()
     };
     tch::manual_seed(2);
     let input = tensor(&Aliases::read().input);

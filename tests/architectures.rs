@@ -132,7 +132,7 @@ fn compare(architecture: &Architecture, file: &str, input: &Tensor, allowed: imp
     assert_eq!(injected.attention_maps().len(), architecture.maps.len(), "{file}");
     for map in injected.attention_maps() {
         let name = map.layer();
-        let off = difference(&map.to_array(), &array(&architecture.maps[name]));
+        let off = difference(&map.to_array().unwrap(), &array(&architecture.maps[name]));
         assert!(off <= allowed(name), "{file} {name}: off by {off}");
         let warned = injected
             .warnings()
@@ -173,7 +173,7 @@ fn every_backend_makes_maps_of_every_architecture() {
             let options = options(&architecture).backend(backend).guide(Guide::All);
             let mut injected = inject(load(&architecture, file), options).unwrap();
             let _output = injected.forward(&input).unwrap();
-            let map = injected.attention_maps()[0].to_array();
+            let map = injected.attention_maps()[0].to_array().unwrap();
             let what = format!("{file} {backend}");
             let spatial = |shape: &[usize]| shape[2..].to_vec();
             assert_eq!(spatial(map.shape()), spatial(array(&architecture.input).shape()), "{what}");

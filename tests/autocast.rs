@@ -34,7 +34,8 @@ fn outputs_are_the_models_own_under_autocast_and_after_it() {
         let (plain, mut injected) =
             (model(case.file), inject(model(case.file), Options::default()).unwrap());
         let bits = |output: &Tensor| to_array(output).unwrap();
-        let maps = |injected: &medcam::Injected<_>| injected.attention_maps()[0].to_array();
+        let maps =
+            |injected: &medcam::Injected<_>| injected.attention_maps()[0].to_array().unwrap();
 
         let before = bits(&injected.forward(&input).unwrap());
         let map = maps(&injected);

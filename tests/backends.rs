@@ -15,11 +15,10 @@ mod backends {
 use std::sync::Mutex;
 
 use common::{Manifest, difference, model, tensor};
-use medcam::ops::Maps;
 use medcam::tch::{Kind, Tensor};
 use medcam::{
-    Attention, AttentionMap, Backend, Device, Evidence, Guide, Injected, LayerChoice, Model, Needs,
-    Options, Result, Target, inject, to_array,
+    Attention, AttentionMap, Backend, Device, Evidence, Guide, Injected, LayerChoice, LayerMaps,
+    Model, Needs, Options, Result, Target, inject, to_array,
 };
 use ndarray::{ArrayD, Axis};
 
@@ -38,7 +37,7 @@ fn injected(file: &str, options: Options) -> Injected<Model> {
 }
 
 fn maps_of(injected: &Injected<Model>) -> Vec<(String, ArrayD<f32>)> {
-    let named = |map: &AttentionMap| (map.layer().to_owned(), map.to_array());
+    let named = |map: &AttentionMap| (map.layer().to_owned(), map.to_array().unwrap());
     injected.attention_maps().iter().map(named).collect()
 }
 
@@ -139,7 +138,7 @@ fn guided_grad_cam_is_the_product_of_the_two() {
     for b in 0..3 {
         let raw = |map: &AttentionMap| {
             let range = map.ranges()[b];
-            let of_sample = map.values().index_axis(Axis(0), b).to_owned();
+            let of_sample = map.values().unwrap().index_axis(Axis(0), b).to_owned();
             of_sample.mapv(|v| v * (range.maximum - range.minimum) + range.minimum)
         };
         let (expected, range) = (raw(&cam) * raw(&guided), product.ranges()[b]);
@@ -163,7 +162,7 @@ fn a_method_of_ones_own_is_injected() {
         fn needs(&self) -> Needs {
             Needs { layer: true, guided: false }
         }
-        fn maps(&self, evidence: &mut Evidence) -> Result<Maps> {
+        fn maps(&self, evidence: &mut Evidence) -> Result<LayerMaps> {
             let channels: &[i64] = &[1];
             let mean = evidence.activation()?.mean_dim(channels, true, None);
             *SEEN.lock().unwrap() = Some(to_array(&mean)?);
@@ -183,8 +182,8 @@ fn a_method_of_ones_own_is_injected() {
     let of_samples: Vec<Tensor> =
         (0..3).map(|b| mean.get(b)).map(|x| (&x - x.min()) / (x.max() - x.min())).collect();
     let expected = to_array(&Tensor::stack(&of_samples, 0)).unwrap();
-    assert_eq!(map.to_array().shape(), expected.shape());
-    assert!(difference(&map.to_array(), &expected) <= 1e-6);
+    assert_eq!(map.to_array().unwrap().shape(), expected.shape());
+    assert!(difference(&map.to_array().unwrap(), &expected) <= 1e-6);
 }
 
 /// Layers share one backward, yet each map is that of its own run.
@@ -205,7 +204,10 @@ fn full_gives_the_maps_that_each_layer_gives_alone() {
                 let choice = LayerChoice::Names(vec![map.layer().to_owned()]);
                 let mut alone = injected(case.file, options().layers(choice));
                 let _output = alone.forward(&input).unwrap();
-                let difference = difference(&map.to_array(), &alone.attention_maps()[0].to_array());
+                let difference = difference(
+                    &map.to_array().unwrap(),
+                    &alone.attention_maps()[0].to_array().unwrap(),
+                );
                 assert!(
                     difference <= TOLERANCE,
                     "{name} {backend:?} {}: {difference}",

@@ -55,7 +55,7 @@ type Maps = Vec<(String, String, ArrayD<f32>)>;
 
 fn maps(explanation: &medcam::Explanation) -> Maps {
     let of_map = |map: &medcam::AttentionMap| {
-        (map.layer().to_owned(), map.target().to_owned(), map.to_array())
+        (map.layer().to_owned(), map.target().to_owned(), map.to_array().unwrap())
     };
     explanation.maps.iter().map(of_map).collect()
 }
@@ -142,7 +142,7 @@ fn a_folder_has_the_files_of_each_case() {
     for layer in &kept[0].layers {
         let maps: Vec<_> = kept[0].maps.iter().filter(|map| map.layer() == layer).collect();
         let written = volumes::read_npy(output.join(layer).join("one.npy")).unwrap();
-        assert_eq!(written, maps[0].to_array());
+        assert_eq!(written, maps[0].to_array().unwrap());
         assert!(output.join(layer).join("two_best.npy").exists());
         assert!(output.join(layer).join("two_class0.npy").exists());
     }

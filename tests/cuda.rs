@@ -52,6 +52,10 @@ mod planted;
 mod project;
 #[path = "cuda/resample.rs"]
 mod resample;
+#[path = "cuda/summary.rs"]
+mod summary;
 #[cfg(feature = "dlpack")]
 #[path = "dlpack/tensors.rs"]
 mod tensors;
+#[path = "cuda/waits.rs"]
+mod waits;

@@ -62,7 +62,7 @@ fn maps_are_autograds_in_place_or_not_as_module_or_function() {
                 }
                 let own = model(file).forward(&input(&case)).unwrap();
                 assert_eq!(result.unwrap(), own, "{file}");
-                let map = injected.attention_maps()[0].to_array();
+                let map = injected.attention_maps()[0].to_array().unwrap();
                 let difference = difference(&map, &finished(&array(&expected.gradient)));
                 assert!(difference <= TOLERANCE, "{file} {guide}: {difference}");
                 made += 1;
@@ -78,12 +78,12 @@ fn a_batch_gives_what_its_samples_give() {
         let mut injected = injected(&case, &case.files[0], Guide::All);
         let batch = input(&case);
         let _output = injected.forward(&batch).unwrap();
-        let together = injected.attention_maps()[0].to_array();
+        let together = injected.attention_maps()[0].to_array().unwrap();
         for sample in 0..batch.size()[0] {
             let _output = injected.forward(&batch.narrow(0, sample, 1)).unwrap();
             let index = usize::try_from(sample).unwrap();
             let part = together.slice_axis(Axis(0), (index..=index).into()).to_owned();
-            let difference = difference(&part, &injected.attention_maps()[0].to_array());
+            let difference = difference(&part, &injected.attention_maps()[0].to_array().unwrap());
             assert!(difference <= TOLERANCE, "{} {sample}: {difference}", case.name);
         }
     }
@@ -138,7 +138,7 @@ fn a_network_in_rust_by_hand() {
     let options = Options::default().target(Target::Class(1));
     let mut net = inject(net, options.backend(Backend::GUIDED_BACKPROPAGATION)).unwrap();
     let _output = net.forward(&input).unwrap();
-    let map = net.attention_maps()[0].to_array();
+    let map = net.attention_maps()[0].to_array().unwrap();
     let difference = difference(&map, &finished(&to_array(&gradient).unwrap()));
     assert!(difference <= TOLERANCE, "{difference}");
 }

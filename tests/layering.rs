@@ -111,6 +111,7 @@ const OPS: &[(&str, &str)] = &[
     ("guided_product", "normalize"),
     ("guided_product", "resample"),
     ("resample", "normalize"),
+    ("summary", "channel_weights"),
 ];
 
 /// Ops without a kernel of their own.

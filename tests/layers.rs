@@ -43,7 +43,7 @@ fn the_operations_of_a_frozen_network_have_the_maps_of_its_modules() {
         let auto = of(LayerChoice::Auto);
         let auto = &auto.attention_maps()[0];
         // Freezing folds batch norms into convolutions, which rounds differently.
-        let off = difference(&auto.to_array(), &array(&network.frozen.auto));
+        let off = difference(&auto.to_array().unwrap(), &array(&network.frozen.auto));
         let has_other_layers = HAVE_FUNCTIONS.contains(&&*network.name);
         assert!(off <= 1e-4 || has_other_layers, "{} {}: {off}", network.name, auto.layer());
         let names: Vec<_> = network.frozen.maps.keys().map(String::as_str).collect();
@@ -51,7 +51,8 @@ fn the_operations_of_a_frozen_network_have_the_maps_of_its_modules() {
             continue;
         }
         for map in of(named(&names)).attention_maps() {
-            let off = difference(&map.to_array(), &array(&network.frozen.maps[map.layer()]));
+            let off =
+                difference(&map.to_array().unwrap(), &array(&network.frozen.maps[map.layer()]));
             assert!(off <= 1e-4, "{} {}: {off}", network.name, map.layer());
             compared += 1;
         }
@@ -174,7 +175,7 @@ fn counted(
     let explanation = explainer.explain(&image(batch), &Request::default()).unwrap();
     (
         count.load(Ordering::Relaxed),
-        explanation.maps.iter().map(medcam::AttentionMap::to_array).collect(),
+        explanation.maps.iter().map(|map| map.to_array().unwrap()).collect(),
     )
 }
 

@@ -189,7 +189,7 @@ fn maps(
     Ok(injected
         .attention_maps()
         .iter()
-        .map(|map| (map.layer().to_owned(), map.to_array()))
+        .map(|map| (map.layer().to_owned(), map.to_array().unwrap()))
         .collect())
 }
 

@@ -24,5 +24,7 @@ mod normalize;
 mod project;
 #[path = "ops/resample.rs"]
 mod resample;
+#[path = "ops/summary.rs"]
+mod summary;
 #[path = "ops/view.rs"]
 mod view;

@@ -8,11 +8,11 @@ mod common;
 use std::collections::BTreeSet;
 
 use common::{Case, Manifest, array, difference, model, tensor};
-use medcam::ops::{Maps, View, channel_weights};
+use medcam::ops::{View, channel_weights};
 use medcam::tch::Kind;
 use medcam::{
-    Attention, Backend, Device, Evidence, Injected, LayerChoice, Layout, Model, Needs, Options,
-    Result, ScoreAt, Shape, Target, inject, to_array,
+    Attention, Backend, Device, Evidence, Injected, LayerChoice, LayerMaps, Layout, Model, Needs,
+    Options, Result, ScoreAt, Shape, Target, inject, to_array,
 };
 
 /// Tolerance in units of the maps' range, [0, 1]. We compute in single precision; the expected maps
@@ -51,7 +51,8 @@ fn check(case: &Case, choice: LayerChoice, expected: &[&String]) -> (usize, usiz
     assert_eq!(got, expected.iter().map(|name| (*name).clone()).collect(), "{what}");
     let (mut within, mut beyond) = (0, 0);
     for map in maps.iter().filter(|map| !case.layers.unstable.iter().any(|l| l == map.layer())) {
-        let difference = difference(&map.to_array(), &array(&case.layers.maps[map.layer()]));
+        let difference =
+            difference(&map.to_array().unwrap(), &array(&case.layers.maps[map.layer()]));
         let bound = case.layers.single_precision_errors[map.layer()] * OF_SINGLE_PRECISION;
         assert!(difference <= TOLERANCE.max(bound), "{what} {}: off by {difference}", map.layer());
         if difference <= TOLERANCE {
@@ -122,7 +123,7 @@ fn the_maps_of_all_layers_are_autograds() {
         let _output = injected.forward(&tensor(&case.network.input).to_kind(Kind::Double)).unwrap();
         for map in injected.attention_maps() {
             let Some(expected) = case.layers.maps.get(map.layer()) else { continue };
-            let difference = difference(&map.to_array(), &array(expected));
+            let difference = difference(&map.to_array().unwrap(), &array(expected));
             assert!(difference <= TOLERANCE, "{double} {}: off by {difference}", map.layer());
         }
         in_double += 1;
@@ -151,7 +152,7 @@ fn another_class_and_the_score_after_the_softmax_are_autograds() {
             let options = Options::default().target(target).score(score).layers(names(&[layer]));
             let mut injected = inject(model(case.file), options).unwrap();
             let _output = injected.forward(&input).unwrap();
-            injected.attention_maps()[0].to_array()
+            injected.attention_maps()[0].to_array().unwrap()
         };
         let other = &case.network.class_maps;
         let map = run(Target::Class(other.label), ScoreAt::Logits, &other.layer);
@@ -173,11 +174,11 @@ fn a_batch_gives_what_its_samples_give() {
         let input = tensor(&case.network.input);
         let mut injected = injected(case, case.file, LayerChoice::Auto);
         let _output = injected.forward(&input).unwrap();
-        let batch = injected.attention_maps()[0].to_array();
+        let batch = injected.attention_maps()[0].to_array().unwrap();
         for sample in 0..3_usize {
             let single = input.narrow(0, i64::try_from(sample).unwrap(), 1);
             let _output = injected.forward(&single).unwrap();
-            let single = injected.attention_maps()[0].to_array();
+            let single = injected.attention_maps()[0].to_array().unwrap();
             let of_batch = batch.slice_axis(ndarray::Axis(0), (sample..=sample).into()).to_owned();
             let difference = difference(&single, &of_batch);
             assert!(difference <= TOLERANCE, "{} {sample}: {difference}", case.network.name);
@@ -197,7 +198,7 @@ fn in_place_and_out_of_place_twins_agree() {
             injected
                 .attention_maps()
                 .iter()
-                .map(|map| (map.layer().to_owned(), map.to_array()))
+                .map(|map| (map.layer().to_owned(), map.to_array().unwrap()))
                 .collect::<Vec<_>>()
         };
         for ((name, a), (twins_name, b)) in maps(case.file).iter().zip(&maps(twin)) {
@@ -227,7 +228,7 @@ impl Attention for Numbers {
     fn needs(&self) -> Needs {
         Needs { layer: true, guided: false }
     }
-    fn maps(&self, evidence: &mut Evidence) -> Result<Maps> {
+    fn maps(&self, evidence: &mut Evidence) -> Result<LayerMaps> {
         let gradient = to_array(evidence.gradient()?)?;
         let (shape, voxels) = (gradient.shape(), gradient.shape()[2..].iter().product());
         let shape = Shape::new(shape[0], shape[1], [1, 1, voxels])?;
@@ -235,7 +236,7 @@ impl Attention for Numbers {
         let cancel = channel_weights::cancel(&view, &channel_weights(&view)?)?;
         let channels: &[i64] = &[1];
         let maps = evidence.finish(&evidence.activation()?.mean_dim(channels, true, None))?;
-        Ok(Maps { weights_cancel: cancel, ..maps })
+        Ok(maps.with_weights_cancel(cancel))
     }
 }
 
@@ -287,7 +288,7 @@ fn a_gpu_gives_the_maps_of_the_cpu() {
         let input = array(&case.network.input);
         let input = medcam::to_tensor(&input, Device::Cuda(0), Kind::Float).unwrap();
         let _output = injected.forward(&input).unwrap();
-        let map = injected.attention_maps()[0].to_array();
+        let map = injected.attention_maps()[0].to_array().unwrap();
         let difference = difference(&map, &array(&case.layers.maps[&case.layers.auto]));
         // Convolutions on a GPU may round their inputs to 11 bits (TF32).
         assert!(difference <= 0.02, "{} {}: {difference}", case.network.name, case.kind);

@@ -64,7 +64,8 @@ pub fn run(arguments: &MapArguments) -> Result<ExitCode> {
                 all.append(scores.clone());
             }
             if let Some(archive) = &mut archive {
-                let maps: Vec<_> = written.maps.iter().map(AttentionMap::to_view).collect();
+                let maps = written.maps.iter().map(AttentionMap::to_view);
+                let maps = maps.collect::<crate::Result<Vec<_>>>()?;
                 archive.check(&case.id, &maps)?;
                 archive.add(&case.id, &maps)?;
             }

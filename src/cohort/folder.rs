@@ -218,7 +218,10 @@ impl Sink for Folder<'_> {
         let start = Instant::now();
         let Explained { index, case, input, prepared, explanation, read } = explained;
         Names::check_stem(&case.id)?;
-        let maps: Vec<_> = explanation.maps.iter().map(AttentionMap::to_view).collect();
+        let values = explanation.maps.iter().map(|map| map.values_for(self.dtype));
+        let values = values.collect::<Result<Vec<_>>>()?;
+        let maps = explanation.maps.iter().zip(&values);
+        let maps: Vec<_> = maps.map(|(map, values)| map.view_of(values)).collect();
         let names = self.names(case);
         let mut wrote = |file| (self.wrote)(index, file);
         if let Some(read_files) = self.read_files {

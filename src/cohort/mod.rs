@@ -25,8 +25,10 @@
 //! let cases = ["a.nii.gz", "b.nii.gz"].map(|image| Case::new(image, image));
 //! // Runs on the threads that write: here the share of each map above one half.
 //! let keep = |explained: Explained<'_>| {
-//!     let maps = explained.explanation.maps.iter();
-//!     Ok(maps.map(|map| map.values().mapv(|v| f32::from(v > 0.5)).mean()).collect::<Vec<_>>())
+//!     let share = |map: &medcam::AttentionMap| {
+//!         Ok(map.values()?.mapv(|v| f32::from(v > 0.5)).mean())
+//!     };
+//!     explained.explanation.maps.iter().map(share).collect::<medcam::Result<Vec<_>>>()
 //! };
 //! cohort.run(cases, &keep, &Cancel::default(), |finished| {
 //!     println!("{}: {:?}", finished.case.id, finished.kept);

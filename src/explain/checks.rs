@@ -3,7 +3,7 @@
 use tch::{Kind, Tensor};
 
 use super::settings::MapSize;
-use crate::bridge::extents;
+use crate::bridge::{Fetched, Readback, Slot, extents, is_on_device};
 use crate::error::{Error, Result};
 use crate::torch::in_libtorch;
 
@@ -58,14 +58,52 @@ pub(super) fn differentiable(scored: &Tensor) -> Result<()> {
 
 /// Refuses NaN and infinity.
 pub(super) fn finite(what: &str, tensor: &Tensor) -> Result<()> {
-    let bad = in_libtorch(what, || {
-        let tensor = tensor.f_detach()?;
-        // The sum is one pass without a temporary. Only if it is not finite (it may have
-        // overflowed) are the values counted.
-        if tensor.f_sum(Kind::Float)?.f_double_value(&[])?.is_finite() {
-            return Ok(0);
+    if sum(what, tensor).and_then(|sum| in_libtorch(what, || sum.f_double_value(&[])))?.is_finite()
+    {
+        return Ok(());
+    }
+    count(what, tensor)
+}
+
+/// A check for NaN and infinity in a tensor on a device, whose sum is on its way.
+#[derive(Debug)]
+pub(super) struct Unchecked {
+    what: &'static str,
+    tensor: Tensor,
+    sum: Slot,
+}
+
+/// [`finite`], where that needs no wait; else what is left to be checked when the rest comes back.
+pub(super) fn finite_later(
+    what: &'static str,
+    tensor: &Tensor,
+    readback: &mut Readback,
+) -> Result<Option<Unchecked>> {
+    if !is_on_device(tensor) {
+        return finite(what, tensor).map(|()| None);
+    }
+    let sum = readback.ask(&sum(what, tensor)?)?;
+    Ok(Some(Unchecked { what, tensor: tensor.detach(), sum }))
+}
+
+impl Unchecked {
+    pub(super) fn check(&self, fetched: &Fetched) -> Result<()> {
+        if fetched.floats(&self.sum).iter().all(|sum| sum.is_finite()) {
+            return Ok(());
         }
-        i64::try_from(tensor.f_isfinite()?.f_logical_not()?.f_sum(Kind::Int64)?)
+        count(self.what, &self.tensor)
+    }
+}
+
+/// The sum: one pass without a temporary, and not finite where a value is not.
+fn sum(what: &str, tensor: &Tensor) -> Result<Tensor> {
+    in_libtorch(what, || tensor.f_detach()?.f_sum(Kind::Float))
+}
+
+/// Refuses NaN and infinity after a look at all values, as a sum of finite ones may have overflowed.
+fn count(what: &str, tensor: &Tensor) -> Result<()> {
+    let bad = in_libtorch(what, || {
+        i64::try_from(tensor.f_detach()?.f_isfinite()?.f_logical_not()?.f_sum(Kind::Int64)?)
     })?;
     if bad == 0 {
         return Ok(());

@@ -1,12 +1,17 @@
 //! A finished attention map.
 
-use std::sync::Arc;
+#[cfg(feature = "files")]
+use std::borrow::Cow;
 
 use ndarray::{Array5, ArrayD, ArrayViewD, Axis, Zip};
+use tch::Tensor;
 
+use super::fuse::check_sizes;
 use super::settings::Fuse;
+use crate::bridge::{FinishedMaps, MapValues};
 use crate::error::{Error, Result};
-use crate::ops::{Maps, Range, normalize};
+use crate::ops::{Range, normalize};
+use crate::torch::in_libtorch;
 
 /// The attention maps of one layer and one target, for one batch.
 #[derive(Debug, Clone)]
@@ -14,7 +19,7 @@ pub struct AttentionMap {
     pub(super) layer: String,
     pub(super) target: String,
     /// Shared by layers that return the same tensor.
-    pub(super) values: Arc<Array5<f32>>,
+    pub(super) values: MapValues,
     pub(super) ranges: Vec<Range>,
     pub(super) weights_cancel: Vec<bool>,
     /// Whether each sample's weights of Grad-CAM++ hang on rounding; empty if none do.
@@ -27,31 +32,6 @@ pub struct AttentionMap {
 }
 
 impl AttentionMap {
-    pub(super) fn new(
-        layer: &str,
-        target: &str,
-        maps: Maps,
-        classes: &[Option<usize>],
-        spatial_rank: usize,
-        signed: bool,
-    ) -> Result<Self> {
-        let [d, h, w] = maps.spatial;
-        let values = Array5::from_shape_vec([maps.batch, 1, d, h, w], maps.values)
-            .map_err(|error| Error::input("map", &error).because(error))?;
-        Ok(Self {
-            layer: layer.to_owned(),
-            target: target.to_owned(),
-            values: Arc::new(values),
-            ranges: maps.ranges,
-            weights_cancel: maps.weights_cancel,
-            unstable_weights: Vec::new(),
-            zero_gradient: Vec::new(),
-            classes: classes.to_vec(),
-            spatial_rank,
-            signed,
-        })
-    }
-
     /// The layer's name as it was requested; `input` for a method that takes no layer, `fused` for
     /// the map of several layers.
     pub fn layer(&self) -> &str {
@@ -64,21 +44,62 @@ impl AttentionMap {
     }
 
     /// The maps, `(B, 1, D, H, W)`, in [0, 1] per sample; 2D has `D = 1`.
-    pub fn values(&self) -> &Array5<f32> {
-        &self.values
+    ///
+    /// Maps of a network on a GPU stay there until their values are asked for: the first call waits for
+    /// them and copies them, later ones give the same. [`tensor`](Self::tensor) does neither.
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be copied from their device.
+    pub fn values(&self) -> Result<&Array5<f32>> {
+        self.values.array()
     }
 
     /// The maps with the axes of the network's input: `(B, 1, H, W)` or `(B, 1, D, H, W)`.
-    pub fn view(&self) -> ArrayViewD<'_, f32> {
-        match self.spatial_rank {
-            2 => self.values.index_axis(Axis(2), 0).into_dyn(),
-            _ => self.values.view().into_dyn(),
-        }
+    ///
+    /// # Errors
+    ///
+    /// As [`values`](Self::values).
+    pub fn view(&self) -> Result<ArrayViewD<'_, f32>> {
+        self.values().map(|values| self.with_axes_of_input(values))
     }
 
     /// A copy of [`view`](Self::view).
-    pub fn to_array(&self) -> ArrayD<f32> {
-        self.view().to_owned()
+    ///
+    /// # Errors
+    ///
+    /// As [`values`](Self::values).
+    pub fn to_array(&self) -> Result<ArrayD<f32>> {
+        self.view().map(|view| view.to_owned())
+    }
+
+    /// The maps as a tensor with the axes of the network's input, f32, where they were made: of a network
+    /// on a GPU the maps themselves, which nothing waits for, else a copy.
+    ///
+    /// # Errors
+    ///
+    /// If libtorch cannot allocate the copy.
+    pub fn tensor(&self) -> Result<Tensor> {
+        let tensor = self.values.tensor()?;
+        match self.spatial_rank {
+            2 => in_libtorch("map", || tensor.f_squeeze_dim(2)),
+            _ => Ok(tensor),
+        }
+    }
+
+    /// The maps `(B, 1, D, H, W)` as a reader of 8-bit files gets them, in 255ths, where that means that a
+    /// quarter of the bytes is copied from a device; others as they are.
+    #[cfg(feature = "files")]
+    pub(crate) fn values_in_255ths(&self) -> Result<Cow<'_, Array5<f32>>> {
+        self.values.array_in_255ths()
+    }
+
+    /// Values of this map's shape, `(B, 1, D, H, W)`, with the axes of the network's input.
+    pub(crate) fn with_axes_of_input<'v>(&self, values: &'v Array5<f32>) -> ArrayViewD<'v, f32> {
+        match self.spatial_rank {
+            2 => values.index_axis(Axis(2), 0).into_dyn(),
+            _ => values.view().into_dyn(),
+        }
     }
 
     /// Whether the values have a sign, as those of the guided methods do.
@@ -100,46 +121,25 @@ impl AttentionMap {
     }
 
     /// Fuses the maps of several layers, which must have one target and one size. In each sample,
-    /// layers whose weights cancel are left out unless all are such.
-    pub(super) fn fused(maps: &[Self], fuse: Fuse) -> Result<Self> {
+    /// layers whose weights cancel are left out unless all are such. `there` are the fused maps, if they
+    /// were made on a device.
+    pub(super) fn fused(maps: &[Self], fuse: Fuse, there: Option<FinishedMaps>) -> Result<Self> {
         let Some((first, rest)) = maps.split_first() else {
             return Err(Error::layer("fuse: no layer has a map"));
         };
         for map in rest {
-            if map.values.dim() != first.values.dim() {
-                return Err(Error::usage(format!(
-                    "fuse: the maps of '{}' and '{}' have different sizes; ask for one size",
-                    first.layer, map.layer
-                )));
-            }
+            check_sizes((&first.layer, first.values.form()), (&map.layer, map.values.form()))?;
         }
-        let mut values = (*first.values).clone();
-        let (batch, ..) = values.dim();
+        let (batch, _) = first.values.form();
         let weights_cancel: Vec<bool> =
             (0..batch).map(|b| maps.iter().all(|map| map.weights_cancel[b])).collect();
-        for (b, mut fused) in values.outer_iter_mut().enumerate() {
-            let kept = maps.iter().filter(|map| weights_cancel[b] || !map.weights_cancel[b]);
-            let mut count = 0.0;
-            for map in kept {
-                count += 1.0;
-                let of_layer = map.values.index_axis(Axis(0), b);
-                if count == 1.0 {
-                    fused.assign(&of_layer);
-                    continue;
-                }
-                Zip::from(&mut fused).and(&of_layer).par_for_each(|fused, &value| match fuse {
-                    Fuse::Mean => *fused += value,
-                    Fuse::Max => *fused = fused.max(value),
-                });
-            }
-            if fuse == Fuse::Mean {
-                fused.par_mapv_inplace(|value| value / count);
-            }
-        }
-        let ranges = normalize(values.as_slice_mut().unwrap_or(&mut []), batch)?;
+        let (values, ranges) = match there {
+            Some(FinishedMaps { values, ranges, .. }) => (values, ranges),
+            None => on_host(maps, fuse, &weights_cancel)?,
+        };
         Ok(Self {
             layer: "fused".to_owned(),
-            values: Arc::new(values),
+            values,
             ranges,
             weights_cancel,
             unstable_weights: Vec::new(),
@@ -147,4 +147,37 @@ impl AttentionMap {
             ..first.clone()
         })
     }
+}
+
+/// The fused maps, and their ranges before normalisation. `weights_cancel` says of each sample whether all
+/// maps are noise.
+fn on_host(
+    maps: &[AttentionMap],
+    fuse: Fuse,
+    weights_cancel: &[bool],
+) -> Result<(MapValues, Vec<Range>)> {
+    let all = maps.iter().map(AttentionMap::values).collect::<Result<Vec<_>>>()?;
+    let mut values = all.first().map(|first| (*first).clone()).unwrap_or_default();
+    for (b, mut fused) in values.outer_iter_mut().enumerate() {
+        let kept = maps.iter().zip(&all);
+        let kept = kept.filter(|(map, _)| weights_cancel[b] || !map.weights_cancel[b]);
+        let mut count = 0.0;
+        for (_, values) in kept {
+            count += 1.0;
+            let of_layer = values.index_axis(Axis(0), b);
+            if count == 1.0 {
+                fused.assign(&of_layer);
+                continue;
+            }
+            Zip::from(&mut fused).and(&of_layer).par_for_each(|fused, &value| match fuse {
+                Fuse::Mean => *fused += value,
+                Fuse::Max => *fused = fused.max(value),
+            });
+        }
+        if fuse == Fuse::Mean {
+            fused.par_mapv_inplace(|value| value / count);
+        }
+    }
+    let ranges = normalize(values.as_slice_mut().unwrap_or(&mut []), weights_cancel.len())?;
+    Ok((MapValues::on_host(values), ranges))
 }

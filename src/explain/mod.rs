@@ -3,10 +3,12 @@
 
 mod checks;
 mod discovery;
+mod fuse;
 mod map;
 mod pass;
 mod recorded;
 mod settings;
+mod settle;
 mod warnings;
 
 use std::time::{Duration, Instant};
@@ -20,7 +22,7 @@ pub use settings::{Fuse, MapSize, Request, Settings};
 #[cfg(feature = "cli")]
 pub(crate) use warnings::training_mode;
 
-use crate::bridge::MapMaker;
+use crate::bridge::{MapMaker, Readback};
 use crate::error::{Error, Result};
 use crate::methods::{Compat, NamedTarget, ScoreAt, compat, named_targets};
 use crate::torch::{Facts, LayerChoice, Layers, Network, Selected, Tape, check_input};
@@ -42,7 +44,7 @@ use crate::warning::Warning;
 /// let batch = tch::Tensor::rand([1, 1, 64, 64, 64], (tch::Kind::Float, tch::Device::Cpu));
 /// let explanation = explainer.explain(&batch, &Request::default())?;
 /// for map in &explanation.maps {
-///     println!("{}: {:?}", map.layer(), map.values().dim());
+///     println!("{}: {:?}", map.layer(), map.values()?.dim());
 /// }
 /// # Ok::<(), medcam::Error>(())
 /// ```
@@ -122,7 +124,9 @@ impl<N: Network> Explainer<N> {
     /// reaches it, a class is out of range, or the maps are not finite.
     pub fn explain(&mut self, input: &Tensor, request: &Request) -> Result<Explanation> {
         let start = Instant::now();
-        self.check(input)?;
+        check_input(&self.facts, input)?;
+        self.maker.readback = Readback::default();
+        let unchecked = checks::finite_later("input", input, &mut self.maker.readback)?;
         let size = checks::size(request.size.unwrap_or(self.settings.size), input)?;
         self.discover(input)?;
         let discovered = Instant::now();
@@ -145,6 +149,8 @@ impl<N: Network> Explainer<N> {
         let targets = named_targets(asked, recorded.task, &recorded.logits)?;
         let mut warnings = self.run_warnings(&targets);
         let output = recorded.output.detach();
+        let (spatial_rank, unchecked) =
+            (recorded.spatial_rank, unchecked.into_iter().chain(recorded.unchecked.take()));
         let mut pass = Pass {
             settings: &self.settings,
             layers: self.layers.as_ref(),
@@ -153,11 +159,19 @@ impl<N: Network> Explainer<N> {
             maker: &mut self.maker,
             recorded,
             size,
-            warnings: &mut warnings,
         };
-        let mut maps = Vec::new();
+        let mut made = Vec::new();
         for (index, target) in targets.iter().enumerate() {
-            maps.extend(pass.maps(target, index + 1 < targets.len())?);
+            made.push(pass.maps(target, index + 1 < targets.len())?);
+        }
+        // The one wait for a device.
+        let fetched = self.maker.readback.fetch()?;
+        for unchecked in unchecked {
+            unchecked.check(&fetched)?;
+        }
+        let mut maps = Vec::new();
+        for made in made {
+            maps.extend(made.settled(&self.settings, spatial_rank, &fetched, &mut warnings)?);
         }
         let timings = Timings {
             discovery: discovered - start,
@@ -329,10 +343,11 @@ impl<N: Network> Explainer<N> {
         Ok(())
     }
 
-    fn record(&self, input: &Tensor) -> Result<Recorded> {
+    fn record(&mut self, input: &Tensor) -> Result<Recorded> {
         let of_one = self.layers.as_ref().map(Layers::output_shape);
-        let Self { network, settings, facts, selected, .. } = self;
-        recorded::record(network, settings, facts, selected, of_one, input)
+        let Self { network, settings, facts, selected, maker, .. } = self;
+        let readback = &mut maker.readback;
+        recorded::record(network, settings, facts, selected, of_one, input, readback)
     }
 
     /// Warnings about the run as a whole, not about one map.

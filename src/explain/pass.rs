@@ -2,19 +2,17 @@
 
 use tch::Tensor;
 
-use super::map::AttentionMap;
+use super::fuse::fused;
 use super::recorded::Recorded;
 use super::settings::Settings;
-use super::warnings::{
-    channels_last, empty_target, judge, judge_fused, no_gradient_warning, no_image, redraws,
-};
-use crate::bridge::MapMaker;
+use super::settle::{Made, MadeLayer, MadeMaps};
+use super::warnings::{channels_last, no_gradient_warning, no_image, redraws};
+use crate::bridge::{LayerMaps, MapMaker};
 use crate::error::{Error, Result};
 use crate::methods::{Compat, Evidence, Finish, Guided, NamedTarget, TargetScore, compat};
-use crate::ops::{Maps, Range};
+use crate::ops::Range;
 use crate::task::Task;
 use crate::torch::{LayerChoice, Layers, Selected, backward_error, in_libtorch, quantized};
-use crate::warning::Warning;
 
 /// One recorded forward, from which the maps of each target are made.
 pub(super) struct Pass<'a> {
@@ -27,44 +25,33 @@ pub(super) struct Pass<'a> {
     pub recorded: Recorded,
     /// The size of the maps; that of the layer, if `None`.
     pub size: Option<[usize; 3]>,
-    pub warnings: &'a mut Vec<Warning>,
 }
 
-/// The maps of one layer, and what is known of each sample beside its map.
-struct LayerMaps {
-    maps: Maps,
-    /// See [`Evidence::unstable_weights`].
-    unstable_weights: Vec<bool>,
-    /// Whether the gradient is 0 everywhere. Empty unless a map is 0, as the check is another pass over
-    /// the gradient.
-    zero_gradient: Vec<bool>,
-}
-
-impl LayerMaps {
-    fn new(maps: Maps, unstable_weights: Vec<bool>, gradient: &Tensor) -> Result<Self> {
-        let zero = |range: &Range| (range.minimum, range.maximum) == (0.0, 0.0);
-        if !maps.ranges.iter().any(zero) {
-            return Ok(Self { maps, unstable_weights, zero_gradient: Vec::new() });
-        }
-        let any: Vec<bool> = in_libtorch("gradient", || {
-            Vec::try_from(gradient.f_ne(0)?.f_flatten(1, -1)?.f_any_dim(1, false)?)
-        })?;
-        let zero_gradient = any.into_iter().map(|any| !any).collect();
-        Ok(Self { maps, unstable_weights, zero_gradient })
+/// Of each sample whose map is 0 whether the gradient is 0 everywhere; empty if none is, as the check is
+/// another pass over the gradient. Maps on a device say that themselves.
+fn zero_gradient(maps: &LayerMaps, gradient: &Tensor) -> Result<Vec<bool>> {
+    let zero = |range: &Range| (range.minimum, range.maximum) == (0.0, 0.0);
+    if !maps.known_ranges().iter().any(zero) {
+        return Ok(Vec::new());
     }
+    let any: Vec<bool> = in_libtorch("gradient", || {
+        Vec::try_from(gradient.f_ne(0)?.f_flatten(1, -1)?.f_any_dim(1, false)?)
+    })?;
+    Ok(any.into_iter().map(|any| !any).collect())
 }
 
 impl Pass<'_> {
     /// The maps of one target. `keep` retains the autograd graph for the targets to come.
-    pub(super) fn maps(&mut self, target: &NamedTarget, keep: bool) -> Result<Vec<AttentionMap>> {
+    pub(super) fn maps(&mut self, target: &NamedTarget, keep: bool) -> Result<Made> {
         let Recorded { task, scored, logits, start, .. } = &self.recorded;
         let (needs, compat) = (self.settings.backend.needs(), self.settings.compat);
         let asked = match compat {
             Compat::None => target.target(),
             Compat::M3dCam => compat::target(target.target(), *task, scored)?,
         };
-        let score = tch::with_grad(|| TargetScore::of(&asked, *task, scored, logits))?;
-        self.warnings.extend(empty_target(&asked, &target.label, &score.empty));
+        let score = tch::with_grad(|| {
+            TargetScore::of(&asked, *task, scored, logits, &mut self.maker.readback)
+        })?;
         if !score.sum.requires_grad() {
             return Err(match self.selected.first() {
                 Some(layer) => self.no_gradient(layer),
@@ -74,7 +61,8 @@ impl Pass<'_> {
         let guided = match start {
             Some(start) => {
                 let keep = keep || !self.selected.is_empty();
-                Some(Guided::new(&self.guided_gradient(start, &score, keep)?)?)
+                let gradient = self.guided_gradient(start, &score, keep)?;
+                Some(Guided::new(self.maker, &gradient)?)
             }
             None => None,
         };
@@ -85,23 +73,20 @@ impl Pass<'_> {
             _ => None,
         };
         let finish = Finish { size: self.size, compat, parts };
-        let maps = if needs.layer {
-            self.of_layers(target, &score, guided.as_ref(), finish, keep)?
+        let layers = if needs.layer {
+            self.of_layers(&score, guided, finish, keep)?
         } else {
             let mut evidence = Evidence::new(self.maker, None, guided.as_ref(), &finish);
             let maps = self.settings.backend.maps(&mut evidence)?;
-            vec![self.map("input", &target.label, maps, &score)?]
+            let (label, warnings) = ("input".to_owned(), Vec::new());
+            vec![MadeLayer { label, maps: MadeMaps::Own(maps, Vec::new()), warnings }]
         };
-        let maps = match self.settings.fuse {
-            Some(fuse) => {
-                let fused = AttentionMap::fused(&maps, fuse)?;
-                self.warnings.extend(maps.iter().flat_map(|map| judge_fused(map, &fused)));
-                vec![fused]
-            }
-            None => maps,
+        let fused = match self.settings.fuse {
+            Some(fuse) => fused(self.maker, &all_maps(&layers), fuse)?,
+            None => None,
         };
-        self.warnings.extend(maps.iter().flat_map(judge));
-        Ok(maps)
+        let TargetScore { classes, empty, .. } = score;
+        Ok(Made { asked, label: target.label.clone(), classes, empty, layers, fused })
     }
 
     /// The gradient of the score at the input, guided at each activation.
@@ -118,85 +103,61 @@ impl Pass<'_> {
         Ok(gradient)
     }
 
-    fn map(
-        &self,
-        layer: &str,
-        target: &str,
-        maps: Maps,
-        score: &TargetScore,
-    ) -> Result<AttentionMap> {
-        let signed = self.settings.backend.needs().guided;
-        let rank = self.recorded.spatial_rank;
-        AttentionMap::new(layer, target, maps, &score.classes, rank, signed)
-    }
-
     /// The maps of all selected layers, each computed when its gradient arrives in the backward.
     fn of_layers(
         &mut self,
-        target: &NamedTarget,
         score: &TargetScore,
-        guided: Option<&Guided>,
+        guided: Option<Guided>,
         finish: Finish,
         keep: bool,
-    ) -> Result<Vec<AttentionMap>> {
+    ) -> Result<Vec<MadeLayer>> {
         let (backend, selected) = (self.settings.backend, self.selected);
         let Recorded { tape, start, .. } = &mut self.recorded;
         let same: Vec<usize> = (0..selected.len()).map(|wish| tape.same(wish)).collect();
-        let mut made: Vec<Option<Result<LayerMaps>>> = selected.iter().map(|_| None).collect();
+        let mut made: Vec<Option<Result<MadeMaps>>> = selected.iter().map(|_| None).collect();
         let (slots, maker) = (&mut made, &mut *self.maker);
-        // The closure owns `finish`: its tensor may move to another thread, but two threads may not
-        // share it.
+        // The closure owns `guided` and `finish`: their tensors may move to another thread, but two
+        // threads may not share them.
         let reduce = move |wish: usize, activation: &Tensor, gradient: &Tensor| {
             let layer: &Selected = &selected[wish];
             slots[wish] = Some(layer.channels_first(activation).and_then(|activation| {
                 let gradient = layer.channels_first(gradient)?;
                 let tensors = Some((&activation, &gradient));
-                let mut evidence = Evidence::new(maker, tensors, guided, &finish)
+                let mut evidence = Evidence::new(maker, tensors, guided.as_ref(), &finish)
                     .weights_cancel(layer.weights_cancel);
                 let maps = backend.maps(&mut evidence)?;
-                LayerMaps::new(maps, evidence.unstable_weights().to_vec(), &gradient)
+                let zero_gradient = zero_gradient(&maps, &gradient)?;
+                Ok(MadeMaps::Own(maps, zero_gradient))
             }));
         };
         tape.backward(&score.sum, start.as_ref(), keep, reduce)?;
-        let mut maps: Vec<Option<AttentionMap>> = Vec::new();
+        let mut layers: Vec<MadeLayer> = Vec::new();
         for (wish, layer) in selected.iter().enumerate() {
-            let map = match made[wish].take() {
+            let maps = match made[wish].take() {
                 Some(made) => {
-                    let map = made
-                        .and_then(|LayerMaps { maps, unstable_weights, zero_gradient }| {
-                            let map = self.map(&layer.label, &target.label, maps, score)?;
-                            Ok(AttentionMap { unstable_weights, zero_gradient, ..map })
-                        })
-                        .map_err(|error| error.within(format!("layer '{}'", layer.label)))?;
-                    Some(map)
+                    made.map_err(|error| error.within(format!("layer '{}'", layer.label)))?
                 }
-                None => maps
-                    .get(same[wish])
-                    .and_then(Option::clone)
-                    .map(|map| AttentionMap { layer: layer.label.clone(), ..map }),
+                None => match layers.get(same[wish]).map(|earlier| &earlier.maps) {
+                    Some(MadeMaps::Own(..) | MadeMaps::SameAs(_)) => MadeMaps::SameAs(same[wish]),
+                    _ => MadeMaps::None,
+                },
             };
-            match &map {
-                Some(_) => {
-                    let of_layer = [
-                        channels_last(layer),
-                        redraws(self.layers, layer),
-                        no_image(self.layers, layer),
-                    ];
-                    for warning in of_layer.into_iter().flatten() {
-                        // Once per layer, not once per target.
-                        if !self.warnings.contains(&warning) {
-                            self.warnings.push(warning);
-                        }
-                    }
+            let warnings = match &maps {
+                MadeMaps::None if self.settings.layers == LayerChoice::Full => {
+                    vec![no_gradient_warning(layer, &self.no_gradient(layer))]
                 }
-                None if self.settings.layers == LayerChoice::Full => {
-                    self.warnings.push(no_gradient_warning(layer, &self.no_gradient(layer)));
+                MadeMaps::None => return Err(self.no_gradient(layer)),
+                _ => {
+                    let layers = self.layers;
+                    [channels_last(layer), redraws(layers, layer), no_image(layers, layer)]
+                        .into_iter()
+                        .flatten()
+                        .collect()
                 }
-                None => return Err(self.no_gradient(layer)),
-            }
-            maps.push(map);
+            };
+            layers.push(MadeLayer { label: layer.label.clone(), maps, warnings });
         }
-        Ok(maps.into_iter().flatten().collect())
+        Ok(layers)
     }
 
     fn no_gradient(&self, layer: &Selected) -> Error {
@@ -213,4 +174,19 @@ impl Pass<'_> {
         let why = self.quantized.map_or_else(String::new, |name| format!("; {}", quantized(name)));
         Error::model(format!("no gradient of the score reaches the input{why}"))
     }
+}
+
+/// The maps of all layers that have some, by the layer's name.
+fn all_maps(layers: &[MadeLayer]) -> Vec<(&str, &LayerMaps)> {
+    let mut all = Vec::new();
+    for layer in layers {
+        let own = match layer.maps {
+            MadeMaps::SameAs(earlier) => layers.get(earlier).unwrap_or(layer),
+            _ => layer,
+        };
+        if let MadeMaps::Own(maps, _) = &own.maps {
+            all.push((&*layer.label, maps));
+        }
+    }
+    all
 }

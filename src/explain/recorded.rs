@@ -2,9 +2,10 @@
 
 use tch::Tensor;
 
-use super::checks::{differentiable, finite};
+use super::checks::{Unchecked, differentiable, finite_later};
 use super::settings::Settings;
 use super::warnings::GUIDE_ALL;
+use crate::bridge::Readback;
 use crate::error::{Error, Result};
 use crate::methods::ScoreAt;
 use crate::task::Task;
@@ -26,6 +27,8 @@ pub(super) struct Recorded {
     pub start: Option<Tensor>,
     /// Number of spatial axes, 2 or 3.
     pub spatial_rank: usize,
+    /// The check of the output that waits until the maps are there.
+    pub unchecked: Option<Unchecked>,
 }
 
 /// Runs the network on `input` and records the selected layers.
@@ -38,6 +41,7 @@ pub(super) fn record(
     selected: &[Selected],
     of_one: Option<&[i64]>,
     input: &Tensor,
+    readback: &mut Readback,
 ) -> Result<Recorded> {
     let mut tape = Tape::new()?;
     for layer in selected {
@@ -63,7 +67,7 @@ pub(super) fn record(
         ScoreAt::Logits => &logits,
         ScoreAt::Output => &output,
     })?;
-    finite("the model's output", &output)?;
+    let unchecked = finite_later("the model's output", &output, readback)?;
     let shape = batched_shape(&input.size(), &output.size(), of_one)?;
     let task = Task::of(&input.size(), &shape)?;
     // The logits may differ in shape from the output: a squeeze behind the softmax may drop the
@@ -78,7 +82,7 @@ pub(super) fn record(
         ScoreAt::Output => batched(&output, &shape)?,
     };
     let spatial_rank = input.dim() - 2;
-    Ok(Recorded { tape, output, shape, scored, logits, task, start, spatial_rank })
+    Ok(Recorded { tape, output, shape, scored, logits, task, start, spatial_rank, unchecked })
 }
 
 fn nothing_guided(settings: &Settings, facts: &Facts) -> Error {

@@ -11,13 +11,12 @@ use tch::Tensor;
 
 pub use options::{Call, Options};
 
-use crate::bridge::to_tensor;
 use crate::error::{Error, Result};
 use crate::evaluation::{Evaluator, Score};
 use crate::explain::{AttentionMap, Explainer, MapSize, Timings};
 use crate::methods::Target;
 use crate::outputs::{self, Archive};
-use crate::torch::{Device, Layers, Network, in_libtorch};
+use crate::torch::{Layers, Network, in_libtorch};
 use crate::volumes;
 use crate::warning::Warning;
 
@@ -41,7 +40,7 @@ use crate::warning::Warning;
 /// let batch = tch::Tensor::rand([1, 1, 128, 128, 128], (tch::Kind::Float, tch::Device::Cpu));
 /// let probabilities = model.forward(&batch)?;
 /// for map in model.attention_maps() {
-///     println!("{}: {:?}", map.layer(), map.to_array().shape());
+///     println!("{}: {:?}", map.layer(), map.to_array()?.shape());
 /// }
 /// # Ok::<(), medcam::Error>(())
 /// ```
@@ -171,7 +170,7 @@ impl<N: Network> Injected<N> {
                 names.join(", ")
             )));
         };
-        let tensor = to_tensor(&map.to_array(), Device::Cpu, tch::Kind::Float)?;
+        let tensor = map.tensor()?;
         in_libtorch("map", || tensor.f_to_device(input.device()))
     }
 

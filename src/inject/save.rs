@@ -1,7 +1,9 @@
 //! Scores, saves and archives the maps of a forward.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
+use ndarray::Array5;
 use tch::Tensor;
 
 use super::{Call, Injected};
@@ -14,11 +16,29 @@ use crate::volumes::{Grid, Input, MapType};
 
 impl AttentionMap {
     /// This map as a view for [`outputs`](crate::outputs).
-    pub fn to_view(&self) -> MapView<'_> {
+    ///
+    /// # Errors
+    ///
+    /// As [`values`](Self::values).
+    pub fn to_view(&self) -> Result<MapView<'_>> {
+        self.values().map(|values| self.view_of(values))
+    }
+
+    /// The values that [`view_of`](Self::view_of) takes for files of the type `dtype`: those of a map on a
+    /// device come narrowed, and are the same in such a file.
+    pub(crate) fn values_for(&self, dtype: MapType) -> Result<Cow<'_, Array5<f32>>> {
+        match dtype {
+            MapType::U8 => self.values_in_255ths(),
+            MapType::F32 => self.values().map(Cow::Borrowed),
+        }
+    }
+
+    /// These values of this map as a view for [`outputs`](crate::outputs).
+    pub(crate) fn view_of<'v>(&'v self, values: &'v Array5<f32>) -> MapView<'v> {
         MapView {
             layer: self.layer(),
             target: self.target(),
-            values: self.view(),
+            values: self.with_axes_of_input(values),
             classes: self.classes(),
             signed: self.is_signed(),
         }
@@ -58,7 +78,7 @@ impl<N: Network> Injected<N> {
         call: &Call,
     ) -> Result<()> {
         let Self { archive, evaluator, maps, options, warnings, .. } = self;
-        let maps: Vec<_> = maps.iter().map(AttentionMap::to_view).collect();
+        let maps = maps.iter().map(AttentionMap::to_view).collect::<Result<Vec<_>>>()?;
         if let Some(archive) = archive {
             archive.check(name, &maps)?;
         }

@@ -6,8 +6,9 @@ use std::str::FromStr;
 use serde::{Serialize, Serializer};
 
 use super::evidence::Evidence;
+use crate::bridge::LayerMaps;
 use crate::error::{Error, Result};
-use crate::ops::{Denominator, Maps, Method};
+use crate::ops::{Denominator, Method};
 
 /// The gradients and activations that an attention method needs from a network's run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,8 +25,7 @@ pub struct Needs {
 /// The methods of this crate are in [`Backend::ALL`]. [`Backend::new`] makes one of your own:
 ///
 /// ```
-/// use medcam::ops::Maps;
-/// use medcam::{Attention, Backend, Evidence, Needs, Options, Result};
+/// use medcam::{Attention, Backend, Evidence, LayerMaps, Needs, Options, Result};
 ///
 /// /// The mean of the activation over its channels, whatever the score.
 /// #[derive(Debug)]
@@ -41,7 +41,7 @@ pub struct Needs {
 ///     fn needs(&self) -> Needs {
 ///         Needs { layer: true, guided: false }
 ///     }
-///     fn maps(&self, evidence: &mut Evidence) -> Result<Maps> {
+///     fn maps(&self, evidence: &mut Evidence) -> Result<LayerMaps> {
 ///         let channels: &[i64] = &[1];
 ///         let mean = evidence.activation()?.mean_dim(channels, true, None);
 ///         evidence.finish(&mean)
@@ -66,7 +66,7 @@ pub trait Attention: fmt::Debug + Send + Sync {
     /// # Errors
     ///
     /// If the evidence is not finite, or the maps do not fit into memory.
-    fn maps(&self, evidence: &mut Evidence) -> Result<Maps>;
+    fn maps(&self, evidence: &mut Evidence) -> Result<LayerMaps>;
 }
 
 /// An attention method, one of this crate's or [your own](Attention).
@@ -141,7 +141,7 @@ impl Backend {
         self.0.needs()
     }
 
-    pub(crate) fn maps(self, evidence: &mut Evidence) -> Result<Maps> {
+    pub(crate) fn maps(self, evidence: &mut Evidence) -> Result<LayerMaps> {
         self.0.maps(evidence)
     }
 }
@@ -212,7 +212,7 @@ impl Attention for Cam {
         Needs { layer: true, guided: false }
     }
 
-    fn maps(&self, evidence: &mut Evidence) -> Result<Maps> {
+    fn maps(&self, evidence: &mut Evidence) -> Result<LayerMaps> {
         evidence.cam(self.method)
     }
 }
@@ -233,7 +233,7 @@ impl Attention for GuidedBackpropagation {
         Needs { layer: false, guided: true }
     }
 
-    fn maps(&self, evidence: &mut Evidence) -> Result<Maps> {
+    fn maps(&self, evidence: &mut Evidence) -> Result<LayerMaps> {
         evidence.guided()
     }
 }
@@ -254,7 +254,7 @@ impl Attention for GuidedGradCam {
         Needs { layer: true, guided: true }
     }
 
-    fn maps(&self, evidence: &mut Evidence) -> Result<Maps> {
+    fn maps(&self, evidence: &mut Evidence) -> Result<LayerMaps> {
         evidence.guided_cam(Method::GradCam)
     }
 }

@@ -6,7 +6,9 @@ use std::str::FromStr;
 use serde::Serialize;
 use tch::{Kind, Tensor};
 
-use super::target::{Target, TargetScore};
+use super::score::TargetScore;
+use super::target::Target;
+use crate::bridge::Readback;
 use crate::error::{Error, Result};
 use crate::task::Task;
 use crate::torch::{Layers, in_libtorch};
@@ -108,7 +110,9 @@ pub(crate) fn target(target: Target, task: Task, output: &Tensor) -> Result<Targ
 /// The contribution of each output to the score, `(B, K, [D,] H, W)`: M3d-CAM's `logits * mask`.
 pub(crate) fn parts(target: &Target, task: Task, y: &Tensor, logits: &Tensor) -> Result<Tensor> {
     let y = y.detach().set_requires_grad(true);
-    let score = tch::with_grad(|| TargetScore::of(target, task, &y, &logits.detach()))?;
+    let score = tch::with_grad(|| {
+        TargetScore::of(target, task, &y, &logits.detach(), &mut Readback::default())
+    })?;
     in_libtorch("target", || {
         let mask = Tensor::f_run_backward(&[&score.sum], &[&y], false, false)?.remove(0);
         y.f_detach()?.f_mul(&mask)

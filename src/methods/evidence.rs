@@ -5,9 +5,9 @@ use std::fmt;
 use tch::Tensor;
 
 use super::compat::{Compat, grad_cam_plus_plus};
-use crate::bridge::{ChannelMean, MapMaker, alpha_sensitivity, channel_mean, to_array};
+use crate::bridge::{LayerMaps, MapMaker, MapValues};
 use crate::error::{Error, Result};
-use crate::ops::{self, Interpolation, Maps, Method, Range, Recipe, Resize, guided_product};
+use crate::ops::{Method, Recipe};
 
 /// The tensors of a network's run from which the maps of one layer are computed: see
 /// [`Attention`](crate::Attention).
@@ -17,16 +17,7 @@ pub struct Evidence<'a> {
     guided: Option<&'a Guided>,
     finish: &'a Finish,
     weights_cancel: bool,
-    unstable_weights: Vec<bool>,
 }
-
-/// The greatest part of its range by which the roundings of activations and gradients in f32 may move a
-/// map of Grad-CAM++ before it is called unstable.
-///
-/// Of 2579 layers of the networks of the tests and of V-Nets, U-Nets and SegResNets with random
-/// weights, none whose map by autograd in single precision is within 1e-4 of that in double comes to
-/// more than 1/50.
-const UNSTABLE: f32 = 1.0 / 32.0;
 
 /// How a map is finished: its size, and whether by M3d-CAM's numbers.
 #[derive(Debug)]
@@ -40,12 +31,12 @@ pub(crate) struct Finish {
 
 /// The guided gradient at the input, averaged over the input's channels.
 #[derive(Debug)]
-pub(crate) struct Guided(ChannelMean);
+pub(crate) struct Guided(MapValues);
 
 impl Guided {
     /// `gradient` is `(B, C, [D,] H, W)`.
-    pub(crate) fn new(gradient: &Tensor) -> Result<Self> {
-        channel_mean(gradient).map(Self)
+    pub(crate) fn new(maker: &mut MapMaker, gradient: &Tensor) -> Result<Self> {
+        maker.channel_mean(gradient).map(Self)
     }
 }
 
@@ -56,18 +47,12 @@ impl<'a> Evidence<'a> {
         guided: Option<&'a Guided>,
         finish: &'a Finish,
     ) -> Self {
-        Self { maker, layer, guided, finish, weights_cancel: false, unstable_weights: Vec::new() }
+        Self { maker, layer, guided, finish, weights_cancel: false }
     }
 
     /// Sets whether the layer's Grad-CAM weights are known to cancel, which leaves rounding noise.
     pub(crate) fn weights_cancel(self, weights_cancel: bool) -> Self {
         Self { weights_cancel, ..self }
-    }
-
-    /// Whether each sample's weights of Grad-CAM++ hang on rounding, so that the map does; empty if
-    /// none do.
-    pub(crate) fn unstable_weights(&self) -> &[bool] {
-        &self.unstable_weights
     }
 
     /// The activation of the layer, `(B, C, [D,] H, W)`.
@@ -88,12 +73,14 @@ impl<'a> Evidence<'a> {
         self.layer().map(|(_, gradient)| gradient)
     }
 
-    /// The maps of a [`Method`], resampled and normalised: see [`ops::cam`](ops::cam()).
+    /// The maps of a [`Method`], resampled and normalised: see [`ops::cam`](crate::ops::cam()).
     ///
     /// # Errors
     ///
-    /// If activation or gradient is not finite, or is not among the method's needs.
-    pub fn cam(&mut self, method: Method) -> Result<Maps> {
+    /// If activation or gradient is not finite, or is not among the method's needs. Of maps on a GPU
+    /// values that are not finite are an error of [`Explainer::explain`](crate::Explainer::explain), which
+    /// waits for them.
+    pub fn cam(&mut self, method: Method) -> Result<LayerMaps> {
         let (activation, gradient) = self.layer()?;
         if let (Compat::M3dCam, Method::GradCamPlusPlus(_)) = (self.finish.compat, method) {
             return self.finish(&grad_cam_plus_plus(
@@ -104,7 +91,7 @@ impl<'a> Evidence<'a> {
         }
         let recipe = Recipe { to: self.normalized_at(), ..Recipe::new(method) };
         let maps = self.weighted(&recipe, activation, gradient)?;
-        self.resampled(maps)
+        self.resized(maps)
     }
 
     /// The guided gradient at the input, averaged over its channels, resampled and normalised.
@@ -112,38 +99,30 @@ impl<'a> Evidence<'a> {
     /// # Errors
     ///
     /// If it is not finite, or is not among the method's needs.
-    pub fn guided(&mut self) -> Result<Maps> {
-        let ChannelMean { values, batch, spatial } = self.guided_gradient()?;
-        self.finished(values, *batch, *spatial)
+    pub fn guided(&mut self) -> Result<LayerMaps> {
+        let guided = self.guided_gradient()?;
+        self.normalized(guided)
     }
 
     /// The maps of a [`Method`] times the guided gradient, normalised: see
-    /// [`ops::guided_cam`](ops::guided_cam()).
+    /// [`ops::guided_cam`](crate::ops::guided_cam()).
     ///
     /// # Errors
     ///
     /// If activation, gradient or guided gradient is not finite, or is not among the method's
     /// needs.
-    pub fn guided_cam(&mut self, method: Method) -> Result<Maps> {
+    pub fn guided_cam(&mut self, method: Method) -> Result<LayerMaps> {
         let (activation, gradient) = self.layer()?;
-        let ChannelMean { values, batch, spatial } = self.guided_gradient()?;
+        let guided = self.guided_gradient()?;
         // Without a requested size, the map keeps the input's grid: at the layer's size, the detail
         // of the guided gradient would be lost.
-        let to = self.normalized_at().unwrap_or(*spatial);
+        let to = self.normalized_at().unwrap_or(guided.form().1);
         let normalized = self.finish.compat == Compat::M3dCam;
         let recipe = Recipe { to: None, normalized, ..Recipe::new(method) };
         let layer = self.weighted(&recipe, activation, gradient)?;
-        let resampled;
-        let values = if to == *spatial {
-            values
-        } else {
-            let resize = Resize { batch: *batch, from: *spatial, to };
-            resampled = ops::resample(values, resize, Interpolation::Linear)?;
-            &resampled
-        };
-        let resize = Resize { batch: *batch, from: layer.spatial, to };
-        let (values, ranges) = guided_product(&layer.values, values, resize)?;
-        self.resampled(Maps { values, spatial: to, ranges, ..layer })
+        let guided = self.maker.resample(guided.clone(), to)?;
+        let product = self.maker.guided_product(layer, &guided)?;
+        self.resized(product)
     }
 
     /// Finishes the maps of a method of your own. `map` is `(B, 1, [D,] H, W)` on any grid; it is
@@ -152,19 +131,9 @@ impl<'a> Evidence<'a> {
     /// # Errors
     ///
     /// If `map` has another shape, or is not finite.
-    pub fn finish(&self, map: &Tensor) -> Result<Maps> {
-        let map = to_array(map)?;
-        let (batch, spatial) = match *map.shape() {
-            [batch, 1, height, width] => (batch, [1, height, width]),
-            [batch, 1, depth, height, width] => (batch, [depth, height, width]),
-            ref shape => {
-                return Err(Error::input(
-                    "map",
-                    format!("shape {shape:?}; a method gives (B, 1, [D,] H, W)"),
-                ));
-            }
-        };
-        self.finished(map.as_slice().unwrap_or(&[]), batch, spatial)
+    pub fn finish(&mut self, map: &Tensor) -> Result<LayerMaps> {
+        let map = self.maker.values(map)?;
+        self.normalized(&map)
     }
 
     /// The maps of a layer, flagged if their weights cancel. The maps' own test compares magnitudes
@@ -175,31 +144,21 @@ impl<'a> Evidence<'a> {
         recipe: &Recipe,
         activation: &Tensor,
         gradient: &Tensor,
-    ) -> Result<Maps> {
-        let mut maps = self.maker.maps(recipe, activation, gradient)?;
+    ) -> Result<LayerMaps> {
+        let maps = self.maker.maps(recipe, activation, gradient)?;
         if self.weights_cancel && recipe.method == Method::GradCam {
-            maps.weights_cancel.fill(true);
-        }
-        if matches!(recipe.method, Method::GradCamPlusPlus(_))
-            && let Some(sensitivity) = alpha_sensitivity(activation, gradient)?
-        {
-            let is_unstable = |(range, sensitivity): (&Range, &f32)| {
-                // A map that is the same everywhere is warned of as such.
-                let span = range.maximum - range.minimum;
-                span > 0.0 && sensitivity * (f32::EPSILON / 2.0) > UNSTABLE * span
-            };
-            self.unstable_weights = maps.ranges.iter().zip(&sensitivity).map(is_unstable).collect();
+            let (batch, _) = maps.form();
+            return Ok(maps.with_weights_cancel(vec![true; batch]));
         }
         Ok(maps)
     }
 
     /// Maps on a grid, resampled and normalised.
-    fn finished(&self, values: &[f32], batch: usize, from: [usize; 3]) -> Result<Maps> {
-        let spatial = self.normalized_at().unwrap_or(from);
-        let resize = Resize { batch, from, to: spatial };
-        let (values, ranges) =
-            ops::resample::resample_normalized(values, resize, Interpolation::Linear)?;
-        self.resampled(Maps { values, batch, spatial, ranges, weights_cancel: vec![false; batch] })
+    fn normalized(&mut self, maps: &MapValues) -> Result<LayerMaps> {
+        let to = self.normalized_at().unwrap_or(maps.form().1);
+        let gradient = self.layer.map(|(_, gradient)| gradient);
+        let maps = self.maker.resample_normalized(maps, to, gradient)?;
+        self.resized(maps)
     }
 
     /// The grid on which maps are normalised; `None` for the grid on which they are computed.
@@ -210,22 +169,19 @@ impl<'a> Evidence<'a> {
         }
     }
 
-    /// Resamples normalised maps to the requested size.
-    fn resampled(&self, maps: Maps) -> Result<Maps> {
-        let to = self.finish.size.unwrap_or(maps.spatial);
-        if to == maps.spatial {
-            return Ok(maps);
+    /// Brings normalised maps to the requested size.
+    fn resized(&mut self, maps: LayerMaps) -> Result<LayerMaps> {
+        match self.finish.size {
+            Some(to) => self.maker.resized(maps, to),
+            None => Ok(maps),
         }
-        let resize = Resize { batch: maps.batch, from: maps.spatial, to };
-        let values = ops::resample(&maps.values, resize, Interpolation::Linear)?;
-        Ok(Maps { values, spatial: to, ..maps })
     }
 
     fn layer(&self) -> Result<(&'a Tensor, &'a Tensor)> {
         self.layer.ok_or_else(|| unasked("activation and gradient of a layer", "layer"))
     }
 
-    fn guided_gradient(&self) -> Result<&'a ChannelMean> {
+    fn guided_gradient(&self) -> Result<&'a MapValues> {
         self.guided.map(|guided| &guided.0).ok_or_else(|| unasked("guided gradient", "guided"))
     }
 }
@@ -235,7 +191,7 @@ impl fmt::Debug for Evidence<'_> {
         let shapes = self.layer.map(|(activation, gradient)| (activation.size(), gradient.size()));
         f.debug_struct("Evidence")
             .field("activation_and_gradient", &shapes)
-            .field("guided", &self.guided.map(|guided| guided.0.spatial))
+            .field("guided", &self.guided.map(|guided| guided.0.form()))
             .field("size", &self.finish.size)
             .finish_non_exhaustive()
     }

@@ -4,6 +4,7 @@ mod backend;
 pub(crate) mod compat;
 mod evidence;
 mod named_target;
+mod score;
 mod target;
 
 pub use backend::{Attention, Backend, Needs};
@@ -11,5 +12,5 @@ pub use compat::Compat;
 pub use evidence::Evidence;
 pub(crate) use evidence::{Finish, Guided};
 pub(crate) use named_target::{NamedTarget, named_targets};
-pub(crate) use target::TargetScore;
+pub(crate) use score::TargetScore;
 pub use target::{ScoreAt, Target};

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use ndarray::ArrayD;
 use tch::Tensor;
 
-use super::target::{Target, predicted_as};
+use super::score::predicted_as;
+use super::target::Target;
 use crate::bridge::to_array;
 use crate::components::components;
 use crate::error::{Error, Result};

@@ -13,6 +13,7 @@
 //! | [`guided_product()`] | Guided Grad-CAM: the map, resampled, times a guided map, normalised |
 //! | [`cam()`], [`guided_cam()`] | the chain of a [`Method`], from the raw gradient to the finished map |
 //! | [`guided_activation()`] | `g_in = g_out · (g_out > 0) · (x > 0)` |
+//! | [`summary`] | what a chain tells of its maps: ranges, what is not finite, whether they are noise |
 //! | [`evaluation_sums()`] | Otsu's threshold, and what lies above it inside and outside a mask |
 //!
 //! Tensors come in as [`View`]s in either [`Layout`](crate::Layout) and are never copied. The
@@ -44,6 +45,7 @@ mod relu;
 pub mod resample;
 mod resampling;
 mod rescale;
+pub mod summary;
 mod tasks;
 mod view;
 mod voxel_sums;
@@ -78,6 +80,7 @@ pub fn programs() -> &'static [&'static crate::device::Program] {
         &normalize::cuda::PROGRAM,
         &project::cuda::PROGRAM,
         &resample::cuda::PROGRAM,
+        &summary::cuda::PROGRAM,
     ];
     PROGRAMS
 }

@@ -5,7 +5,10 @@ use std::ffi::c_void;
 use std::fmt;
 use std::str::FromStr;
 
+use tch::Tensor;
+
 use super::ffi;
+use super::tape::own;
 use crate::error::{Error, Result};
 
 /// Where a model runs.
@@ -80,6 +83,18 @@ pub(crate) fn current_cuda_stream(ordinal: usize) -> Result<*mut c_void> {
     ffi::checked(|error| unsafe { ffi::mc_cuda_stream(index, &raw mut handle, error) })
         .map_err(Error::device)?;
     Ok(handle)
+}
+
+/// A new tensor on the CPU of the shape and type of another, in pinned memory: copies between that and a device
+/// are made without a stop at other memory of the host.
+pub(crate) fn pinned(like: &Tensor) -> Result<Tensor> {
+    let mut empty = std::ptr::null_mut();
+    // SAFETY: `like` is alive for the call, and a torch-sys tensor pointer is the at::Tensor that the shim expects;
+    // `empty` takes what the shim sets.
+    ffi::checked(|error| unsafe { ffi::mc_pinned(like.as_ptr().cast(), &raw mut empty, error) })
+        .map_err(Error::device)?;
+    // SAFETY: on success the shim hands out a tensor that is ours.
+    Ok(unsafe { own(empty) })
 }
 
 impl fmt::Display for Device {

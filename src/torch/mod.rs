@@ -23,6 +23,7 @@ use tch::{Kind, Tensor};
 
 #[cfg(feature = "cuda")]
 pub(crate) use device::current_cuda_stream;
+pub(crate) use device::pinned;
 pub use device::{Device, keep_freed_memory};
 pub(crate) use failure::backward_error;
 #[cfg(feature = "files")]

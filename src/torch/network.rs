@@ -41,7 +41,7 @@ use crate::error::Result;
 /// let scores = net.forward(&Tensor::rand([2, 1, 8, 9, 10], (Kind::Float, Device::Cpu)))?;
 /// assert_eq!(scores.size(), [2, 2]);
 /// assert_eq!(net.attention_maps()[0].layer(), "features");
-/// assert_eq!(net.attention_maps()[0].to_array().shape(), [2, 1, 8, 9, 10]);
+/// assert_eq!(net.attention_maps()[0].to_array()?.shape(), [2, 1, 8, 9, 10]);
 /// # Ok::<(), medcam::Error>(())
 /// ```
 ///

@@ -42,7 +42,7 @@ fn an_archive_holds_the_maps_of_all_forwards() {
         assert_eq!(archive.names().unwrap().len(), 8);
         let name = "000001/features.4/class1.npy";
         let map: ArrayD<f32> = archive.by_name(name).unwrap();
-        assert_eq!(map, injected.attention_maps()[2].to_array());
+        assert_eq!(map, injected.attention_maps()[2].to_array().unwrap());
         assert_eq!(injected.attention_maps()[2].target(), "class1");
     });
 }
@@ -57,7 +57,7 @@ fn maps_are_saved_with_an_overlay_of_the_raw_input() {
         let input = tensor(&case.network.input);
         let _output = injected.forward_with(&input, &Call::default().raw_input(&images)).unwrap();
         let saved = volumes::read_npy(folder.path().join("features/000000.npy")).unwrap();
-        assert_eq!(saved, injected.attention_maps()[0].to_array());
+        assert_eq!(saved, injected.attention_maps()[0].to_array().unwrap());
         assert!(folder.path().join("features/000000_2_overlay.png").exists());
 
         let error = injected.forward_with(&input, &Call::default().raw_input(&images[..2]));
@@ -78,7 +78,13 @@ fn one_call_may_have_a_target_of_its_own() {
         assert_eq!(injected.attention_maps()[0].classes(), [Some(0); 3]);
         injected.set_target(Target::Class(2));
         let _output = injected.forward(&input).unwrap();
-        assert_eq!(difference(&injected.attention_maps()[0].to_array(), &of_call.to_array()), 0.0);
+        assert_eq!(
+            difference(
+                &injected.attention_maps()[0].to_array().unwrap(),
+                &of_call.to_array().unwrap()
+            ),
+            0.0
+        );
     });
 }
 
@@ -89,12 +95,12 @@ fn the_map_replaces_the_output_or_comes_with_it() {
         let own = model(case.file).forward(&input).unwrap();
         let mut injected = injected(case.file, Options::default().replace(true));
         let map = injected.forward(&input).unwrap();
-        assert_eq!(to_array(&map).unwrap(), injected.attention_maps()[0].to_array());
+        assert_eq!(to_array(&map).unwrap(), injected.attention_maps()[0].to_array().unwrap());
         injected.replace_output(false);
         assert_eq!(injected.forward(&input).unwrap(), own);
         let (output, map) = injected.forward_with_attention(&input).unwrap();
         assert_eq!(output, own);
-        assert_eq!(to_array(&map).unwrap(), injected.attention_maps()[0].to_array());
+        assert_eq!(to_array(&map).unwrap(), injected.attention_maps()[0].to_array().unwrap());
 
         let options = Options::default().replace(true).layers(LayerChoice::Full);
         let error = crate::injected(case.file, options).forward(&input).unwrap_err().to_string();
@@ -164,7 +170,7 @@ fn maps_are_evaluated_with_the_mask_of_the_call() {
         let map = &injected.attention_maps()[0];
         let alone = Evaluator::new(scoring())
             .compute(
-                map.values().index_axis(Axis(0), 1).index_axis(Axis(0), 0),
+                map.values().unwrap().index_axis(Axis(0), 1).index_axis(Axis(0), 0),
                 mask.index_axis(Axis(0), 1).index_axis(Axis(0), 0).into_dimensionality().unwrap(),
             )
             .unwrap();

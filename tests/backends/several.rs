@@ -16,7 +16,7 @@ fn with_case(name: &str, run: impl Fn(&Case)) {
 fn maps(case: &Case, options: Options) -> Vec<(String, ArrayD<f32>)> {
     let mut injected = injected(case.file, options);
     let _output = injected.forward(&tensor(&case.network.input)).unwrap();
-    let named = |map: &medcam::AttentionMap| (map.target().to_owned(), map.to_array());
+    let named = |map: &medcam::AttentionMap| (map.target().to_owned(), map.to_array().unwrap());
     injected.attention_maps().iter().map(named).collect()
 }
 

@@ -99,7 +99,7 @@ fn a_batch_of_npy_gives_what_autograd_and_the_library_give() {
 
         let mut injected = inject(model(case.file), Options::default()).unwrap();
         let output = injected.forward(&tensor(&case.network.input)).unwrap();
-        assert!(difference(&map, &injected.attention_maps()[0].to_array()) <= 1e-6);
+        assert!(difference(&map, &injected.attention_maps()[0].to_array().unwrap()) <= 1e-6);
         let saved = workspace.npy(&format!("{name}.input_output.npy"));
         assert!(difference(&saved, &to_array(&output).unwrap()) <= 1e-6);
     }

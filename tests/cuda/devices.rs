@@ -4,9 +4,11 @@ use medcam::Result;
 use medcam::device::{Slice, SliceMut, Stream};
 use medcam::ops::evaluation_sums::TABLE_LENGTH;
 use medcam::ops::extremes::DeviceExtremes;
+use medcam::ops::summary::SampleSummary;
 use medcam::ops::{
     Denominator, DeviceView, Elementwise, Interpolation, Resize, alpha_weights, channel_weights,
     elementwise, evaluation_sums, guided_activation, guided_product, normalize, project, resample,
+    summary,
 };
 use medcam::{Layout, Shape};
 
@@ -30,6 +32,9 @@ fn launch(stream: &Stream, operation: &str, elsewhere: usize) -> Result<()> {
     // SAFETY: as above.
     let tables =
         |argument| unsafe { SliceMut::<u64>::from_raw(ordinal(argument), 0x5000, TABLE_LENGTH) };
+    // SAFETY: as above.
+    let summaries =
+        |argument| unsafe { SliceMut::<SampleSummary>::from_raw(ordinal(argument), 0x6000, 1) };
     let range = |argument| {
         // SAFETY: as above.
         unsafe { Slice::<DeviceExtremes>::from_raw(ordinal(argument), 0x3000, 1) }
@@ -66,6 +71,10 @@ fn launch(stream: &Stream, operation: &str, elsewhere: usize) -> Result<()> {
             guided_product::cuda::guided_product_into(stream, map, guided, resize, range, out(3, 3))
         }
         "normalize" => normalize::cuda::normalize(stream, out(0, 4), range(1)),
+        "summary" => {
+            let (known, both) = (Some((values(1, 2), Some(values(2, 2)))), (range(3), range(4)));
+            summary::cuda::summary(stream, shape, Some(&view(0)), known, both, summaries(5))
+        }
         other => panic!("no launch of {other}"),
     }
 }
@@ -84,6 +93,7 @@ fn memory_of_another_device_is_refused_by_its_name() {
         ("resample", &["map", "extremes", "out"]),
         ("guided_product", &["map", "guided", "extremes", "out"]),
         ("normalize", &["map", "extremes"]),
+        ("summary", &["gradient", "weights", "magnitudes", "layer", "finished", "summaries"]),
     ] {
         for (elsewhere, argument) in arguments.iter().enumerate() {
             let error = launch(&stream, operation, elsewhere).unwrap_err();

@@ -15,6 +15,9 @@ use build::{Flavour, Kernels, build, built};
 
 use crate::common;
 
+/// Part of the names of tests that others would disturb, which a process of their own runs.
+const ALONE: &str = "alone_";
+
 /// A run of this program as a process of its own.
 struct Run<'a> {
     flavour: Flavour,
@@ -58,6 +61,7 @@ impl Run<'_> {
             .envs(self.variables.iter().copied())
             .args(self.tests)
             .args(["--skip", "on_host::"])
+            .args(if self.tests.contains(&ALONE) { &[][..] } else { &["--skip", ALONE] })
             .output()
             .unwrap();
         let text =
@@ -82,7 +86,8 @@ fn command(flavour: Flavour) -> Command {
 /// they pass.
 fn passes(flavour: Flavour, order: &str, part: &str) {
     let asked = std::env::var("MEDCAM_ON_HOST_TESTS");
-    let tests = [asked.as_deref().unwrap_or(part), "the_device_is_the_host"];
+    let part = asked.as_deref().unwrap_or(part);
+    let tests = [part, "the_device_is_the_host"];
     let run = Run { flavour, order, tests: &tests, variables: &[] };
     let outcome = run.of(&Kernels::of(common::programs()));
     let text = outcome.text;
@@ -111,6 +116,11 @@ fn plain_shuffled() {
 #[test]
 fn address_sanitizer() {
     passes(Flavour::Address, "forward", "");
+}
+
+#[test]
+fn waits() {
+    passes(Flavour::Plain, "forward", ALONE);
 }
 
 /// Only the small tests: each CUDA thread is a thread to ThreadSanitizer.

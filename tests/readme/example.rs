@@ -15,7 +15,7 @@ fn main() -> medcam::Result<()> {
     let output = model.forward_with(&batch, &call)?; // the model's own output, bit for bit
     println!("output {:?}", output.size());
     for map in model.attention_maps() {
-        println!("map of {}: {:?}", map.layer(), map.to_array().shape());
+        println!("map of {}: {:?}", map.layer(), map.to_array()?.shape());
     }
     Ok(())
 }

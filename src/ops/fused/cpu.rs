@@ -105,10 +105,10 @@ pub fn cam_into<T: Element, O: MapElement>(
     for (b, extremes) in extremes.iter().enumerate() {
         // Finite values mix to finite ones, but for a rounding beyond the greatest f32.
         let count = usize::from(!extremes.all_finite()) * voxels;
-        refuse(recipe.method, count, "voxels", voxels, b, "resampled map")?;
+        refuse(name, count, "voxels", voxels, b, "resampled map")?;
     }
     let ranges: Vec<Range> = extremes.iter().map(|extremes| extremes.range).collect();
-    check_reach(recipe.method, &ranges, limit::<O>(recipe))?;
+    check_reach(recipe.method.name(), &ranges, limit::<O>(recipe))?;
     resample::from_source(&source, recipe.normalized.then_some(&ranges[..]), map);
     Ok(Summary { ranges, weights_cancel })
 }
@@ -168,7 +168,7 @@ pub fn guided_cam_into<T: Element, O: MapElement>(
     let (small, _, weights_cancel) = layer_map(activation, gradient, recipe.method)?;
     let resize = Resize { batch: shape.batch, from: shape.spatial, to };
     let ranges = guided_product::extremes(&small, guided, resize)?;
-    check_reach(recipe.method, &ranges, limit::<O>(recipe))?;
+    check_reach(recipe.method.name(), &ranges, limit::<O>(recipe))?;
     let ends = recipe.normalized.then_some(&ranges[..]);
     guided_product::guided_product_into(&small, guided, resize, ends, map)?;
     Ok(Summary { ranges, weights_cancel })
@@ -185,7 +185,7 @@ fn layer_map<T: Element>(
     let project = |weights: &[f32]| -> Result<VoxelSums> {
         for (b, weights) in weights.chunks(shape.channels).enumerate() {
             let count = weights.iter().filter(|weight| !weight.is_finite()).count();
-            refuse(method, count, "channels", shape.channels, b, "gradient")?;
+            refuse(method.name(), count, "channels", shape.channels, b, "gradient")?;
         }
         Ok(project::with_extremes(weights, activation))
     };
@@ -203,7 +203,7 @@ fn layer_map<T: Element>(
         Method::LayerCam => elementwise::with_extremes(activation, gradient, Elementwise::LayerCam),
     };
     for (b, count) in not_finite.into_iter().enumerate() {
-        refuse(method, count, "voxels", shape.voxels(), b, PRODUCTS)?;
+        refuse(method.name(), count, "voxels", shape.voxels(), b, PRODUCTS)?;
     }
     Ok((map, extremes, weights_cancel))
 }

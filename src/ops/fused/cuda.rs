@@ -10,79 +10,21 @@
 //! Where the map stays on the layer's grid, its extremes come with the map, and there is one launch
 //! fewer. Guided Grad-CAM has the extremes of the product in place of those of the map.
 
-use super::{Method, PRODUCTS, Recipe, Summary, check, check_reach, limit, refuse};
+use super::{Method, Recipe, check, limit};
 use crate::device::{Slice, SliceMut, Stream};
 use crate::element::{Element, MapElement};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ops::extremes::DeviceExtremes;
-use crate::ops::{DeviceView, Interpolation, Range, Resize};
+use crate::ops::guided_product::cuda as product;
 use crate::ops::{
-    Elementwise, alpha_weights, channel_weights, elementwise, guided_product, project, resample,
+    DeviceView, Elementwise, Interpolation, Resize, alpha_weights, channel_weights, elementwise,
+    project, resample,
 };
 use crate::shape::Shape;
 
-/// A chain that has been enqueued. [`finish`](Self::finish) waits for the map, and tells whether it may
-/// be used.
-#[derive(Debug)]
-#[must_use = "a map whose values are not finite shows only here"]
-pub struct Pending<'a> {
-    stream: &'a Stream,
-    method: Method,
-    shape: Shape,
-    /// Those of the maps on the layer's grid, then, if that is another one, of the finished maps.
-    extremes: SliceMut<'a, DeviceExtremes>,
-    /// The `(B, C)` weights, and with Grad-CAM's the mean magnitude of each channel's gradient.
-    weights: Option<(SliceMut<'a, f32>, Option<SliceMut<'a, f32>>)>,
-    epsilon: f32,
-    /// The greatest magnitude that the type of the finished map holds.
-    limit: f32,
-}
+pub use super::pending::{Pending, Reader};
 
-impl Pending<'_> {
-    /// Waits for the map; returns its ranges.
-    ///
-    /// # Errors
-    ///
-    /// If the gradient, the activation or a sum of their products is not finite, or an f16 map that is
-    /// not normalised goes beyond 65504 (the message names the sample), or a kernel failed.
-    pub fn finish(self) -> Result<Summary> {
-        let Shape { batch, channels, .. } = self.shape;
-        let voxels = self.shape.voxels();
-        let mut weights_cancel = vec![false; batch];
-        if let Some((weights, magnitudes)) = &self.weights {
-            let weights = self.stream.download(weights.as_slice())?;
-            for (b, weights) in weights.chunks(channels).enumerate() {
-                let count = weights.iter().filter(|weight| !weight.is_finite()).count();
-                refuse(self.method, count, "channels", channels, b, "gradient")?;
-            }
-            if let Some(magnitudes) = magnitudes {
-                let magnitudes = self.stream.download(magnitudes.as_slice())?;
-                let noise = channel_weights::noise(self.epsilon, voxels);
-                let samples = weights.chunks(channels).zip(magnitudes.chunks(channels));
-                weights_cancel = samples
-                    .map(|(weights, means)| {
-                        channel_weights::are_noise(weights, noise, |c| f64::from(means[c]))
-                    })
-                    .collect();
-            }
-        }
-        let extremes = self.stream.download(self.extremes.as_slice())?;
-        let (layer, finished) = (&extremes[..batch], &extremes[extremes.len() - batch..]);
-        for (b, (layer, finished)) in layer.iter().zip(finished).enumerate() {
-            refuse(self.method, layer.not_finite as usize, "voxels", voxels, b, PRODUCTS)?;
-            if finished.not_finite > 0 {
-                return Err(Error::input(
-                    self.method.name(),
-                    format!("the finished map of sample {b} is not finite everywhere"),
-                ));
-            }
-        }
-        let range = |DeviceExtremes { minimum, maximum, .. }| Range { minimum, maximum };
-        let ranges: Vec<Range> = finished.iter().copied().map(range).collect();
-        check_reach(self.method, &ranges, self.limit)?;
-        Ok(Summary { ranges, weights_cancel })
-    }
-}
+const LINEAR: Interpolation = Interpolation::Linear;
 
 /// [`cam()`](crate::ops::cam) on a GPU: enqueues all of it and returns at once.
 ///
@@ -131,18 +73,18 @@ pub fn cam<'a, T: Element, O: MapElement>(
     let to = check(recipe, O::UNIT_RANGE, activation.shape(), gradient.shape())?;
     let other_grid = to != activation.shape().spatial;
     let (mut pending, small) = layer_map(stream, activation, gradient, recipe.method, other_grid)?;
-    pending.limit = limit::<O>(recipe);
+    pending.reader.limit = limit::<O>(recipe);
     let (stream, small) = (pending.stream, small.as_slice());
     let Shape { batch, spatial: from, .. } = activation.shape();
     let resize = Resize { batch, from, to };
     let finished = pending.extremes.len() - batch..pending.extremes.len();
     if finished.start > 0 {
         let ranges = pending.extremes.part(finished.clone())?;
-        resample::cuda::extremes(stream, small, resize, Interpolation::Linear, ranges)?;
+        resample::cuda::extremes(stream, small, resize, LINEAR, ranges)?;
     }
     let ranges = pending.extremes.as_slice().part(finished)?;
     let ranges = recipe.normalized.then_some(ranges);
-    resample::cuda::resample_into(stream, small, resize, Interpolation::Linear, ranges, map)?;
+    resample::cuda::resample_into(stream, small, resize, LINEAR, ranges, map)?;
     Ok(pending)
 }
 
@@ -162,16 +104,90 @@ pub fn guided_cam<'a, T: Element, O: MapElement>(
 ) -> Result<Pending<'a>> {
     let to = check(recipe, O::UNIT_RANGE, activation.shape(), gradient.shape())?;
     let (mut pending, small) = layer_map(stream, activation, gradient, recipe.method, true)?;
-    pending.limit = limit::<O>(recipe);
+    pending.reader.limit = limit::<O>(recipe);
     let (stream, small) = (pending.stream, small.as_slice());
     let Shape { batch, spatial: from, .. } = activation.shape();
     let resize = Resize { batch, from, to };
     let ranges = pending.extremes.part(batch..2 * batch)?;
-    guided_product::cuda::extremes(stream, small, guided, resize, ranges)?;
+    product::extremes(stream, small, guided, resize, ranges)?;
     let ranges = pending.extremes.as_slice().part(batch..2 * batch)?;
     let ranges = recipe.normalized.then_some(ranges);
-    guided_product::cuda::guided_product_into(stream, small, guided, resize, ranges, map)?;
+    product::guided_product_into(stream, small, guided, resize, ranges, map)?;
     Ok(pending)
+}
+
+/// The mean over the channels, Guided Backpropagation's map, on a GPU: enqueued, as [`cam()`].
+///
+/// `map` takes the means, `(B, D, H, W)`, as they are.
+///
+/// # Errors
+///
+/// Those of [`project::cuda::channel_mean`].
+pub fn channel_mean<T: Element>(
+    stream: &mut Stream,
+    tensor: &DeviceView<T>,
+    map: SliceMut<f32>,
+) -> Result<()> {
+    stream.release_scratch();
+    let extremes = stream.scratch(tensor.shape().batch)?;
+    project::cuda::channel_mean(stream, tensor, map, extremes)
+}
+
+/// [`resample_normalized`](resample::resample_normalized) on a GPU: enqueued, as [`cam()`].
+///
+/// `map` is `(B, D, H, W)`, `out` takes the finished maps, `(B, D', H', W')`.
+///
+/// # Errors
+///
+/// Those of [`resample::cuda::resample_into`]. Errors that depend on values come from [`Pending::finish`].
+pub fn resample_normalized<'a, O: MapElement>(
+    stream: &'a mut Stream,
+    map: Slice<f32>,
+    resize: Resize,
+    out: SliceMut<O>,
+) -> Result<Pending<'a>> {
+    let mut pending = of_map(stream, "resample", resize)?;
+    let stream = pending.stream;
+    resample::cuda::extremes(stream, map, resize, LINEAR, pending.extremes.reborrow())?;
+    let ranges = Some(pending.extremes.as_slice());
+    resample::cuda::resample_into(stream, map, resize, LINEAR, ranges, out)?;
+    Ok(pending)
+}
+
+/// [`guided_product()`](crate::ops::guided_product()) on a GPU: enqueued, as [`cam()`].
+///
+/// `map` is `(B, D, H, W)`, `guided` and `out` `(B, D', H', W')`.
+///
+/// # Errors
+///
+/// Those of [`guided_product::cuda::guided_product_into`]. Errors that depend on values come from
+/// [`Pending::finish`].
+pub fn guided_product<'a, O: MapElement>(
+    stream: &'a mut Stream,
+    map: Slice<f32>,
+    guided: Slice<f32>,
+    resize: Resize,
+    out: SliceMut<O>,
+) -> Result<Pending<'a>> {
+    let mut pending = of_map(stream, "guided_product", resize)?;
+    let stream = pending.stream;
+    product::extremes(stream, map, guided, resize, pending.extremes.reborrow())?;
+    let ranges = Some(pending.extremes.as_slice());
+    product::guided_product_into(stream, map, guided, resize, ranges, out)?;
+    Ok(pending)
+}
+
+/// A call on maps that have no layer, before its first launch.
+fn of_map<'a>(
+    stream: &'a mut Stream,
+    operation: &'static str,
+    Resize { batch, from, .. }: Resize,
+) -> Result<Pending<'a>> {
+    stream.release_scratch();
+    let stream: &Stream = stream;
+    let shape = Shape::new(batch, 1, from)?;
+    let reader = Reader { operation, shape, limit: f32::INFINITY };
+    Ok(Pending { stream, extremes: stream.scratch(batch)?, weights: None, reader })
 }
 
 /// The map on the layer's grid with its extremes, and, for a map on another grid, room for the
@@ -230,6 +246,6 @@ fn layer_map<'a, T: Element>(
             elementwise::cuda::elementwise(stream, activation, gradient, kind, small, extremes)?;
         }
     }
-    let (epsilon, limit) = (T::EPSILON, f32::INFINITY);
-    Ok((Pending { stream, method, shape, extremes: all, weights, epsilon, limit }, map))
+    let reader = Reader { operation: method.name(), shape, limit: f32::INFINITY };
+    Ok((Pending { stream, extremes: all, weights, reader }, map))
 }

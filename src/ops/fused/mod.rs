@@ -3,6 +3,8 @@
 mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
+#[cfg(feature = "cuda")]
+mod pending;
 
 pub use cpu::{cam, cam_into, guided_cam, guided_cam_into, reference};
 
@@ -131,11 +133,11 @@ fn limit<O: MapElement>(recipe: &Recipe) -> f32 {
 }
 
 /// Refuses a map that reaches beyond `limit`.
-fn check_reach(method: Method, ranges: &[Range], limit: f32) -> Result<()> {
+fn check_reach(operation: &str, ranges: &[Range], limit: f32) -> Result<()> {
     let reach = |range: &Range| range.maximum.max(-range.minimum);
     match ranges.iter().enumerate().find(|(_, range)| reach(range) > limit) {
         Some((b, Range { minimum, maximum })) => Err(Error::input(
-            method.name(),
+            operation,
             format!(
                 "the map of sample {b} goes from {minimum} to {maximum}, and its type up to {limit}; \
                  ask for a normalised map, or for f32"
@@ -147,7 +149,7 @@ fn check_reach(method: Method, ranges: &[Range], limit: f32) -> Result<()> {
 
 /// Refuses a sample of which `count` of `all` `things` are not finite.
 fn refuse(
-    method: Method,
+    operation: &str,
     count: usize,
     things: &str,
     all: usize,
@@ -158,7 +160,7 @@ fn refuse(
         return Ok(());
     }
     Err(Error::input(
-        method.name(),
+        operation,
         format!("{count} of the {all} {things} of sample {sample} are not finite in the {of}"),
     ))
 }

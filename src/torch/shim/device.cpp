@@ -35,6 +35,14 @@ bool mc_cuda_stream(int64_t index, void** stream, char** error) {
   });
 }
 
+bool mc_pinned(const mc_tensor* like, mc_tensor** empty, char** error) {
+  return medcam::guarded(error, [&] {
+    const at::Tensor& tensor = medcam::unwrap(like);
+    const auto options = tensor.options().device(at::kCPU).pinned_memory(true);
+    *empty = medcam::wrap(at::empty(tensor.sizes(), options));
+  });
+}
+
 bool mc_keep_freed_memory(void) {
 #ifdef __GLIBC__
   // By default blocks above 32 MiB at most come from the system and go back to it each time, and

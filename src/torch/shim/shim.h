@@ -38,6 +38,9 @@ int64_t mc_cuda_devices(void);
 // The handle (a CUstream) of libtorch's current stream on a CUDA device; NULL is the default stream.
 bool mc_cuda_stream(int64_t index, void** stream, char** error);
 
+// A new tensor on the CPU of the shape and type of another, in memory that devices copy to and from by themselves.
+bool mc_pinned(const mc_tensor* like, mc_tensor** empty, char** error);
+
 // Asks the C allocator to keep freed memory for reuse; false where it cannot be asked.
 bool mc_keep_freed_memory(void);
 
