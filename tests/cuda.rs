@@ -50,6 +50,9 @@ mod on_the_cpu;
 mod planted;
 #[path = "cuda/project.rs"]
 mod project;
+#[cfg(all(not(feature = "torch"), target_os = "linux", target_arch = "x86_64"))]
+#[path = "cuda/refused.rs"]
+mod refused;
 #[path = "cuda/resample.rs"]
 mod resample;
 #[path = "cuda/summary.rs"]

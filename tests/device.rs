@@ -33,6 +33,16 @@ fn probing_opening_and_compiling_agree() {
             assert!(compiled.as_ref().is_err_and(medcam::Error::is_unavailable));
             assert!(compiled.unwrap_err().to_string().contains(why));
         }
+        Err(
+            medcam::device::Unavailable::OldDriver(_)
+            | medcam::device::Unavailable::UnknownArchitecture(_),
+        ) => {
+            // Device 4096 is not there; device 0 is, and both say why it is of no use.
+            let first = Gpu::get(0).map(|_| ()).unwrap_err();
+            assert!(first.is_unavailable(), "{first}");
+            assert_eq!(first.to_string(), probed.unwrap_err().to_string());
+            assert_eq!(Gpu::get(0).map(|_| ()).unwrap_err().to_string(), first.to_string());
+        }
         Err(why) => assert_eq!(error.to_string(), why.to_string()),
     }
 }
@@ -70,17 +80,22 @@ fn a_driver_that_cannot_be_loaded_is_no_driver() {
     assert!(text.contains("probe: Err(NoDriver(\"libcuda.so.1 does not load; install"), "{text}");
 }
 
-#[test]
-fn a_driver_without_device_or_that_does_not_start_is_a_value() {
+/// A folder with the driver of `tests/device/driver.c`.
+fn stub_driver() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let driver = folder.path().join("libcuda.so");
     let built = Command::new("cc")
         .args(["-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", "-o"])
-        .arg(&driver)
+        .arg(folder.path().join("libcuda.so"))
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/device/driver.c"))
         .status()
         .unwrap();
     assert!(built.success());
+    folder
+}
+
+#[test]
+fn a_driver_without_device_or_that_does_not_start_is_a_value() {
+    let folder = stub_driver();
     let path = in_front(folder.path());
     let with = |init, devices, other| {
         run(&[("LD_LIBRARY_PATH", &path), ("STUB_INIT", init), ("STUB_DEVICES", devices), other])
@@ -104,6 +119,28 @@ fn a_driver_without_device_or_that_does_not_start_is_a_value() {
     let text = with("0", "2", ("MEDCAM_NVRTC", empty));
     let expected = format!("probe: Err(NoNvrtc(\"MEDCAM_NVRTC={empty} has no libnvrtc.so; install");
     assert!(text.contains(&expected), "{text}");
+}
+
+#[test]
+fn a_driver_older_than_nvrtc_or_a_device_that_nvrtc_does_not_know_is_a_value() {
+    let folder = stub_driver();
+    let path = in_front(folder.path());
+    let with = |version, arch| {
+        let stub = [("STUB_DEVICES", "1"), ("STUB_VERSION", version), ("STUB_ARCH", arch)];
+        run(&[&stub[..], &[("LD_LIBRARY_PATH", path.as_str())]].concat())
+    };
+    let text = with("11040", "80");
+    assert!(text.contains("probe: Err(OldDriver(\""), "{text}");
+    assert!(text.contains("and the driver of CUDA 11.4"), "{text}");
+    assert!(text.contains("update the driver, or install NVRTC of CUDA 11"), "{text}");
+    // No NVRTC compiles for a device of Fermi's time any more, nor yet for the last one.
+    for arch in ["20", "999"] {
+        let text = with("99000", arch);
+        assert!(text.contains("probe: Err(UnknownArchitecture(\""), "{text}");
+        assert!(text.contains(&format!("does not compile for sm_{arch}")), "{text}");
+    }
+    // Code for 8.0 runs on a device of 8.1, which is none that there is.
+    assert!(with("99000", "81").contains("compute_capability: (8, 1)"));
 }
 
 #[test]

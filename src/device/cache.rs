@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use sha2::{Digest, Sha256};
 
-use super::nvrtc::{library, options};
+use super::nvrtc::{Compiler, options};
 use super::program::HEADERS;
-use super::{Program, Scalar, compile};
+use super::{Program, Scalar};
 use crate::error::Result;
 
 /// The version of the format of an entry: change it with the format.
@@ -38,30 +38,44 @@ impl Cache {
         Self { folder: set("MEDCAM_CACHE_DIR").map(PathBuf::from).or_else(user) }
     }
 
-    /// The machine code of one build: from disk where it is there and whole, else compiled and kept.
+    /// The machine code of one build, if it is on disk and whole.
+    pub(super) fn kept(
+        &self,
+        program: &Program,
+        scalar: Scalar,
+        compiler: &Compiler,
+    ) -> Option<Vec<u8>> {
+        read(&self.path(program, scalar, compiler)?)
+    }
+
+    /// The machine code of one build, compiled and kept.
     ///
     /// A folder that cannot be read or written is no error: there is one warning, and each process
     /// compiles for itself.
-    pub(super) fn cubin(&self, program: &Program, scalar: Scalar, arch: &str) -> Result<Vec<u8>> {
-        let Some(folder) = &self.folder else {
-            return Ok(compile(program, scalar, arch, &[])?.cubin);
-        };
-        let path = folder.join(name(program, scalar, arch, library()?.version));
-        if let Some(cubin) = read(&path) {
-            return Ok(cubin);
-        }
-        let cubin = compile(program, scalar, arch, &[])?.cubin;
+    pub(super) fn build(
+        &self,
+        program: &Program,
+        scalar: Scalar,
+        compiler: &Compiler,
+    ) -> Result<Vec<u8>> {
+        let cubin = compiler.compile(program, scalar)?;
+        let Some(path) = self.path(program, scalar, compiler) else { return Ok(cubin) };
         if let Err(error) = write(&path, &cubin) {
             static WARNED: Once = Once::new();
             WARNED.call_once(|| {
                 tracing::warn!(
                     "compiled kernels are not kept, so that each process compiles them again: {}: \
                      {error}; name another folder in MEDCAM_CACHE_DIR",
-                    folder.display()
+                    path.parent().unwrap_or(&path).display()
                 );
             });
         }
         Ok(cubin)
+    }
+
+    fn path(&self, program: &Program, scalar: Scalar, compiler: &Compiler) -> Option<PathBuf> {
+        let name = name(program, scalar, &compiler.arch(), compiler.version());
+        Some(self.folder.as_ref()?.join(name))
     }
 }
 
@@ -112,6 +126,7 @@ fn write(path: &Path, cubin: &[u8]) -> std::io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::choice::Wanted;
     use super::*;
 
     static PROGRAM: Program = Program {
@@ -127,8 +142,11 @@ mod tests {
         Cache::new(|name| (name == "MEDCAM_CACHE_DIR").then(|| folder.clone()))
     }
 
+    /// As a device gets it: what is kept, else built.
     fn cubin(cache: &Cache) -> Vec<u8> {
-        cache.cubin(&PROGRAM, Scalar::F32, "sm_90").unwrap()
+        let compiler = Compiler::choose(Wanted { arch: (9, 0), driver: None }).unwrap();
+        let kept = cache.kept(&PROGRAM, Scalar::F32, &compiler);
+        kept.unwrap_or_else(|| cache.build(&PROGRAM, Scalar::F32, &compiler).unwrap())
     }
 
     /// The only file of a folder.

@@ -1,12 +1,14 @@
 //! One device.
 
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use cudarc::driver::{DriverError, result, sys};
 
-use super::probe::{attribute, compute_capability, device, device_count};
-use super::{Unavailable, driver_error, nvrtc};
+use super::choice::Wanted;
+use super::nvrtc::Compiler;
+use super::probe::{attribute, compute_capability, device, device_count, driver_version};
+use super::{Unavailable, driver_error};
 use crate::error::Result;
 
 /// One CUDA device.
@@ -31,12 +33,18 @@ pub struct Gpu {
     multiprocessors: u32,
     limits: Limits,
     context: sys::CUcontext,
+    compiler: Compiler,
+    /// Why the driver loads no kernels, once it has refused one.
+    refused: OnceLock<Unavailable>,
 }
 
 // SAFETY: we only pass the context handle to the driver, which takes it from any thread.
 unsafe impl Send for Gpu {}
-// SAFETY: as above; nothing in it changes.
+// SAFETY: as above; what changes in it is behind a lock.
 unsafe impl Sync for Gpu {}
+
+/// What became of a device, by its number, where that is settled.
+type Opened = (usize, Result<&'static Gpu, Unavailable>);
 
 /// The limits of a launch.
 pub(super) struct Limits {
@@ -52,31 +60,44 @@ impl Gpu {
     /// The device `ordinal`, from 0, as the driver numbers those that the process may see.
     ///
     /// The first call for a device creates its context, where libtorch has not; later ones return the
-    /// same.
+    /// same. That a device cannot be used is remembered too, unless something is merely missing.
     ///
     /// # Errors
     ///
-    /// If the driver, NVRTC or the device is missing: [`is_unavailable`](crate::Error::is_unavailable), and
-    /// the message says which and what to do.
+    /// If the driver, NVRTC or the device is missing, if no NVRTC is there that suits the driver and the device, or
+    /// if the driver refused a kernel earlier: [`is_unavailable`](crate::Error::is_unavailable), and the message
+    /// says which and what to do.
     pub fn get(ordinal: usize) -> Result<&'static Self> {
-        static GPUS: Mutex<Vec<&'static Gpu>> = Mutex::new(Vec::new());
+        static GPUS: Mutex<Vec<Opened>> = Mutex::new(Vec::new());
         let mut gpus = lock(&GPUS);
-        if let Some(gpu) = gpus.iter().find(|gpu| gpu.ordinal == ordinal) {
-            return Ok(gpu);
+        let known = gpus.iter().find(|(known, _)| *known == ordinal);
+        if let Some((_, opened)) = known {
+            let gpu = opened.clone()?;
+            return gpu.usable().map(|()| gpu);
         }
         let count = device_count()?;
         if ordinal >= count {
             let why = format!("device {ordinal} is asked for, and there are {count}, from 0");
             return Err(Unavailable::NoDevice(why).into());
         }
-        nvrtc::library()?;
-        let gpu = Self::new(ordinal).map_err(driver_error(format!("opening device {ordinal}")))?;
+        let failed = || driver_error(format!("opening device {ordinal}"));
+        let arch = device(ordinal).and_then(compute_capability).map_err(failed())?;
+        let compiler = match Compiler::choose(Wanted { arch, driver: driver_version() }) {
+            Ok(compiler) => compiler,
+            Err(why) => {
+                if why.is_lasting() {
+                    gpus.push((ordinal, Err(why.clone())));
+                }
+                return Err(why.into());
+            }
+        };
+        let gpu = Self::new(ordinal, compiler).map_err(failed())?;
         let gpu: &'static Self = Box::leak(Box::new(gpu));
-        gpus.push(gpu);
+        gpus.push((ordinal, Ok(gpu)));
         Ok(gpu)
     }
 
-    fn new(ordinal: usize) -> Result<Self, DriverError> {
+    fn new(ordinal: usize, compiler: Compiler) -> Result<Self, DriverError> {
         use sys::CUdevice_attribute as Attribute;
         let device = device(ordinal)?;
         let ask = |name| attribute(device, name);
@@ -100,6 +121,8 @@ impl Gpu {
             // SAFETY: `device` is one that the driver gave. The context is never released, as the
             // device lives as long as the process.
             context: unsafe { result::primary_ctx::retain(device) }?,
+            compiler,
+            refused: OnceLock::new(),
         })
     }
 
@@ -121,6 +144,21 @@ impl Gpu {
     /// Its compute capability: `(9, 0)` is `sm_90`.
     pub fn arch(&self) -> (i32, i32) {
         self.arch
+    }
+
+    /// How kernels are compiled for it.
+    pub(super) fn compiler(&self) -> &Compiler {
+        &self.compiler
+    }
+
+    /// An error if the driver has refused a kernel.
+    pub(super) fn usable(&self) -> Result<()> {
+        self.refused.get().map_or(Ok(()), |why| Err(why.clone().into()))
+    }
+
+    /// Remembers that the driver refuses kernels, so that none is compiled in vain again.
+    pub(super) fn refuse(&self, why: String) -> Unavailable {
+        self.refused.get_or_init(|| Unavailable::Refused(why)).clone()
     }
 
     pub(super) fn limits(&self) -> &Limits {

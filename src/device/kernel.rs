@@ -164,23 +164,37 @@ impl fmt::Debug for Kernel {
 ///
 /// `function` is one of a loaded module.
 unsafe fn parameter_bytes(function: sys::CUfunction) -> Option<Vec<usize>> {
-    // SAFETY: the driver is loaded, as there is a function; the type is that of cuda.h.
-    let ask = *unsafe {
-        sys::culib().get::<unsafe extern "C" fn(
-            sys::CUfunction,
-            usize,
-            *mut usize,
-            *mut usize,
-        ) -> sys::CUresult>(c"cuFuncGetParamInfo")
+    type Info =
+        unsafe extern "C" fn(sys::CUfunction, usize, *mut usize, *mut usize) -> sys::CUresult;
+    type Count = unsafe extern "C" fn(sys::CUfunction, *mut usize) -> sys::CUresult;
+    // SAFETY: the driver is loaded, as there is a function; the types are those of cuda.h.
+    let (info, count) = unsafe {
+        let driver = sys::culib();
+        (
+            driver.get::<Info>(c"cuFuncGetParamInfo").ok()?,
+            driver.get::<Count>(c"cuFuncGetParamCount"),
+        )
+    };
+    let known = count.ok().and_then(|count| {
+        let mut number = 0;
+        // SAFETY: a function of a loaded module.
+        unsafe { count(function, &mut number) }.result().ok().map(|()| number)
+    });
+    let bytes = |index| {
+        let (mut offset, mut bytes) = (0, 0);
+        // SAFETY: a function of a loaded module; an index behind the last is an error.
+        unsafe { info(function, index, &mut offset, &mut bytes) }.result().ok().map(|()| bytes)
+    };
+    sizes(known, bytes)
+}
+
+/// The bytes of each of `known` parameters. Drivers before CUDA 13.2 do not tell how many there are: then all are asked
+/// for until one is not there, which tools such as compute-sanitizer report as an error of the driver.
+fn sizes(known: Option<usize>, bytes: impl FnMut(usize) -> Option<usize>) -> Option<Vec<usize>> {
+    match known {
+        Some(known) => (0..known).map(bytes).collect(),
+        None => Some((0..).map_while(bytes).collect()),
     }
-    .ok()?;
-    let mut sizes = Vec::new();
-    let (mut offset, mut bytes) = (0, 0);
-    // SAFETY: a function of a loaded module; an index behind the last is an error.
-    while unsafe { ask(function, sizes.len(), &mut offset, &mut bytes) }.result().is_ok() {
-        sizes.push(bytes);
-    }
-    Some(sizes)
 }
 
 /// How many threads run a kernel, and with how much shared memory.
@@ -289,5 +303,20 @@ unsafe impl<T: Plain> Argument for SliceMut<'_, T> {
 
     fn ordinal(&self) -> Option<usize> {
         Some(SliceMut::ordinal(self))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_parameter_is_asked_for_that_a_newer_driver_says_is_not_there() {
+        let of = [8, 8, 4];
+        let known = |index: usize| Some(of[index]);
+        assert_eq!(sizes(Some(3), known).unwrap(), of);
+        assert_eq!(sizes(None, |index| of.get(index).copied()).unwrap(), of);
+        assert_eq!(sizes(Some(0), known).unwrap(), [0; 0]);
+        assert_eq!(sizes(Some(4), |index| of.get(index).copied()), None);
     }
 }

@@ -14,7 +14,7 @@
 //!
 //! | variable | |
 //! |---|---|
-//! | `MEDCAM_NVRTC` | folder with `libnvrtc.so`, instead of the one beside libtorch or the system's |
+//! | `MEDCAM_NVRTC` | folder with `libnvrtc.so`, instead of those beside libtorch or the system's |
 //! | `MEDCAM_CACHE_DIR` | where compiled kernels are kept, instead of `~/.cache/medcam/kernels` |
 //! | `MEDCAM_KERNEL_CACHE` | `off`: compiled kernels are not kept on disk |
 //!
@@ -59,10 +59,12 @@
 mod allocator;
 mod builds;
 mod cache;
+mod choice;
 mod gpu;
 mod kernel;
 mod memory;
 mod nvrtc;
+mod places;
 mod probe;
 mod program;
 mod scratch;

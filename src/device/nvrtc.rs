@@ -3,12 +3,14 @@
 //! `cudarc` is not used for it: `cudarc` takes the first `libnvrtc` that the
 //! system's loader finds and panics where there is none.
 
-use std::ffi::{CStr, CString, c_char, c_int};
+use std::ffi::{CStr, CString, OsStr, c_char, c_int};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 
 use libloading::Library;
 
+use super::choice::{Candidate, Version, Wanted, arch_name, choose};
+use super::places::{Place, builtins_in, places};
 use super::program::HEADERS;
 use super::{Program, Scalar, Unavailable};
 use crate::error::{Error, Result};
@@ -18,9 +20,10 @@ type Status = c_int;
 type Strings = *const *const c_char;
 
 const SUCCESS: Status = 0;
-
-/// File names of the library; this crate is tested with the first.
-const NAMES: [&str; 3] = ["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"];
+/// An option that NVRTC does not know.
+const INVALID_OPTION: Status = 5;
+/// NVRTC has no builtins, which are a library of their own.
+const NO_BUILTINS: Status = 7;
 
 /// The functions of NVRTC, as its header declares them.
 pub(super) struct Nvrtc {
@@ -39,74 +42,107 @@ pub(super) struct Nvrtc {
     cubin_bytes: unsafe extern "C" fn(Handle, *mut usize) -> Status,
     cubin: unsafe extern "C" fn(Handle, *mut c_char) -> Status,
     status_name: unsafe extern "C" fn(Status) -> *const c_char,
-    pub(super) version: (i32, i32),
+    candidate: Candidate,
 }
 
-/// NVRTC, loaded at the first call that finds it; a failure is not remembered.
-pub(super) fn library() -> Result<&'static Nvrtc, Unavailable> {
-    static LOADED: OnceLock<Nvrtc> = OnceLock::new();
-    if let Some(nvrtc) = LOADED.get() {
-        return Ok(nvrtc);
+impl AsRef<Candidate> for Nvrtc {
+    fn as_ref(&self) -> &Candidate {
+        &self.candidate
     }
-    let nvrtc = find()?;
-    Ok(LOADED.get_or_init(|| nvrtc))
 }
 
-/// Loads NVRTC from `MEDCAM_NVRTC` if set, and from nowhere else then; otherwise from beside libtorch, or by the
-/// system's search path.
-fn find() -> Result<Nvrtc, Unavailable> {
-    let own = std::env::var_os("MEDCAM_NVRTC").filter(|value| !value.is_empty()).map(PathBuf::from);
-    let advice = "install it (pip install nvidia-cuda-nvrtc) and name its folder in MEDCAM_NVRTC";
-    if let Some(folder) = own {
-        return load_from(&folder)
-            .map_err(|why| Unavailable::NoNvrtc(format!("MEDCAM_NVRTC={why}; {advice}")));
-    }
-    let beside = option_env!("MEDCAM_BUILT_WITH_NVRTC").map(|folder| load_from(Path::new(folder)));
-    if let Some(Ok(nvrtc)) = beside {
-        return Ok(nvrtc);
-    }
-    let mut tried: Vec<_> = beside.into_iter().filter_map(Result::err).collect();
-    for name in NAMES {
-        match load(name.as_ref()) {
-            Ok(nvrtc) => return Ok(nvrtc),
-            Err(error) => tried.push(error),
+/// How to compile for a device.
+#[derive(Clone, Copy)]
+pub(super) struct Compiler {
+    nvrtc: &'static Nvrtc,
+    /// The compute capability to compile for: that of the device, or one that the device runs as well.
+    arch: Version,
+}
+
+impl Compiler {
+    /// The NVRTC for a device and its driver. The choice is remembered, and a failure is not.
+    pub(super) fn choose(wanted: Wanted) -> Result<Self, Unavailable> {
+        static CHOSEN: Mutex<Vec<(Wanted, Compiler)>> = Mutex::new(Vec::new());
+        let mut chosen = CHOSEN.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, compiler)) = chosen.iter().find(|(known, _)| *known == wanted) {
+            return Ok(*compiler);
         }
+        let (nvrtc, arch) = choose(candidates(), wanted)?;
+        let compiler = Self { nvrtc, arch };
+        chosen.push((wanted, compiler));
+        Ok(compiler)
     }
-    Err(Unavailable::NoNvrtc(format!("{}; {advice}", tried.join("; "))))
+
+    /// As NVRTC writes the compute capability: `"sm_90"`.
+    pub(super) fn arch(&self) -> String {
+        arch_name(self.arch)
+    }
+
+    /// The version of CUDA that NVRTC belongs to.
+    pub(super) fn version(&self) -> Version {
+        self.nvrtc.candidate.version
+    }
+
+    /// Where NVRTC was found.
+    pub(super) fn library(&self) -> &str {
+        &self.nvrtc.candidate.name
+    }
+
+    /// The machine code of a program for one type.
+    pub(super) fn compile(&self, program: &Program, scalar: Scalar) -> Result<Vec<u8>> {
+        Ok(compile_with(self.nvrtc, program, scalar, &self.arch(), &[])?.cubin)
+    }
 }
 
-fn load_from(folder: &Path) -> Result<Nvrtc, String> {
-    load_builtins(folder);
-    let Some(path) = NAMES.map(|name| folder.join(name)).into_iter().find(|path| path.exists())
-    else {
-        return Err(format!("{} has no libnvrtc.so", folder.display()));
+/// All NVRTCs that there are, each loaded when it is asked for.
+fn candidates() -> impl Iterator<Item = Result<&'static Nvrtc, String>> {
+    let own = std::env::var_os("MEDCAM_NVRTC").filter(|value| !value.is_empty()).map(PathBuf::from);
+    let (places, missing) = match places(own.as_deref()) {
+        Ok(places) => (places, None),
+        Err(why) => (Vec::new(), Some(why)),
     };
-    load(path.as_os_str())
+    let loaded = places.into_iter().filter_map(|place| match place {
+        Place::File(path) => Some(load(path.as_os_str(), path.parent())),
+        // Most of the names that the loader is asked for are on no machine: that is not worth a word.
+        Place::Loader(name) => load(OsStr::new(&name), None).ok().map(Ok),
+    });
+    let is_own = own.is_some();
+    let place = move |why| if is_own { format!("MEDCAM_NVRTC={why}") } else { why };
+    loaded.chain(missing.map(Err)).map(move |found| found.map_err(place))
+}
+
+/// Loads NVRTC by path or name; each once, for as long as the process lives.
+fn load(name: &OsStr, folder: Option<&Path>) -> Result<&'static Nvrtc, String> {
+    static LOADED: Mutex<Vec<&'static Nvrtc>> = Mutex::new(Vec::new());
+    let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+    let text = name.to_string_lossy();
+    if let Some(nvrtc) = loaded.iter().find(|nvrtc| nvrtc.candidate.name == text) {
+        return Ok(nvrtc);
+    }
+    // SAFETY: the types are those that nvrtc.h declares, unchanged since CUDA 11.2; the library is
+    // never unloaded, so the functions stay.
+    let nvrtc = unsafe {
+        let library = Library::new(name).map_err(loader_words)?;
+        let nvrtc = functions(&library, text.into_owned()).map_err(loader_words)?;
+        std::mem::forget(library);
+        nvrtc
+    };
+    if let Some(folder) = folder {
+        load_builtins(folder, nvrtc.candidate.version);
+    }
+    let nvrtc: &'static Nvrtc = Box::leak(Box::new(nvrtc));
+    loaded.push(nvrtc);
+    Ok(nvrtc)
 }
 
 /// Loads NVRTC's builtins by path. NVRTC opens them by name, without a search path of its own; the
 /// loader then finds those that are loaded already.
-fn load_builtins(folder: &Path) {
-    let Ok(entries) = std::fs::read_dir(folder) else { return };
-    for path in entries.flatten().map(|entry| entry.path()) {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if name.starts_with("libnvrtc-builtins.so") {
-            // SAFETY: a library of data, without constructors that matter.
-            if let Ok(builtins) = unsafe { Library::new(&path) } {
-                std::mem::forget(builtins);
-            }
+fn load_builtins(folder: &Path, version: Version) {
+    for path in builtins_in(folder, version) {
+        // SAFETY: a library of data, without constructors that matter.
+        if let Ok(builtins) = unsafe { Library::new(path) } {
+            std::mem::forget(builtins);
         }
-    }
-}
-
-fn load(name: &std::ffi::OsStr) -> Result<Nvrtc, String> {
-    // SAFETY: the types are those that nvrtc.h declares, unchanged since CUDA 11.1; the library is
-    // never unloaded, so the functions stay.
-    unsafe {
-        let library = Library::new(name).map_err(loader_words)?;
-        let nvrtc = functions(&library).map_err(loader_words)?;
-        std::mem::forget(library);
-        Ok(nvrtc)
     }
 }
 
@@ -118,13 +154,21 @@ fn loader_words(error: libloading::Error) -> String {
 /// # Safety
 ///
 /// `library` is NVRTC, and is never unloaded.
-unsafe fn functions(library: &Library) -> Result<Nvrtc, libloading::Error> {
-    // SAFETY: each name has the type that nvrtc.h gives it.
+unsafe fn functions(library: &Library, name: String) -> Result<Nvrtc, libloading::Error> {
+    type OneNumber = unsafe extern "C" fn(*mut c_int) -> Status;
+    type TwoNumbers = unsafe extern "C" fn(*mut c_int, *mut c_int) -> Status;
+    // SAFETY: each name has the type that nvrtc.h gives it; `numbers` is as long as the library asked for.
     unsafe {
-        let version = library
-            .get::<unsafe extern "C" fn(*mut c_int, *mut c_int) -> Status>(c"nvrtcVersion")?;
-        let (mut major, mut minor) = (0, 0);
+        let version = library.get::<TwoNumbers>(c"nvrtcVersion")?;
+        let arch_count = library.get::<OneNumber>(c"nvrtcGetNumSupportedArchs")?;
+        let archs = library.get::<OneNumber>(c"nvrtcGetSupportedArchs")?;
+        let (mut major, mut minor, mut count) = (0, 0, 0);
         version(&mut major, &mut minor);
+        arch_count(&mut count);
+        let mut numbers = vec![0; usize::try_from(count).unwrap_or(0)];
+        archs(numbers.as_mut_ptr());
+        // 90 is 9.0, and 120 is 12.0.
+        let archs = numbers.into_iter().map(|number| (number / 10, number % 10)).collect();
         Ok(Nvrtc {
             create: *library.get(c"nvrtcCreateProgram")?,
             compile: *library.get(c"nvrtcCompileProgram")?,
@@ -134,7 +178,7 @@ unsafe fn functions(library: &Library) -> Result<Nvrtc, libloading::Error> {
             cubin_bytes: *library.get(c"nvrtcGetCUBINSize")?,
             cubin: *library.get(c"nvrtcGetCUBIN")?,
             status_name: *library.get(c"nvrtcGetErrorString")?,
-            version: (major, minor),
+            candidate: Candidate { name, version: (major, minor), archs },
         })
     }
 }
@@ -165,13 +209,14 @@ pub(super) fn options(program: &Program, scalar: Scalar, arch: &str) -> Vec<Stri
 
 /// Compiles a program for one type and one architecture (`"sm_90"`), with `extra` options.
 ///
-/// Needs NVRTC, and neither a device nor the driver. [`Gpu::kernel`](super::Gpu::kernel) calls it
-/// where its cache has no such build.
+/// Needs NVRTC, and neither a device nor the driver: it takes the first NVRTC that knows the architecture.
+/// [`Gpu::kernel`](super::Gpu::kernel) compiles in the same way where its cache has no such build, with the NVRTC
+/// that suits its device and driver.
 ///
 /// # Errors
 ///
-/// If NVRTC is missing ([`is_unavailable`](Error::is_unavailable)) or refuses the program: then the
-/// error holds everything that the compiler said, with file names and lines.
+/// If NVRTC is missing or does not know the architecture ([`is_unavailable`](Error::is_unavailable)); if it refuses
+/// the program: then the error holds everything that the compiler said, with file names and lines.
 ///
 /// # Example
 ///
@@ -189,19 +234,60 @@ pub(super) fn options(program: &Program, scalar: Scalar, arch: &str) -> Vec<Stri
 /// assert!(error.is_unavailable() || error.to_string().contains("kernels/broken.cu(1)"));
 /// ```
 pub fn compile(program: &Program, scalar: Scalar, arch: &str, extra: &[&str]) -> Result<Compiled> {
-    let nvrtc = library()?;
+    let number = arch.rsplit('_').next().unwrap_or_default();
+    // `sm_90a` is for the same devices as `sm_90`.
+    let Ok(number) = number.trim_end_matches(['a', 'f']).parse::<i32>() else {
+        return Err(Error::input(
+            "compile",
+            format!("arch: {arch:?} is no architecture like sm_90"),
+        ));
+    };
+    let wanted = Wanted { arch: (number / 10, number % 10), driver: None };
+    compile_with(Compiler::choose(wanted)?.nvrtc, program, scalar, arch, extra)
+}
+
+fn compile_with(
+    nvrtc: &Nvrtc,
+    program: &Program,
+    scalar: Scalar,
+    arch: &str,
+    extra: &[&str],
+) -> Result<Compiled> {
     let mut options = options(program, scalar, arch);
     options.extend(extra.iter().map(|&option| option.to_owned()));
     let name = format!("kernels/{}.cu", program.stem);
-    nvrtc.compile(&name, program.source, &options).map_err(|failure| {
-        let build = format!("{name}, built for {} and {arch}", scalar.name());
-        Error::device(format!("{build}: NVRTC says {failure}"))
+    nvrtc.compile(&name, program.source, &options).map_err(|Failure { status, words }| {
+        let library = &nvrtc.candidate.name;
+        let what = format!("{name}, built for {} and {arch}: NVRTC says {words}", scalar.name());
+        match status {
+            NO_BUILTINS => Unavailable::NoNvrtc(format!(
+                "{library} does not find its libnvrtc-builtins.so, which belongs beside it: {what}"
+            ))
+            .into(),
+            // Our own options are known to NVRTC of CUDA 12 and later.
+            INVALID_OPTION if extra.is_empty() => {
+                Unavailable::NoNvrtc(format!("{library} does not know an option: {what}")).into()
+            }
+            _ => Error::device(what),
+        }
     })
+}
+
+/// Why NVRTC made no machine code: its status, and its name with the log.
+struct Failure {
+    status: Status,
+    words: String,
+}
+
+impl From<String> for Failure {
+    fn from(words: String) -> Self {
+        Self { status: SUCCESS, words }
+    }
 }
 
 impl Nvrtc {
     /// Compiles `source`; the error is the status and the log.
-    fn compile(&self, name: &str, source: &str, options: &[String]) -> Result<Compiled, String> {
+    fn compile(&self, name: &str, source: &str, options: &[String]) -> Result<Compiled, Failure> {
         let c_string = |text: &str| CString::new(text).map_err(|error| error.to_string());
         let (name, source) = (c_string(name)?, c_string(source)?);
         let header_names = HEADERS.map(|(name, _)| name);
@@ -242,8 +328,8 @@ impl Nvrtc {
         unsafe { (self.destroy)(&mut handle) };
         match (cubin, log) {
             (Ok(cubin), Ok(log)) => Ok(Compiled { cubin, log }),
-            (Err(status), Ok(log)) => Err(format!("{status}\n{log}")),
-            (_, Err(status)) => Err(status),
+            (Err(name), Ok(log)) => Err(Failure { status, words: format!("{name}\n{log}") }),
+            (_, Err(words)) => Err(Failure { status, words }),
         }
     }
 

@@ -2,7 +2,9 @@
 
 use cudarc::driver::{result, sys};
 
-use super::{Unavailable, driver_words, nvrtc};
+use super::choice::{Version, Wanted};
+use super::nvrtc::Compiler;
+use super::{Unavailable, driver_words};
 
 /// A CUDA device, as [`probe()`] finds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +21,7 @@ pub struct GpuInfo {
     pub multiprocessors: u32,
 }
 
-/// The devices that kernels can run on, at least one.
+/// The devices that kernels can run on, at least one. A device for which no NVRTC compiles is left out.
 ///
 /// Queries the driver at each call (a few microseconds once the libraries are loaded); allocates nothing
 /// on the devices.
@@ -38,8 +40,29 @@ pub struct GpuInfo {
 /// ```
 pub fn probe() -> Result<Vec<GpuInfo>, Unavailable> {
     let count = device_count()?;
-    nvrtc::library()?;
-    (0..count).map(info).collect()
+    let driver = driver_version();
+    let (mut usable, mut why) = (Vec::new(), None);
+    for ordinal in 0..count {
+        let info = info(ordinal)?;
+        match Compiler::choose(Wanted { arch: info.compute_capability, driver }) {
+            Ok(_) => usable.push(info),
+            Err(unavailable) => why = why.or(Some(unavailable)),
+        }
+    }
+    match why {
+        Some(why) if usable.is_empty() => Err(why),
+        _ => Ok(usable),
+    }
+}
+
+/// The newest version of CUDA that the driver is for; `None` if it does not say. The driver must be there.
+pub(super) fn driver_version() -> Option<Version> {
+    type Ask = unsafe extern "C" fn(*mut std::ffi::c_int) -> sys::CUresult;
+    let mut version = 0;
+    // SAFETY: the caller has found the driver; the type is that of cuda.h.
+    let asked = unsafe { sys::culib().get::<Ask>(c"cuDriverGetVersion").ok()?(&mut version) };
+    // 12040 is 12.4.
+    asked.result().ok().filter(|()| version > 0).map(|()| (version / 1000, version % 1000 / 10))
 }
 
 /// How many devices the driver sees, at least one.

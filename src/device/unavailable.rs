@@ -26,6 +26,19 @@ pub enum Unavailable {
     NoNvrtc(String),
     /// The driver is there and sees no device.
     NoDevice(String),
+    /// The driver is for an older major version of CUDA than every NVRTC that is found.
+    OldDriver(String),
+    /// No NVRTC that is found compiles for the device.
+    UnknownArchitecture(String),
+    /// The driver does not load the machine code that NVRTC makes.
+    Refused(String),
+}
+
+impl Unavailable {
+    /// Whether it holds until the process ends, so that it is remembered; what is merely missing may come.
+    pub(super) fn is_lasting(&self) -> bool {
+        matches!(self, Self::OldDriver(_) | Self::UnknownArchitecture(_) | Self::Refused(_))
+    }
 }
 
 impl fmt::Display for Unavailable {
@@ -34,6 +47,11 @@ impl fmt::Display for Unavailable {
             Self::NoDriver(why) => write!(f, "no CUDA driver: {why}"),
             Self::NoNvrtc(why) => write!(f, "no NVRTC, which compiles the kernels: {why}"),
             Self::NoDevice(why) => write!(f, "no CUDA device: {why}"),
+            Self::OldDriver(why) => write!(f, "the CUDA driver is older than NVRTC: {why}"),
+            Self::UnknownArchitecture(why) => {
+                write!(f, "no NVRTC that knows the architecture of the CUDA device: {why}")
+            }
+            Self::Refused(why) => write!(f, "the CUDA driver does not load kernels: {why}"),
         }
     }
 }

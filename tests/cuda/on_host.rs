@@ -10,6 +10,8 @@ mod build;
 mod caught;
 #[path = "on_host/mutations.rs"]
 mod mutations;
+#[path = "on_host/refusals.rs"]
+mod refusals;
 
 use build::{Flavour, Kernels, build, built};
 

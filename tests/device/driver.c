@@ -1,5 +1,6 @@
 // A CUDA driver that gets no further than finding devices. STUB_INIT is what cuInit returns,
-// STUB_DEVICES how many devices there are.
+// STUB_DEVICES how many devices there are, STUB_VERSION the version of CUDA that it is for (12040 is
+// 12.4), STUB_ARCH the compute capability of the devices (90 is 9.0; 99 by default).
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,8 +17,12 @@ int cuDeviceGetName(char* name, int bytes, int device) {
 }
 int cuDeviceTotalMem_v2(size_t* bytes, int device) { return (void)device, *bytes = 1 << 20, 0; }
 int cuDeviceGetAttribute(int* value, int attribute, int device) {
-  return (void)attribute, (void)device, *value = 9, 0;
+  const int arch = number("STUB_ARCH") ? number("STUB_ARCH") : 99;
+  // COMPUTE_CAPABILITY_MAJOR and _MINOR.
+  *value = attribute == 75 ? arch / 10 : attribute == 76 ? arch % 10 : 9;
+  return (void)device, 0;
 }
+int cuDriverGetVersion(int* version) { return *version = number("STUB_VERSION"), 0; }
 int cuGetErrorName(int status, const char** name) {
   return *name = status == 803 ? "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH" : "CUDA_ERROR", 0;
 }

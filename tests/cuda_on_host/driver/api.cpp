@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstdarg>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <mutex>
 
@@ -71,6 +72,12 @@ Status enqueue(void* stream_handle, const void* device_memory, size_t bytes, Wor
     return kSuccess;
   });
   return kSuccess;
+}
+
+// A number that a test sets, or `otherwise`.
+int variable(const char* name, int otherwise) {
+  const char* text = std::getenv(name);
+  return text == nullptr ? otherwise : std::atoi(text);
 }
 
 int attribute_of_device(int attribute) {
@@ -141,6 +148,12 @@ Status cuGetErrorName(Status status, const char** name) {
     case on_host::kOutOfMemory:
       *name = "CUDA_ERROR_OUT_OF_MEMORY";
       break;
+    case on_host::kInvalidImage:
+      *name = "CUDA_ERROR_INVALID_IMAGE";
+      break;
+    case on_host::kNoBinary:
+      *name = "CUDA_ERROR_NO_BINARY_FOR_GPU";
+      break;
     case on_host::kLaunchFailed:
       *name = "CUDA_ERROR_LAUNCH_FAILED";
       break;
@@ -156,6 +169,12 @@ Status cuGetErrorString(Status, const char** text) {
 }
 
 // ---- The device and its context.
+
+// By default newer than every NVRTC.
+Status cuDriverGetVersion(int* version) {
+  *version = on_host::variable("MEDCAM_ON_HOST_DRIVER_VERSION", 99000);
+  return on_host::kSuccess;
+}
 
 Status cuDeviceGetCount(int* count) {
   *count = 1;
@@ -252,6 +271,10 @@ Status cuMemsetD8Async(void* to, unsigned char value, size_t bytes, void* stream
 
 Status cuModuleLoadData(Module** module, const void* image) {
   const std::lock_guard<std::mutex> lock(on_host::calls);
+  const auto refusal = static_cast<Status>(on_host::variable("MEDCAM_ON_HOST_LOAD", on_host::kSuccess));
+  if (refusal != on_host::kSuccess) {
+    return on_host::report(refusal, "an image is refused: MEDCAM_ON_HOST_LOAD is %d", refusal);
+  }
   return on_host::load_module(image, module);
 }
 
@@ -292,9 +315,17 @@ Status cuFuncSetAttribute(Function* function, int attribute, int value) {
   return on_host::kSuccess;
 }
 
+Status cuFuncGetParamCount(const Function* function, size_t* count) {
+  *count = function->image.parameters.size();
+  return on_host::kSuccess;
+}
+
 Status cuFuncGetParamInfo(const Function* function, size_t index, size_t* offset, size_t* bytes) {
   const auto& parameters = function->image.parameters;
-  if (index >= parameters.size()) return on_host::kInvalidValue;
+  if (index >= parameters.size()) {
+    return on_host::report(on_host::kInvalidValue, "%s has no parameter %zu",
+                           function->name.c_str(), index);
+  }
   *offset = parameters[index].offset;
   *bytes = parameters[index].bytes;
   return on_host::kSuccess;

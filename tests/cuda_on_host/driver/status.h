@@ -9,6 +9,7 @@ enum Status : int {
   kOutOfMemory = 2,
   kInvalidDevice = 101,
   kInvalidImage = 200,
+  kNoBinary = 209,
   kInvalidHandle = 400,
   kNotFound = 500,
   kLaunchOutOfResources = 701,
