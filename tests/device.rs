@@ -155,3 +155,48 @@ fn without_nvrtc_nothing_is_compiled_and_the_reason_is_given() {
     let text = run(&[("MEDCAM_NVRTC", empty)]);
     assert!(text.contains("libnvrtc.so.13: file too short"), "{text}");
 }
+
+/// A folder with links to NVRTC and its builtins, under names that `rename` makes of theirs. `None` where
+/// MEDCAM_NVRTC names no folder.
+fn renamed_nvrtc(rename: impl Fn(&str) -> Option<String>) -> Option<tempfile::TempDir> {
+    let Some(original) = std::env::var_os("MEDCAM_NVRTC") else {
+        println!("skipped: MEDCAM_NVRTC is not set");
+        return None;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    for file in std::fs::read_dir(original).unwrap() {
+        let file = file.unwrap();
+        if let Some(name) = rename(&file.file_name().to_string_lossy()) {
+            std::os::unix::fs::symlink(file.path(), folder.path().join(name)).unwrap();
+        }
+    }
+    Some(folder)
+}
+
+/// As in the libtorch that comes as an archive: a hash in the name of NVRTC, and none in that of its builtins.
+fn with_hash(name: &str) -> Option<String> {
+    let number =
+        name.strip_prefix("libnvrtc.so.").map(|number| format!("libnvrtc-b51b459d.so.{number}"));
+    number.or_else(|| name.starts_with("libnvrtc-builtins.so").then(|| name.to_owned()))
+}
+
+#[test]
+fn nvrtc_with_a_hash_in_its_name_compiles() {
+    let Some(folder) = renamed_nvrtc(with_hash) else { return };
+    // A newer library that does not load is passed over.
+    std::fs::write(folder.path().join("libnvrtc.so.99"), "no library").unwrap();
+    let text = run(&[("MEDCAM_NVRTC", folder.path().to_str().unwrap())]);
+    assert!(text.contains("compile: Ok(())"), "{text}");
+}
+
+#[test]
+fn nvrtc_without_its_builtins_is_unavailable() {
+    let alone = |name: &str| with_hash(name).filter(|name| !name.contains("builtins"));
+    let Some(folder) = renamed_nvrtc(alone) else { return };
+    let text = run(&[("MEDCAM_NVRTC", folder.path().to_str().unwrap())]);
+    assert!(text.contains("compile: Err(Error { kind: Unavailable, "), "{text}");
+    assert!(
+        text.contains("does not find its libnvrtc-builtins.so, which belongs beside"),
+        "{text}"
+    );
+}
