@@ -65,28 +65,34 @@ impl Gpu {
         let is_kept = kept.is_some();
         let cubin = kept.map_or_else(|| cache.build(program, scalar, compiler), Ok)?;
         let _bound = self.bind()?;
-        // SAFETY: machine code that NVRTC made for this device, which tells its own length. The
-        // module is never unloaded.
-        let load = |cubin: &[u8]| unsafe { result::module::load_data(cubin.as_ptr().cast()) };
+        let load = |cubin: &[u8]| -> Result<Vec<Kernel>, (DriverError, String)> {
+            let stem = program.stem;
+            let failed = |what: String| move |error| (error, format!("loading {what}"));
+            // SAFETY: machine code that NVRTC made for this device, which tells its own length. The
+            // module is never unloaded.
+            let module = unsafe { result::module::load_data(cubin.as_ptr().cast()) }
+                .map_err(failed(format!("kernels/{stem}.cu for {}", compiler.arch())))?;
+            let names = program.kernels.iter().map(|k| format!("{}_{}", k.entry, scalar.name()));
+            // The driver may put off the loading of machine code until it is asked for a kernel.
+            let kernel = |name: String| {
+                // SAFETY: the module is one of the bound context.
+                unsafe { Kernel::new(self, module, name.clone()) }
+                    .map_err(failed(format!("{name} of kernels/{stem}.cu")))
+            };
+            names.map(kernel).collect()
+        };
         let mut loaded = load(&cubin);
-        if is_kept && loaded.is_err_and(is_refusal) {
+        if is_kept && loaded.as_ref().is_err_and(|(error, _)| is_refusal(*error)) {
             // What is kept may have been damaged before it was written.
             loaded = load(&cache.build(program, scalar, compiler)?);
         }
-        let module = match loaded {
-            Ok(module) => module,
-            Err(error) if is_refusal(error) => {
-                return Err(self.refuse(refusal(self, error)).into());
+        loaded.map_err(|(error, what)| {
+            if is_refusal(error) {
+                self.refuse(refusal(self, error)).into()
+            } else {
+                driver_error(what)(error)
             }
-            Err(error) => {
-                let arch = compiler.arch();
-                let what = format!("loading kernels/{}.cu for {arch}", program.stem);
-                return Err(driver_error(what)(error));
-            }
-        };
-        let names = program.kernels.iter().map(|k| format!("{}_{}", k.entry, scalar.name()));
-        // SAFETY: the module is one of the bound context.
-        names.map(|name| unsafe { Kernel::new(self, module, name) }).collect()
+        })
     }
 }
 

@@ -41,25 +41,22 @@ impl Kernel {
         gpu: &'static Gpu,
         module: sys::CUmodule,
         name: String,
-    ) -> Result<Self> {
-        let c_name = CString::new(name.as_str())
-            .map_err(|_| Error::input("kernel", format!("{name:?} is no name")))?;
-        // SAFETY: the caller vouches for the module; the function is one of it.
-        let load = || unsafe {
-            use sys::CUfunction_attribute_enum::{
-                CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK as MOST_THREADS,
-                CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES as STATIC_SHARED_BYTES,
-            };
-            let function = result::module::get_function(module, c_name)?;
-            let attribute = |attribute| {
-                let value = result::function::get_function_attribute(function, attribute)?;
-                Ok::<_, DriverError>(u32::try_from(value).unwrap_or(0))
-            };
-            let (threads, shared) = (attribute(MOST_THREADS)?, attribute(STATIC_SHARED_BYTES)?);
-            Ok((function, threads, shared))
+    ) -> Result<Self, DriverError> {
+        use sys::CUfunction_attribute_enum::{
+            CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK as MOST_THREADS,
+            CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES as STATIC_SHARED_BYTES,
         };
-        let (function, most_threads, static_shared_bytes) =
-            load().map_err(driver_error(format!("loading the kernel {name}")))?;
+        let c_name = CString::new(name.as_str())
+            .map_err(|_| DriverError(sys::CUresult::CUDA_ERROR_INVALID_VALUE))?;
+        // SAFETY: the caller vouches for the module.
+        let function = unsafe { result::module::get_function(module, c_name) }?;
+        let attribute = |attribute| {
+            // SAFETY: a function of a loaded module.
+            let value = unsafe { result::function::get_function_attribute(function, attribute) }?;
+            Ok::<_, DriverError>(u32::try_from(value).unwrap_or(0))
+        };
+        let most_threads = attribute(MOST_THREADS)?;
+        let static_shared_bytes = attribute(STATIC_SHARED_BYTES)?;
         let allowed = gpu.limits().shared_bytes.saturating_sub(static_shared_bytes);
         Ok(Self(Box::leak(Box::new(Loaded {
             name,

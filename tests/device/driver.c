@@ -1,6 +1,6 @@
 // A CUDA driver that gets no further than finding devices. STUB_INIT is what cuInit returns,
-// STUB_DEVICES how many devices there are, STUB_VERSION the version of CUDA that it is for (12040 is
-// 12.4), STUB_ARCH the compute capability of the devices (90 is 9.0; 99 by default).
+// STUB_DEVICES how many devices there are, STUB_VERSION the version of CUDA that it is for (12040
+// is 12.4), STUB_ARCH the compute capability of the devices (90 is 9.0; 99 by default).
 #include <stdlib.h>
 #include <string.h>
 

@@ -46,6 +46,11 @@ fn a_driver_that_refuses_kernels_makes_the_device_unavailable() {
     // What is kept is not trusted: it is compiled anew, once.
     let text = run("refuses", cache.path(), &no_binary);
     assert_eq!(text.matches(REFUSED).count(), 2, "{text}");
+    // A driver that loads the code no sooner than it is asked for a kernel.
+    let late = [("MEDCAM_ON_HOST_LOAD_LATE", "200")];
+    let text = run("refuses", cache.path(), &late);
+    assert_eq!(text.matches(REFUSED).count(), 2, "{text}");
+    assert!(text.contains("CUDA_ERROR_INVALID_IMAGE"), "{text}");
     let text = run("fails", cache.path(), &[("MEDCAM_ON_HOST_LOAD", "2")]);
     assert_eq!(text.matches(REFUSED).count(), 1, "{text}");
     assert!(text.contains("CUDA_ERROR_OUT_OF_MEMORY"), "{text}");

@@ -80,6 +80,13 @@ int variable(const char* name, int otherwise) {
   return text == nullptr ? otherwise : std::atoi(text);
 }
 
+// The error that a test wants for what is loaded.
+Status refusal(const char* name) {
+  const auto status = static_cast<Status>(variable(name, kSuccess));
+  if (status == kSuccess) return kSuccess;
+  return report(status, "an image is refused: %s is %d", name, status);
+}
+
 int attribute_of_device(int attribute) {
   switch (attribute) {
     case 1:  // MAX_THREADS_PER_BLOCK
@@ -271,14 +278,14 @@ Status cuMemsetD8Async(void* to, unsigned char value, size_t bytes, void* stream
 
 Status cuModuleLoadData(Module** module, const void* image) {
   const std::lock_guard<std::mutex> lock(on_host::calls);
-  const auto refusal = static_cast<Status>(on_host::variable("MEDCAM_ON_HOST_LOAD", on_host::kSuccess));
-  if (refusal != on_host::kSuccess) {
-    return on_host::report(refusal, "an image is refused: MEDCAM_ON_HOST_LOAD is %d", refusal);
-  }
+  const Status refusal = on_host::refusal("MEDCAM_ON_HOST_LOAD");
+  if (refusal != on_host::kSuccess) return refusal;
   return on_host::load_module(image, module);
 }
 
 Status cuModuleGetFunction(Function** function, Module* module, const char* name) {
+  const Status refusal = on_host::refusal("MEDCAM_ON_HOST_LOAD_LATE");
+  if (refusal != on_host::kSuccess) return refusal;
   const auto found = module->functions.find(name);
   if (found == module->functions.end()) {
     return on_host::report(on_host::kNotFound, "the module has no kernel %s", name);
