@@ -4,6 +4,8 @@
 use tch::Kind;
 use tch::Tensor;
 
+#[cfg(feature = "cuda")]
+use super::arrays::upload;
 use super::maps::alpha_sensitivity;
 use super::readback::{Fetched, Slot};
 use super::values::MapValues;
@@ -107,12 +109,13 @@ impl LayerMaps {
             return Ok(None);
         };
         let Some(Summaries { words, .. }) = all.first() else { return Ok(None) };
-        let noise = in_libtorch("fuse", || match &self.weights_cancel {
+        let noise = match &self.weights_cancel {
             Some(known) => {
-                Tensor::f_from_slice(known)?.f_to_device(maps.device())?.f_to_kind(Kind::Float)
+                upload(&in_libtorch("fuse", || Tensor::f_from_slice(known))?, maps.device())?
             }
-            None => words.f_select(1, CANCEL_WORD)?.f_to_kind(Kind::Float),
-        })?;
+            None => in_libtorch("fuse", || words.f_select(1, CANCEL_WORD))?,
+        };
+        let noise = in_libtorch("fuse", || noise.f_to_kind(Kind::Float))?;
         Ok(Some((maps, noise)))
     }
 

@@ -21,7 +21,7 @@ fn explainer() -> Explainer<Model> {
 }
 
 fn arrays(maps: &[AttentionMap]) -> Vec<ArrayD<f32>> {
-    maps.iter().map(AttentionMap::to_array).collect()
+    maps.iter().map(|map| map.to_array().unwrap()).collect()
 }
 
 #[test]

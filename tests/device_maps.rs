@@ -1,0 +1,42 @@
+//! The tests of whole networks once more, with their maps made by the kernels for a GPU: the driver of
+//! `tests/cuda_on_host` runs them on the processor, and libtorch's tensors on the CPU stand for those on its
+//! device. What libtorch does there it does on the CPU as ever.
+#![cfg(all(feature = "torch", feature = "files"))]
+#![cfg(all(feature = "cuda", target_os = "linux", target_arch = "x86_64"))]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use std::process::Command;
+
+// Shared with `tests/cuda`, which needs all of it.
+#[allow(dead_code, reason = "sanitizers and libtorch do not go together")]
+#[path = "cuda/on_host/build.rs"]
+mod build;
+
+use build::{Flavour, Kernels, build, built};
+
+/// The programs.
+const PROGRAMS: &[&str] =
+    &["parity", "backends", "guided", "m3dcam", "network", "outputs", "layers"];
+
+#[test]
+fn maps_of_whole_networks_made_by_the_kernels() {
+    let files = build(Flavour::Plain, &Kernels::of(medcam::ops::programs().to_vec()));
+    let kernels: Vec<_> = files.libraries.iter().map(|path| path.display().to_string()).collect();
+    let mut path = vec![files.driver];
+    path.extend(std::env::split_paths(&std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default()));
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(["test", "--locked", "--all-features"]);
+    for program in PROGRAMS {
+        command.args(["--test", program]);
+    }
+    let output = command
+        .env("LD_LIBRARY_PATH", std::env::join_paths(path).unwrap())
+        .env("MEDCAM_ON_HOST", "1")
+        .env("MEDCAM_ON_HOST_KERNELS", kernels.join(":"))
+        .env("MEDCAM_ON_HOST_ORDER", "forward")
+        .env("MEDCAM_CACHE_DIR", built().join("cache"))
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+}
