@@ -12,7 +12,11 @@ use std::process::Command;
 #[path = "cuda/on_host/build.rs"]
 mod build;
 
+mod common;
+
 use build::{Flavour, Kernels, build, built};
+use common::{Manifest, model, tensor};
+use medcam::{Backend, Options, Target, inject, to_array};
 
 /// The programs.
 const PROGRAMS: &[&str] =
@@ -25,7 +29,7 @@ fn maps_of_whole_networks_made_by_the_kernels() {
     let mut path = vec![files.driver];
     path.extend(std::env::split_paths(&std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default()));
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(["test", "--locked", "--all-features"]);
+    command.args(["test", "--locked", "--all-features", "--no-fail-fast"]);
     for program in PROGRAMS {
         command.args(["--test", program]);
     }
@@ -39,4 +43,30 @@ fn maps_of_whole_networks_made_by_the_kernels() {
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}");
+}
+
+/// In the other process: the maps are those of the kernels, and stay in the memory in which these made them.
+#[test]
+fn in_the_other_process_maps_stay_where_they_were_made() {
+    if !is_on_host() {
+        return;
+    }
+    let manifest = Manifest::read();
+    for backend in Backend::ALL {
+        for case in manifest.cases().filter(|case| case.network.name == "unet3d") {
+            let options = Options::default().backend(backend).target(Target::Class(1));
+            let mut injected = inject(model(case.file), options.clone()).unwrap();
+            let (_output, given) =
+                injected.forward_with_attention(&tensor(&case.network.input)).unwrap();
+            let map = &injected.attention_maps()[0];
+            let [first, second] = [map.tensor().unwrap(), map.tensor().unwrap()];
+            assert_eq!(
+                first.data_ptr(),
+                second.data_ptr(),
+                "{backend}: a map of the host is copied"
+            );
+            assert_eq!(given.data_ptr(), first.data_ptr(), "{backend}");
+            assert_eq!(to_array(&first).unwrap(), map.to_array().unwrap(), "{backend}");
+        }
+    }
 }

@@ -117,7 +117,8 @@ mod tests {
         values.extend([0.5 / 255.0, 42.5 / 255.0, 0.499_999_97 / 255.0, f32::EPSILON, 1.0]);
         let bytes = narrowed(&tch::Tensor::from_slice(&values)).unwrap();
         let bytes = Vec::<u8>::try_from(bytes).unwrap();
-        let of_file = |value: &f32| (value.clamp(0.0, 1.0) * 255.0).round() as u8;
+        let of_file = |value: &f32| (value.clamp(0.0, 1.0) * 255.0).round();
+        let bytes: Vec<_> = bytes.into_iter().map(f32::from).collect();
         assert_eq!(bytes, values.iter().map(of_file).collect::<Vec<_>>());
     }
 }

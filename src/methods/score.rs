@@ -103,9 +103,9 @@ impl TargetScore {
                 };
                 let chosen = channels(y, &classes)?;
                 let mask = region(mask, &chosen)?;
-                let empty = Told::Now(empty_samples(&any_voxel(&mask)?)?);
+                let every = in_libtorch("target", || mask.f_expand_as(&chosen))?;
+                let empty = Told::Now(empty_samples(&any_voxel(&every)?)?);
                 let mask = upload(&mask, chosen.device())?;
-                let mask = in_libtorch("target", || mask.f_expand_as(&chosen))?;
                 scored(chosen * mask, &classes, empty)
             }
             Target::Each | Target::Components(_) => {
