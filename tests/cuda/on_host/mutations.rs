@@ -73,10 +73,30 @@ static MUTATIONS: &[Mutation] = &[
     Mutation {
         stem: "project",
         file: "lib/last_block.cuh",
-        from: "  __threadfence();\n  // Not before",
-        to: "  // Not before",
+        from: "    __threadfence();\n    last =",
+        to: "    last =",
         flavour: Flavour::Thread,
-        tests: "project::sums_of_many_channels",
+        tests: "project::small_sums_of_any_shape",
+        says: "ThreadSanitizer: data race",
+    },
+    // A fence in front of the barrier is for what thread 0 itself wrote.
+    Mutation {
+        stem: "project",
+        file: "lib/last_block.cuh",
+        from: "  __syncthreads();\n  if (threadIdx.x == 0) {\n    __threadfence();",
+        to: "  if (threadIdx.x == 0) __threadfence();\n  __syncthreads();\n  if (threadIdx.x == 0) {",
+        flavour: Flavour::Thread,
+        tests: "project::small_sums_of_any_shape",
+        says: "ThreadSanitizer: data race",
+    },
+    // Without the second barrier the other threads read before thread 0 has fenced.
+    Mutation {
+        stem: "project",
+        file: "lib/last_block.cuh",
+        from: "  }\n  __syncthreads();\n  return last;",
+        to: "  }\n  return last;",
+        flavour: Flavour::Thread,
+        tests: "project::small_sums_of_any_shape",
         says: "ThreadSanitizer: data race",
     },
     // Without the barrier warps add up values that other warps have not written yet.
