@@ -32,6 +32,8 @@ struct Totals {
   const SCALAR* tensors[1];
   float* totals;
 
+  // The projection reads A again.
+  static __device__ constexpr bool read_once(int) { return false; }
   __device__ __forceinline__ Channel channel(long long) const { return Channel{}; }
   static __device__ __forceinline__ void add(float (&sums)[1], const float (&values)[1],
                                              const Channel&) {
@@ -43,6 +45,10 @@ struct Totals {
 };
 
 // A term is ReLU(G) / (2 + G * total + epsilon / G^2).
+//
+// About half of all gradients are not positive. Their terms are 0 without a division: the compiler's
+// has a fast path, whose range check (FCHK) a numerator of 0 does not pass, and behind it a call that
+// the whole warp waits for. So these lanes divide other numbers, and drop the quotient.
 struct Paper {
   static constexpr int kTensors = 1;
   static constexpr int kSums = 1;
@@ -61,38 +67,43 @@ struct Paper {
   float* weights;
   float half_epsilon;
 
+  static __device__ constexpr bool read_once(int) { return true; }
   static __device__ __forceinline__ float scale(float total) {
     const unsigned exponent = min(__float_as_uint(total) >> 23 & 255u, 253u);
     return exponent > 127u ? __uint_as_float((254u - exponent) << 23) : 1.0f;
   }
   __device__ __forceinline__ Channel channel(long long row) const {
     const float total = totals[row];
-    // An infinite total would make the terms 0 and hide it.
-    if (!is_finite(total)) return Channel{not_a_number(), 2.0f, half_epsilon};
     return Channel{total * scale(total), 2.0f * scale(total), half_epsilon};
   }
   static __device__ __forceinline__ void add(float (&sums)[1], const float (&values)[1],
                                              const Channel& channel) {
-    const float gradient = values[0];
-    const float rectified = relu(gradient);
+    // Not where it is NaN or -inf, whose quotient is NaN.
+    constexpr float kLowest = -3.402823466e38f;
+    const bool dropped = values[0] <= 0.0f && values[0] >= kLowest;
+    const float gradient = dropped ? 1.0f : values[0];
     float denominator = gradient * channel.total + channel.two;
-    // An epsilon of 0 is left out, as 0 / 0 would arise where the gradient is 0. With another one,
-    // a gradient of 0 or below 4e-23 makes the denominator infinite and the term 0, which is right:
-    // it is below G^3 / epsilon = 1e-60. All threads take the same branch. Exact divisions would
-    // spill; these are off by 2 units in the last place each.
+    // An epsilon of 0 is left out, and with it two divisions. With another one, a gradient below
+    // 4e-23 makes the denominator infinite and the term 0, which is right: it is below
+    // G^3 / epsilon = 1e-60. All threads take the same branch. Exact divisions would spill; these
+    // are off by 2 units in the last place each.
     if (channel.half_epsilon > 0.0f) {
       const float part = __fdividef(__fdividef(channel.half_epsilon, gradient), gradient);
       denominator += part * channel.two;
     }
+    float numerator = gradient;
     if (denominator == 0.0f) {
-      // alpha = G^2, over the scale.
-      sums[0] += rectified * gradient * (gradient * 2.0f / channel.two);
-    } else {
-      sums[0] += rectified / denominator;
+      // alpha = G^2, over the scale: `two` is a power of 2, and this is 2 / two.
+      const float over_scale = __uint_as_float(0x7f800000u - __float_as_uint(channel.two));
+      numerator = gradient * gradient * (gradient * over_scale);
+      denominator = 1.0f;
     }
+    const float term = numerator / denominator;
+    sums[0] += dropped ? 0.0f : term;
   }
   __device__ __forceinline__ void finish(long long row, int, double total) const {
-    weights[row] = static_cast<float>(total * scale(totals[row]));
+    // NaN where the total is not finite, which makes the terms 0, or is in none of them.
+    weights[row] = static_cast<float>(total * scale(totals[row]) + 0.0f * totals[row]);
   }
 };
 
@@ -114,6 +125,8 @@ struct Cubes {
   Scaled* scaled;
   double epsilon;
 
+  // `m3d_cam` reads G again, next of all.
+  static __device__ constexpr bool read_once(int tensor) { return tensor == 0; }
   __device__ __forceinline__ Channel channel(long long) const { return Channel{}; }
   static __device__ __forceinline__ void add(double (&sums)[1], const float (&values)[2],
                                              const Channel&) {
@@ -144,6 +157,7 @@ struct M3dCam {
   const Scaled* scaled;
   float* weights;
 
+  static __device__ constexpr bool read_once(int) { return true; }
   __device__ __forceinline__ Channel channel(long long row) const { return scaled[row]; }
   static __device__ __forceinline__ void add(float (&sums)[1], const float (&values)[1],
                                              const Channel& channel) {
@@ -154,6 +168,9 @@ struct M3dCam {
     const float ratio = gradient * channel.scale;
     float square = ratio * ratio;
     square = square < kLarge ? square : kLarge;
+    // As in Paper, a numerator of 0 would take the slow path of the division. The term is 0 whatever
+    // alpha is, and with 4 the denominator is not 0.
+    square = gradient > 0.0f ? square : 4.0f;
     const float denominator = 2.0f * square + channel.d;
     float alpha = gradient * gradient;
     if (denominator != 0.0f) alpha = square / denominator;

@@ -130,6 +130,50 @@ fn huge_and_tiny_values_keep_their_digits() {
     check::<f16>(&mut stream, [1, 8, 1, 13, 14], [1e-7, 1e-7]);
 }
 
+/// Most gradients are 0 or negative, as behind a ReLU, or all are; rows of packs and of values.
+#[test]
+fn gradients_of_0_count_nothing() {
+    let Some(mut stream) = gpu() else { return };
+    for voxels in [33, 64, 1025, 1028] {
+        let shape = Shape::new(1, 4, [1, 1, voxels]).unwrap();
+        let a = absolute(&values::<f32>(shape.elements(), 1.0, 5));
+        let g = values::<f32>(shape.elements(), 1e-3, 7);
+        let sparse: Vec<f32> =
+            g.iter().enumerate().map(|(i, &g)| if i % 3 == 0 { g } else { 0.0 }).collect();
+        let negative: Vec<f32> = g.iter().map(|g| -g.abs()).collect();
+        let none = vec![-0.0; g.len()];
+        for (layout, denominator) in LAYOUTS.into_iter().flat_map(|l| DENOMINATORS.map(|d| (l, d)))
+        {
+            let settings = (shape, layout, denominator);
+            check_values(&mut stream, [&a, &sparse], settings);
+            for g in [&negative, &none] {
+                assert_eq!(run(&mut stream, [&a, g], settings, [0, 0]), [0.0; 4], "{settings:?}");
+            }
+        }
+    }
+}
+
+/// Without a positive gradient no term knows of the denominator, which makes the weight NaN all the
+/// same.
+#[test]
+fn a_denominator_that_is_not_finite_is_seen_without_positive_gradients() {
+    let Some(mut stream) = gpu() else { return };
+    for (bad, gradient) in
+        [(f32::NAN, -1.0), (f32::INFINITY, -1.0), (f32::NEG_INFINITY, -1.0), (f32::NAN, 0.0)]
+    {
+        let shape = Shape::new(1, 3, [1, 1, 33]).unwrap();
+        let g = vec![gradient; shape.elements()];
+        for (layout, denominator) in LAYOUTS.into_iter().flat_map(|l| DENOMINATORS.map(|d| (l, d)))
+        {
+            let mut a = vec![1.0_f32; shape.elements()];
+            a[if layout == Layout::Contiguous { 65 } else { 3 * 32 + 1 }] = bad;
+            let weights = run(&mut stream, [&a, &g], (shape, layout, denominator), [0, 0]);
+            let finite: Vec<_> = weights.iter().map(|weight| weight.is_finite()).collect();
+            assert_eq!(finite, [true, false, true], "{bad} {layout:?} {denominator:?}");
+        }
+    }
+}
+
 /// The numbers of `src/ops/alpha_weights/cpu.rs`.
 #[test]
 fn weights_by_hand() {
@@ -142,6 +186,9 @@ fn weights_by_hand() {
         // Denominators that are 0.
         (vec![-8.0, 0.0], vec![0.25, 0.0], Denominator::Paper, 0.015_625),
         (vec![-2.0, 0.0], vec![1.0, 0.0], Denominator::Paper, 1.0),
+        // No gradient is positive, and a gradient of 1 would make the denominator 0.
+        (vec![-2.0, 0.0], vec![-1.0, 0.0], Denominator::Paper, 0.0),
+        (vec![2.0, 0.0], vec![-1.0, -1e30], Denominator::M3dCam, 0.0),
     ];
     for (a, g, denominator, expected) in cases {
         let shape = Shape::new(1, 1, [1, 1, a.len()]).unwrap();

@@ -301,6 +301,9 @@ mod tests {
         // 2 - 2·1 = 0.
         assert_eq!(weights(&[-2.0, 0.0], &[1.0, 0.0], Denominator::Paper), [1.0]);
         assert_eq!(weights(&[-8.0, 0.0], &[0.25, 0.0], Denominator::Paper), [0.015625]);
+        // Where no gradient is positive nothing counts, whatever the denominator.
+        assert_eq!(weights(&[-2.0, 0.0], &[-1.0, 0.0], Denominator::Paper), [0.0]);
+        assert_eq!(weights(&[2.0, 0.0], &[-1.0, -1e30], Denominator::M3dCam), [0.0]);
         // Without activations alpha is 1/2 for any gradient.
         for denominator in [Denominator::Paper, Denominator::M3dCam] {
             for g in [2.0_f32.powi(-148), 1e-30, 1.0, 3e38] {
