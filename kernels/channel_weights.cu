@@ -25,6 +25,7 @@ struct Means {
   float* weights;
   float* magnitudes;
 
+  static __device__ constexpr bool read_once(int) { return true; }
   __device__ __forceinline__ Channel channel(long long) const { return Channel{}; }
   static __device__ __forceinline__ void add(float (&sums)[2], const float (&values)[1],
                                              const Channel&) {

@@ -7,7 +7,8 @@
 //     using Partial = float;             // type of a thread's sums
 //     struct Channel;                    // what all terms of a channel share
 //     const SCALAR* tensors[kTensors];
-//     Channel channel(long long row) const;   // row = b * C + c
+//     static constexpr bool read_once(int tensor);   // no: another kernel reads it next
+//     Channel channel(long long row) const;          // row = b * C + c
 //     static void add(Partial (&sums)[kSums], const float (&values)[kTensors], const Channel&);
 //     void finish(long long row, int sum, double total) const;
 //   };
@@ -49,31 +50,53 @@ __device__ __forceinline__ void add_values(typename Op::Partial (&sums)[Op::kSum
   for (int k = 0; k < Op::kSums; ++k) sums[k] += own[k];
 }
 
-// Contiguous, N small: `lanes` threads, a power of 2 up to 32, for each row.
-template <typename Op>
+// Contiguous, N small: `lanes` threads, a power of 2 up to 32, for each row. kWidth divides N.
+template <int kWidth, typename Op>
 __device__ __forceinline__ void sum_short_rows(const Op& op, long long voxels, long long rows,
                                                int lanes) {
-  constexpr int kReads = kValueReads<Op>;
+  constexpr int kReads = kWidth == 1 ? kValueReads<Op> : kPackReads<Op>;
   const long long row =
       (static_cast<long long>(blockIdx.x) * BLOCK_THREADS + threadIdx.x) / lanes;
   const int lane = threadIdx.x % lanes;
+  const int groups = static_cast<int>(voxels) / kWidth;
   typename Op::Partial sums[Op::kSums] = {};
   if (row < rows) {
     const typename Op::Channel channel = op.channel(row);
-    for (long long from = lane; from < voxels; from += kReads * lanes) {
-      Read<1> reads[kReads][Op::kTensors];
+    const SCALAR* tensors[Op::kTensors];
+    bool aligned = true;
 #pragma unroll
-      for (int i = 0; i < kReads; ++i) {
-        const long long n = from + i * lanes;
+    for (int t = 0; t < Op::kTensors; ++t) {
+      tensors[t] = op.tensors[t] + row * voxels;
+      aligned = aligned && (kWidth == 1 || is_pack_aligned(tensors[t]));
+    }
+    for (int from = lane; from < groups; from += kReads * lanes) {
+      Read<kWidth> reads[kReads][Op::kTensors];
+      // One branch for all loads: with one each, they would wait for each other.
+      if (aligned) {
 #pragma unroll
-        for (int t = 0; t < Op::kTensors; ++t) {
-          reads[i][t] =
-              n < voxels ? Read<1>::all(op.tensors[t] + row * voxels + n, true) : Read<1>::none();
+        for (int i = 0; i < kReads; ++i) {
+          const int group = from + i * lanes;
+#pragma unroll
+          for (int t = 0; t < Op::kTensors; ++t) {
+            reads[i][t] = group < groups
+                              ? Read<kWidth>::pack(tensors[t] + group * kWidth, Op::read_once(t))
+                              : Read<kWidth>::none();
+          }
+        }
+      } else {
+#pragma unroll
+        for (int i = 0; i < kReads; ++i) {
+          const int group = from + i * lanes;
+#pragma unroll
+          for (int t = 0; t < Op::kTensors; ++t) {
+            reads[i][t] =
+                Read<kWidth>::part(tensors[t] + group * kWidth, (groups - group) * kWidth);
+          }
         }
       }
 #pragma unroll
       for (int i = 0; i < kReads; ++i) {
-        add_values<Op, 1>(sums, reads[i], channel);
+        add_values<Op, kWidth>(sums, reads[i], channel);
       }
     }
   }
@@ -88,37 +111,69 @@ __device__ __forceinline__ void sum_short_rows(const Op& op, long long voxels, l
   }
 }
 
+template <typename Op>
+__device__ __forceinline__ void sum_short_rows(const Op& op, long long voxels, long long rows,
+                                               int lanes) {
+  if (voxels % kPerPack<SCALAR> == 0) {
+    sum_short_rows<kPerPack<SCALAR>>(op, voxels, rows, lanes);
+  } else {
+    sum_short_rows<1>(op, voxels, rows, lanes);
+  }
+}
+
 // Contiguous, N large: a block for each of the `segments` of a row, `segment` voxels each, a
-// multiple of 16 bytes. `partials`: kSums * segments for each row; `counters`: one for each row.
+// multiple of BLOCK_THREADS packs. `partials`: kSums * segments for each row; `counters`: one for
+// each row.
+//
+// Where N is no multiple of a pack, rows begin at any address, so that no pack of most of them is
+// aligned. Then a thread reads values that lie BLOCK_THREADS apart, and a warp those of one line,
+// and keeps them as a pack. To read aligned packs behind a head of single values would be fewer
+// loads, but which values a thread sums would then depend on where the row begins: a sample in a
+// batch would have other bits than alone.
 template <typename Op>
 __device__ __forceinline__ void sum_long_rows(const Op& op, long long voxels, long long segment,
                                               unsigned segments, double* partials,
                                               unsigned* counters) {
   constexpr int kWidth = kPerPack<SCALAR>;
   constexpr int kReads = kPackReads<Op>;
-  constexpr long long kStep = static_cast<long long>(BLOCK_THREADS) * kWidth;
+  constexpr int kStep = BLOCK_THREADS * kWidth;
   const long long row = blockIdx.x / segments;
   const unsigned index = blockIdx.x % segments;
   const long long begin = index * segment;
   const long long end = min(voxels, begin + segment);
-  const SCALAR* rows[Op::kTensors];
-  bool aligned = true;
+  const bool packed = voxels % kWidth == 0;
+  const int first = packed ? threadIdx.x * kWidth : threadIdx.x;
+  const SCALAR* tensors[Op::kTensors];
+  bool aligned = packed;
 #pragma unroll
   for (int t = 0; t < Op::kTensors; ++t) {
-    rows[t] = op.tensors[t] + row * voxels;
-    aligned = aligned && is_pack_aligned(rows[t]);
+    tensors[t] = op.tensors[t] + row * voxels + begin + first;
+    aligned = aligned && is_pack_aligned(tensors[t]);
   }
   const typename Op::Channel channel = op.channel(row);
   typename Op::Partial sums[Op::kSums] = {};
-  for (long long from = begin + static_cast<long long>(threadIdx.x) * kWidth; from < end;
-       from += kReads * kStep) {
+  for (long long from = begin; from < end; from += kReads * kStep) {
+    // How many values there are from the thread's first one on, as far as this round goes.
+    const int left =
+        static_cast<int>(min(end - from, static_cast<long long>(kReads * kStep))) - first;
     Read<kWidth> reads[kReads][Op::kTensors];
-    if (aligned && from + (kReads - 1) * kStep + kWidth <= end) {
+    // One branch for all loads: with one each, they would wait for each other.
+    if (aligned) {
 #pragma unroll
       for (int i = 0; i < kReads; ++i) {
 #pragma unroll
         for (int t = 0; t < Op::kTensors; ++t) {
-          reads[i][t] = Read<kWidth>::all(rows[t] + from + i * kStep, true);
+          reads[i][t] = i * kStep < left
+                            ? Read<kWidth>::pack(tensors[t] + i * kStep, Op::read_once(t))
+                            : Read<kWidth>::none();
+        }
+      }
+    } else if (packed) {
+#pragma unroll
+      for (int i = 0; i < kReads; ++i) {
+#pragma unroll
+        for (int t = 0; t < Op::kTensors; ++t) {
+          reads[i][t] = Read<kWidth>::part(tensors[t] + i * kStep, left - i * kStep);
         }
       }
     } else {
@@ -126,11 +181,13 @@ __device__ __forceinline__ void sum_long_rows(const Op& op, long long voxels, lo
       for (int i = 0; i < kReads; ++i) {
 #pragma unroll
         for (int t = 0; t < Op::kTensors; ++t) {
-          const long long n = from + i * kStep;
-          reads[i][t] = Read<kWidth>::part(rows[t] + n, end - n);
+          reads[i][t] =
+              Read<kWidth>::part(tensors[t] + i * kStep, left - i * kStep, BLOCK_THREADS);
         }
       }
     }
+#pragma unroll
+    for (int t = 0; t < Op::kTensors; ++t) tensors[t] += kReads * kStep;
 #pragma unroll
     for (int i = 0; i < kReads; ++i) {
       add_values<Op, kWidth>(sums, reads[i], channel);
@@ -224,7 +281,7 @@ __device__ __forceinline__ void sum_columns(const Op& op, long long channels, lo
         for (int i = 0; i < kReads; ++i) {
 #pragma unroll
           for (int t = 0; t < Op::kTensors; ++t) {
-            reads[i][t] = Read<kWidth>::all(tensors[t] + i * stride, true);
+            reads[i][t] = Read<kWidth>::pack(tensors[t] + i * stride, Op::read_once(t));
           }
         }
       } else {
@@ -233,7 +290,8 @@ __device__ __forceinline__ void sum_columns(const Op& op, long long channels, lo
 #pragma unroll
           for (int t = 0; t < Op::kTensors; ++t) {
             reads[i][t] = from + i * rows < count
-                              ? Read<kWidth>::all(tensors[t] + i * stride, aligned)
+                              ? Read<kWidth>::all(tensors[t] + i * stride, aligned,
+                                                  Op::read_once(t))
                               : Read<kWidth>::none();
           }
         }

@@ -21,18 +21,25 @@ struct Read {
 
   static __device__ __forceinline__ Read none() { return Read{uint4{0, 0, 0, 0}}; }
 
-  // The first `count` values, with zeros behind them.
-  static __device__ __forceinline__ Read part(const SCALAR* from, long long count) {
+  // Values `stride` apart, of which `count` values from `from` on are there; zeros for those behind.
+  static __device__ __forceinline__ Read part(const SCALAR* from, long long count,
+                                              int stride = 1) {
     unsigned words[4] = {0, 0, 0, 0};
 #pragma unroll
     for (int i = 0; i < kWidth; ++i) {
-      if (i < count) insert(words, i, from[i]);
+      if (i * stride < count) insert(words, i, from[i * stride]);
     }
     return Read{uint4{words[0], words[1], words[2], words[3]}};
   }
 
-  static __device__ __forceinline__ Read all(const SCALAR* from, bool aligned) {
-    if (aligned) return Read{load_streaming(from)};
+  // 16 bytes at an aligned address. `once`: nobody reads them again, so that they may leave the
+  // cache first.
+  static __device__ __forceinline__ Read pack(const SCALAR* from, bool once) {
+    return Read{once ? load_streaming(from) : load_pack(from)};
+  }
+
+  static __device__ __forceinline__ Read all(const SCALAR* from, bool aligned, bool once = true) {
+    if (aligned) return pack(from, once);
     return part(from, kWidth);
   }
 
@@ -47,7 +54,15 @@ struct Read<1> {
 
   static __device__ __forceinline__ Read none() { return Read{SCALAR{}}; }
 
-  static __device__ __forceinline__ Read all(const SCALAR* from, bool) { return Read{*from}; }
+  static __device__ __forceinline__ Read part(const SCALAR* from, long long count) {
+    return count > 0 ? Read{*from} : none();
+  }
+
+  static __device__ __forceinline__ Read pack(const SCALAR* from, bool) { return Read{*from}; }
+
+  static __device__ __forceinline__ Read all(const SCALAR* from, bool, bool = true) {
+    return Read{*from};
+  }
 
   __device__ __forceinline__ void widened(float (&values)[1]) const { values[0] = widen(value); }
 };

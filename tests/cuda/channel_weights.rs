@@ -64,9 +64,24 @@ fn small_means_of_any_shape() {
     for extents in [[1, 1, 1, 1, 1], [3, 3, 1, 3, 11], [1, 3, 1, 1, 1025]] {
         check_all_types(&mut stream, extents);
     }
+    check::<f32>(&mut stream, [2, 3, 1, 1, 64], 1.0);
+    check::<f32>(&mut stream, [2, 3, 1, 1, 1028], 1.0);
     check::<f32>(&mut stream, [2, 4, 1, 1, 513], 1.0);
     check::<f16>(&mut stream, [1, 8, 1, 1, 513], 1.0);
     check::<f32>(&mut stream, [2, 1, 1, 1, 4097], 1.0);
+}
+
+/// Rows of whole packs (in f32, or in all types) and of single values, at aligned addresses and others.
+#[test]
+fn means_of_rows_of_packs_and_of_values() {
+    let Some(mut stream) = gpu() else { return };
+    for voxels in [2, 4, 8, 20, 36, 64, 510, 512, 513, 1000, 1023, 1024] {
+        check_all_types(&mut stream, [2, 3, 1, 1, voxels]);
+    }
+    // Up to three values behind whole packs, and rounds that no, some and all threads fill.
+    for voxels in [1026, 1027, 1028, 2184, 4096, 4099, 8192, 8195] {
+        check_all_types(&mut stream, [2, 3, 1, 1, voxels]);
+    }
 }
 
 #[test]

@@ -14,9 +14,11 @@ pub const BLOCK_THREADS: u32 = 256;
 /// Rows up to here are summed by a warp or less: with a block, a thread would have less than a load.
 const SHORT_ROW: usize = 1024;
 /// Loads of single values that a thread has under way; one that reads two tensors halves them. With
-/// 16, for 64 bytes of `f32`, most lanes of a 7x7 map would have no work.
+/// 16, for 64 bytes of `f32`, most lanes of a 7x7 map would have no work. Short rows of whole packs have
+/// lanes for as many values, so that maps as small still spread over as many blocks.
 pub const VALUE_READS: u32 = 8;
-/// Loads of 16 bytes that a thread has under way, as `VALUE_READS`.
+/// Loads of 16 bytes that a thread has under way, as `VALUE_READS`; in long rows that are not whole
+/// packs, as many values.
 pub const PACK_READS: u32 = 4;
 /// Blocks of a sample from which on each has more to do: about four for each multiprocessor of an
 /// H100. With fewer blocks too few loads are under way; with more, the partial sums cost time.
