@@ -123,7 +123,8 @@ __device__ __forceinline__ void sum_rows(const Op& op, const MapOutput& to, long
   // Groups of four channels are summed by themselves first, which shortens the longest chain of
   // additions to a quarter. Not a launch number: Rust does not know it.
   constexpr int kGroup = 4;
-  constexpr int kReads = kWidth == 1 ? 2 * kGroup : kGroup;
+  constexpr int kReads = kWidth == 1 ? VALUE_CHANNELS : PACK_CHANNELS;
+  static_assert(kReads % kGroup == 0, "whole groups");
   const long long tile_voxels = static_cast<long long>(threads) * kWidth;
   const unsigned tiles = (voxels + tile_voxels - 1) / tile_voxels;
   const unsigned tile = blockIdx.x % tiles;

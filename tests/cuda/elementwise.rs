@@ -82,6 +82,19 @@ fn maps_of_few_voxels() {
     }
 }
 
+/// Small maps, whose channels are split among many blocks.
+#[test]
+fn small_maps_of_many_channels() {
+    let Some(mut stream) = gpu() else { return };
+    check::<f32>(&mut stream, [2, 320, 1, 8, 8], [1.0, 1.0]);
+    for channels in [33, 37, 261] {
+        for voxels in [7, 264] {
+            check::<f32>(&mut stream, [2, channels, 1, 1, voxels], [1.0, 1.0]);
+        }
+        check::<f16>(&mut stream, [1, channels, 1, 1, 264], [1.0, 1.0]);
+    }
+}
+
 #[test]
 fn maps_of_many_voxels() {
     let Some(mut stream) = gpu() else { return };

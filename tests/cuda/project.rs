@@ -118,6 +118,22 @@ fn sums_of_many_channels() {
     check::<f16>(&mut stream, [1, 2048, 1, 7, 7], 1.0);
 }
 
+/// Small maps, whose channels are split among many blocks: also where splits or slices have fewer
+/// channels than others, or none.
+#[test]
+fn sums_of_small_maps() {
+    let Some(mut stream) = gpu() else { return };
+    check::<f32>(&mut stream, [2, 320, 8, 8, 8], 1.0);
+    check::<f16>(&mut stream, [1, 320, 8, 8, 8], 1.0);
+    check::<bf16>(&mut stream, [1, 320, 6, 6, 6], 1.0);
+    for channels in [1, 7, 32, 33, 36, 37, 261, 321] {
+        for voxels in [4, 7, 264, 265] {
+            check::<f32>(&mut stream, [2, channels, 1, 1, voxels], 1.0);
+        }
+        check::<f16>(&mut stream, [1, channels, 1, 1, 264], 1.0);
+    }
+}
+
 #[test]
 fn sums_of_many_voxels() {
     let Some(mut stream) = gpu() else { return };

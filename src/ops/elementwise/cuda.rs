@@ -8,7 +8,9 @@ use crate::ops::DeviceView;
 use crate::ops::check::check_same_form;
 use crate::ops::extremes::DeviceExtremes;
 use crate::ops::launch::{check_devices, registers_for};
-use crate::ops::voxel_sums::cuda::{BLOCK_THREADS, Split, VOXEL_READS, VoxelSums};
+use crate::ops::voxel_sums::cuda::{
+    BLOCK_THREADS, PACK_CHANNELS, Split, VALUE_CHANNELS, VOXEL_READS, VoxelSums,
+};
 
 /// Loads under way of each of the two tensors: together as many as [`VOXEL_READS`].
 const READS: u32 = VOXEL_READS / 2;
@@ -26,6 +28,8 @@ pub static PROGRAM: Program = Program {
     defines: &[
         ("BLOCK_THREADS", BLOCK_THREADS),
         ("VOXEL_READS", READS),
+        ("PACK_CHANNELS", PACK_CHANNELS),
+        ("VALUE_CHANNELS", VALUE_CHANNELS),
         ("RESIDENT_BLOCKS", RESIDENT_BLOCKS),
         ("ROWS_RESIDENT_BLOCKS", ROWS_RESIDENT_BLOCKS),
     ],

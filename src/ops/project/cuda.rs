@@ -7,7 +7,9 @@ use crate::ops::DeviceView;
 use crate::ops::check::check_length;
 use crate::ops::extremes::DeviceExtremes;
 use crate::ops::launch::{check_devices, registers_for};
-use crate::ops::voxel_sums::cuda::{BLOCK_THREADS, Split, VOXEL_READS, VoxelSums};
+use crate::ops::voxel_sums::cuda::{
+    BLOCK_THREADS, PACK_CHANNELS, Split, VALUE_CHANNELS, VOXEL_READS, VoxelSums,
+};
 use crate::shape::Shape;
 
 /// Blocks on a multiprocessor.
@@ -21,6 +23,8 @@ pub static PROGRAM: Program = Program {
     defines: &[
         ("BLOCK_THREADS", BLOCK_THREADS),
         ("VOXEL_READS", VOXEL_READS),
+        ("PACK_CHANNELS", PACK_CHANNELS),
+        ("VALUE_CHANNELS", VALUE_CHANNELS),
         ("RESIDENT_BLOCKS", RESIDENT_BLOCKS),
         ("ROWS_RESIDENT_BLOCKS", RESIDENT_BLOCKS),
     ],

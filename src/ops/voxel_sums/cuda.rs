@@ -15,12 +15,14 @@ use crate::shape::{Layout, Shape};
 pub const BLOCK_THREADS: u32 = 256;
 /// Loads that a thread has under way in channels-last tensors: 16 bytes each, or single values.
 pub const VOXEL_READS: u32 = 4;
-/// Blocks of a sample that fill a device: two for each multiprocessor of an H100. With fewer, the
-/// channels are split among blocks, or a thread reads one voxel at a time.
+/// Channels of contiguous tensors that a thread loads at once, 16 bytes of each; or single values.
+pub const PACK_CHANNELS: u32 = 4;
+pub const VALUE_CHANNELS: u32 = 8;
+/// Threads of a tile of contiguous tensors, at least: a warp, so that whole warps read one channel.
+const LEAST_THREADS: usize = 32;
+/// Blocks of a sample that fill a device: two for each multiprocessor of an H100. With fewer, tiles are
+/// smaller and the channels are split among blocks, or a thread reads one voxel at a time.
 const ENOUGH_BLOCKS: usize = 264;
-/// Channels that a thread sums, at least, when they are split: then the partial sums that blocks hand
-/// over are small beside what they read.
-const LEAST_CHANNELS: usize = 16;
 /// Tiles of a sample from which on tiles are larger: its last block reads the extremes of each.
 const MANY_TILES: usize = 1024;
 /// Steps of a block, at most.
@@ -88,10 +90,25 @@ impl<'a> VoxelSums<'a> {
                 (Split::Columns, voxels.div_ceil(several * steps), 1, [lanes, steps])
             }
         } else {
-            let width = if voxels.is_multiple_of(per_pack) { per_pack } else { 1 };
-            let threads = (voxels / width).next_power_of_two().clamp(32, block);
-            let tiles = voxels.div_ceil(threads * width);
-            let most = (channels / (LEAST_CHANNELS * (block / threads))).max(1);
+            let (width, reads) = if voxels.is_multiple_of(per_pack) {
+                (per_pack, PACK_CHANNELS as usize)
+            } else {
+                (1, VALUE_CHANNELS as usize)
+            };
+            let groups = channels.div_ceil(reads);
+            let tiles = |threads: usize| voxels.div_ceil(threads * width);
+            let mut threads = (voxels / width).next_power_of_two().clamp(LEAST_THREADS, block);
+            // Slices of a block add up their channels in shared memory, so they go before splits, as
+            // long as each has channels.
+            while tiles(threads) < ENOUGH_BLOCKS
+                && threads > LEAST_THREADS
+                && 2 * block / threads <= groups
+            {
+                threads /= 2;
+            }
+            let tiles = tiles(threads);
+            // At most so many that a thread still loads as many channels as it does at once.
+            let most = groups.div_ceil(block / threads);
             let splits = ENOUGH_BLOCKS.div_ceil(tiles).min(most);
             (Split::Rows, tiles, splits, [threads, splits])
         };
