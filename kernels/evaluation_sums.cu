@@ -2,11 +2,12 @@
 // of a threshold: the table of src/ops/evaluation_sums/table.rs, which says what the rows are.
 //
 // Reads `map` (B, N) float and `mask` (B, N) u8 once, writes a table of TABLE_LENGTH 64-bit words
-// per sample. A block takes rounds·4·BLOCK_THREADS values of one sample, a thread 4 side by side of
+// per sample. A block takes rounds·4·blockDim.x values of one sample, a thread 4 side by side of
 // each round, and counts them in shared memory, its neighbours in one step where they fall into one
 // slot: maps are smooth, and many of their values are 0. Then it adds what it counted to the
-// sample's table in `tables`, and the last block of a sample moves that to `output` and leaves
-// zeros. All sums are of whole numbers, so they do not depend on the order.
+// sample's table in `tables`, with up to TABLE_LENGTH atomics, and the last block of a sample moves
+// that to `output` and leaves zeros. All sums are of whole numbers, so they do not depend on the
+// order.
 
 #include "lib/last_block.cuh"
 #include "lib/scalar.cuh"
@@ -23,7 +24,7 @@ static_assert(PER_LOAD == 4, "load_values and load_mask");
 // In shared memory a slot has two words of 32 bits, whose atomics are native. `low` is the sum of
 // its fractions modulo 2^32. `high` holds, from bit 16 on, how often that wrapped, and below the
 // count.
-static_assert(MOST_ROUNDS * PER_LOAD * BLOCK_THREADS < 1 << 16, "the count of a block has 16 bits");
+static_assert(MOST_ROUNDS * PER_LOAD * MOST_THREADS < 1 << 16, "the count of a block has 16 bits");
 static_assert(MOST_ROUNDS * PER_LOAD <= 1 << 8, "the fractions of a thread have 32 bits");
 constexpr int kCountBits = 16;
 
@@ -89,7 +90,7 @@ __device__ __forceinline__ void count_block(const float* map, const u8* mask, lo
     long long at[UNROLLED];
 #pragma unroll
     for (int u = 0; u < UNROLLED; ++u) {
-      at[u] = first + static_cast<long long>(round + u) * BLOCK_THREADS * PER_LOAD;
+      at[u] = first + static_cast<long long>(round + u) * blockDim.x * PER_LOAD;
       load_values<kWhole>(map + at[u], voxels - at[u], values[u]);
     }
     if (mask != nullptr) {
@@ -118,9 +119,9 @@ __device__ __forceinline__ void count_block(const float* map, const u8* mask, lo
   count(run, low, high);
 }
 
-// blocks: of a sample; `rounds`, a multiple of UNROLLED: of a block. `mask` may be null, then all
+// At most MOST_THREADS threads. `blocks`: of a sample; `rounds`, a multiple of UNROLLED: of a block. `mask` may be null, then all
 // is outside. `threshold`: NaN for none. `tables` and `counters`: 0 before and after.
-extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, RESIDENT_BLOCKS)
+extern "C" __global__ void __launch_bounds__(MOST_THREADS, RESIDENT_BLOCKS)
     ENTRY(evaluation_sums)(const float* map, const u8* mask, long long voxels, float threshold,
                            unsigned blocks, int rounds, unsigned long long* tables,
                            unsigned* counters, unsigned long long* output) {
@@ -131,14 +132,14 @@ extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, RESIDENT_BLOCKS)
   if (mask != nullptr) mask += sample * voxels;
   unsigned long long* table = tables + sample * TABLE_LENGTH;
 
-  for (unsigned slot = threadIdx.x; slot < kSlots; slot += BLOCK_THREADS) {
+  for (unsigned slot = threadIdx.x; slot < kSlots; slot += blockDim.x) {
     low[slot] = high[slot] = 0;
   }
   __syncthreads();
 
   const long long block = blockIdx.x % blocks;
-  const long long first = (block * rounds * BLOCK_THREADS + threadIdx.x) * PER_LOAD;
-  const long long end = (block + 1) * rounds * BLOCK_THREADS * PER_LOAD;
+  const long long first = (block * rounds * blockDim.x + threadIdx.x) * PER_LOAD;
+  const long long end = (block + 1) * rounds * blockDim.x * PER_LOAD;
   const bool aligned = is_pack_aligned(map) && (reinterpret_cast<size_t>(mask) & 3) == 0;
   if (end <= voxels && aligned) {
     count_block<true>(map, mask, first, voxels, rounds, threshold, low, high);
@@ -147,7 +148,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, RESIDENT_BLOCKS)
   }
   __syncthreads();
 
-  for (unsigned slot = threadIdx.x; slot < kSlots; slot += BLOCK_THREADS) {
+  for (unsigned slot = threadIdx.x; slot < kSlots; slot += blockDim.x) {
     const unsigned word = high[slot];
     if (word == 0) continue;
     atomicAdd(&table[2 * slot], static_cast<unsigned long long>(word & ((1u << kCountBits) - 1)));
@@ -155,7 +156,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, RESIDENT_BLOCKS)
               static_cast<unsigned long long>(word >> kCountBits) << 32 | low[slot]);
   }
   if (!is_last_block(&counters[sample], blocks)) return;
-  for (unsigned i = threadIdx.x; i < TABLE_LENGTH; i += BLOCK_THREADS) {
+  for (unsigned i = threadIdx.x; i < TABLE_LENGTH; i += blockDim.x) {
     output[sample * TABLE_LENGTH + i] = atomicExch(&table[i], 0ull);
   }
 }

@@ -87,12 +87,24 @@ fn any_threshold() {
     }
 }
 
-/// More values than one block counts, with few rounds and with the most.
+/// More values than one block counts, in blocks of several sizes.
 #[test]
 fn many_blocks() {
     let Some(stream) = gpu() else { return };
     check(&stream, 40_003, 1, Some(0.5), 0);
+    check(&stream, 50_001, 1, Some(0.5), 0);
     check(&stream, 70_001, 3, None, 0);
+}
+
+/// With more rounds, and with the most, in which one slot gets all values of a block.
+#[test]
+fn blocks_of_many_rounds() {
+    let Some(stream) = gpu() else { return };
+    for voxels in [600_001, 800_003] {
+        let maps = map(KINDS - 1, voxels);
+        let found = on_gpu(&stream, &maps, None, 1, None, 0).unwrap();
+        assert!(found == evaluation_sums(&maps, None, 1, None).unwrap(), "{voxels}");
+    }
 }
 
 #[test]

@@ -5,17 +5,21 @@ use crate::device::{KernelBudget, Launch, Program, Scalar, Slice, SliceMut, Stre
 use crate::error::{Error, Result};
 use crate::ops::launch::{check_devices, registers_for};
 
-const BLOCK_THREADS: u32 = 256;
-/// Blocks on a multiprocessor: what the registers of the kernel allow, and with that the 8 KiB of
-/// shared memory that each takes for its table.
-const RESIDENT_BLOCKS: u32 = 4;
+/// Threads of a block, at least.
+const LEAST_THREADS: u32 = 256;
+/// Threads of a block, at most: a block adds up to 2060 words to the table in the end, one atomic
+/// each, so that few large blocks add less often than many small ones.
+const MOST_THREADS: u32 = 1024;
+/// Blocks of the most threads on a multiprocessor: what the registers of the kernel allow, up to 64 a
+/// thread. Smaller blocks are as many threads.
+const RESIDENT_BLOCKS: u32 = 1;
 /// Values that a thread loads at once: 16 bytes of the map.
 const PER_LOAD: u32 = 4;
 /// Loads that a thread has under way. A block makes a multiple of so many rounds.
 const UNROLLED: u32 = 4;
-/// Rounds of a block, at most: 16384 values. The up to 2060 words that a block adds to the table in the
-/// end are then little beside what it reads.
-const MOST_ROUNDS: u32 = 16;
+/// Rounds of a block, at most: 49152 values, which a counter of 16 bits holds. What the block adds to
+/// the table in the end is then little beside what it reads.
+const MOST_ROUNDS: u32 = 12;
 /// As the kernel takes it.
 #[expect(clippy::cast_possible_truncation, reason = "a few thousand")]
 const TABLE_WORDS: u32 = TABLE_LENGTH as u32;
@@ -28,7 +32,7 @@ pub static PROGRAM: Program = Program {
     source: include_str!("../../../kernels/evaluation_sums.cu"),
     scalars: &[Scalar::F32],
     defines: &[
-        ("BLOCK_THREADS", BLOCK_THREADS),
+        ("MOST_THREADS", MOST_THREADS),
         ("RESIDENT_BLOCKS", RESIDENT_BLOCKS),
         ("PER_LOAD", PER_LOAD),
         ("UNROLLED", UNROLLED),
@@ -40,7 +44,7 @@ pub static PROGRAM: Program = Program {
 
 const KERNEL: KernelBudget = KernelBudget {
     entry: "evaluation_sums",
-    registers: registers_for(RESIDENT_BLOCKS, BLOCK_THREADS),
+    registers: registers_for(RESIDENT_BLOCKS, MOST_THREADS),
     shared_bytes: 8256,
 };
 
@@ -75,14 +79,22 @@ pub fn evaluation_sums(
         &[("map", &map), ("mask", &mask), ("tables", &tables)],
     )?;
     let voxels = map.len() / batch;
-    let blocks = |rounds: u32| voxels.div_ceil((rounds * PER_LOAD * BLOCK_THREADS) as usize);
-    // Fewer rounds where that gives each multiprocessor a block or two more to do.
-    let wanted = 2 * stream.gpu().multiprocessors() as usize;
-    let mut rounds = MOST_ROUNDS;
-    while rounds > UNROLLED && batch * blocks(rounds) < wanted {
-        rounds /= 2;
+    let blocks = |threads: u32, rounds: u32| {
+        voxels.div_ceil(rounds as usize * PER_LOAD as usize * threads as usize)
+    };
+    let multiprocessors = stream.gpu().multiprocessors() as usize;
+    // Larger blocks as long as three of four multiprocessors have one: at 128³ voxels, an H100's.
+    let mut threads = LEAST_THREADS;
+    while threads < MOST_THREADS && 4 * batch * blocks(2 * threads, UNROLLED) >= 3 * multiprocessors
+    {
+        threads *= 2;
     }
-    let blocks = blocks(rounds);
+    // Fewer rounds where that gives each multiprocessor a block or two more to do.
+    let mut rounds = MOST_ROUNDS;
+    while rounds > UNROLLED && batch * blocks(threads, rounds) < 2 * multiprocessors {
+        rounds -= UNROLLED;
+    }
+    let blocks = blocks(threads, rounds);
     let (Ok(all_blocks), Ok(blocks)) = (u32::try_from(batch * blocks), u32::try_from(blocks))
     else {
         return refuse(format!("map: {batch} samples of {voxels} values are too many to launch"));
@@ -91,7 +103,7 @@ pub fn evaluation_sums(
     let (sums, counters) =
         stream.counters(batch * (TABLE_COUNTERS + 1))?.split_at(batch * TABLE_COUNTERS)?;
     let threshold = threshold.unwrap_or(f32::NAN);
-    let launch = Launch { grid: [all_blocks, 1, 1], block_threads: BLOCK_THREADS, shared_bytes: 0 };
+    let launch = Launch { grid: [all_blocks, 1, 1], block_threads: threads, shared_bytes: 0 };
     // SAFETY: `evaluation_sums(const float*, const u8*, long long, float, unsigned, int, unsigned
     // long long*, unsigned*, unsigned long long*)`. `map`, and `mask` unless it is null, have
     // `batch` times `voxels` values, and no thread reads behind those of its sample. The counters,
