@@ -126,9 +126,9 @@ __device__ __forceinline__ void sum_short_rows(const Op& op, long long voxels, l
 // each row.
 //
 // Where N is no multiple of a pack, rows begin at any address, so that no pack of most of them is
-// aligned. Then a thread reads values that lie BLOCK_THREADS apart, and a warp those of one line,
-// and keeps them as a pack. To read aligned packs behind a head of single values would be fewer
-// loads, but which values a thread sums would then depend on where the row begins: a sample in a
+// aligned. Then a thread reads values that lie BLOCK_THREADS apart, so that a warp's lie side by
+// side, and keeps them as a pack. Aligned packs behind a head of single values would be fewer
+// loads, but which values a thread sums would then depend on the address of the row: a sample in a
 // batch would have other bits than alone.
 template <typename Op>
 __device__ __forceinline__ void sum_long_rows(const Op& op, long long voxels, long long segment,
