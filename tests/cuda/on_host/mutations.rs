@@ -99,6 +99,36 @@ static MUTATIONS: &[Mutation] = &[
         tests: "project::small_sums_of_any_shape",
         says: "ThreadSanitizer: data race",
     },
+    // A row that is not whole packs takes the first value of the next one too.
+    Mutation {
+        stem: "channel_weights",
+        file: "lib/channel_sums.cuh",
+        from: "left - i * kStep, BLOCK_THREADS)",
+        to: "left - i * kStep + 1, BLOCK_THREADS)",
+        flavour: Flavour::Plain,
+        tests: "channel_weights::small_means_of_any_shape",
+        says: "panicked at tests/",
+    },
+    // A whole pack too many.
+    Mutation {
+        stem: "channel_weights",
+        file: "lib/channel_sums.cuh",
+        from: "reads[i][t] = i * kStep < left\n",
+        to: "reads[i][t] = i * kStep <= left\n",
+        flavour: Flavour::Plain,
+        tests: "channel_weights::small_means_of_any_shape",
+        says: "panicked at tests/",
+    },
+    // Gradients that ReLU drops count as 1.
+    Mutation {
+        stem: "alpha_weights",
+        file: "alpha_weights.cu",
+        from: "dropped ? 0.0f : term",
+        to: "term",
+        flavour: Flavour::Plain,
+        tests: "alpha_weights::small_weights_of_any_shape",
+        says: "panicked at tests/",
+    },
     // Without the barrier warps add up values that other warps have not written yet.
     Mutation {
         stem: "project",
