@@ -5,7 +5,7 @@ use medcam::ops::summary::SampleSummary;
 use medcam::ops::summary::cuda::summary;
 use medcam::tch::{Kind, Tensor};
 
-use super::case::{Arm, Case, Layer, Place, Scalar, Values, own_arm};
+use super::case::{Arm, Case, Layer, Place, Scalar, own_arm};
 use super::cuda;
 
 pub fn cases(layer: Layer) -> Vec<Case> {
