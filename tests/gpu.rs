@@ -78,7 +78,7 @@ fn assert_alike(what: &str, found: &Maps, expected: &Maps, tolerance: f32) {
 
 /// Maps and warnings on the GPU are those of the CPU.
 fn check(case: &Case, options: &Options) {
-    let what = format!("{} {} {:?}", case.network.name, case.kind, options.settings);
+    let what = format!("{} {} {options:?}", case.network.name, case.kind);
     let on_cpu = maps(&mut injected(case, Device::Cpu, options), &input(case, Device::Cpu));
     let on_gpu = maps(&mut injected(case, GPU, options), &input(case, GPU));
     assert_alike(&what, &on_gpu.0, &on_cpu.0, TOLERANCE);

@@ -53,7 +53,8 @@ fn check<T: Element>(stream: &Stream, channels: usize, spatial: [usize; 3], seed
                 weights.fill(1e-5);
                 // Of equal weights the last counts: its magnitude decides.
                 magnitudes[b * channels] = 1e9;
-                magnitudes[(b + 1) * channels - 1] = if seed % 2 == 0 { 1.0 } else { 1e-3 };
+                magnitudes[(b + 1) * channels - 1] =
+                    if seed.is_multiple_of(2) { 1.0 } else { 1e-3 };
             }
             Kind::NotFinite => {
                 weights[channels - 1] = f32::NAN;
