@@ -6,8 +6,8 @@ use tch::Tensor;
 
 #[cfg(feature = "cuda")]
 use super::arrays::upload;
-use super::maps::alpha_sensitivity;
 use super::readback::{Fetched, Slot};
+use super::sensitivity::alpha_sensitivity;
 use super::values::MapValues;
 use crate::error::Result;
 use crate::ops::Range;

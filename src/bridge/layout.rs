@@ -1,9 +1,11 @@
-//! Describes the memory layout of a tensor in the terms of the ops.
+//! Describes the memory of a tensor in the terms of the ops.
 
 use tch::{Kind, Tensor};
 
 use super::arrays::extents;
+use crate::element::Element;
 use crate::error::{Error, Result};
+use crate::ops::View;
 use crate::shape::{Layout, Shape};
 use crate::torch::in_libtorch;
 
@@ -35,4 +37,21 @@ pub(super) fn shape_and_layout(tensor: &Tensor) -> Result<(Shape, Layout)> {
     let layout =
         layout(tensor).ok_or_else(|| Error::input("maps", "the elements of a tensor have gaps"))?;
     Ok((shape, layout))
+}
+
+/// The memory of a tensor as a view.
+///
+/// # Safety
+///
+/// The tensor is on the CPU, its elements are of type `T`, and nothing writes to it while the view
+/// lives.
+pub(super) unsafe fn view<T: Element>(tensor: &Tensor) -> Result<View<'_, T>> {
+    let (shape, layout) = shape_and_layout(tensor)?;
+    // SAFETY: a gapless tensor on the CPU has exactly `elements` values of type T behind its data
+    // pointer, which libtorch aligns; `Shape::new` keeps their number above 0 and below isize::MAX
+    // bytes, since libtorch allocated them; the tensor is borrowed while the slice lives.
+    let data = unsafe {
+        std::slice::from_raw_parts(tensor.data_ptr().cast::<T>().cast_const(), shape.elements())
+    };
+    View::new(data, shape, layout)
 }

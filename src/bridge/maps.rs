@@ -6,12 +6,13 @@ use tch::{Kind, Tensor};
 #[cfg(feature = "cuda")]
 use super::gpu::{self, GpuMaps};
 use super::layer_maps::{Facts, LayerMaps, Negative};
-use super::layout::{gapless, layout, shape_and_layout};
+use super::layout::{gapless, layout, shape_and_layout, view};
 use super::readback::Readback;
+use super::sensitivity::alpha_sensitivity;
 use super::values::MapValues;
 use crate::element::Element;
 use crate::error::{Error, Result};
-use crate::ops::{self, Interpolation, Maps, Method, Recipe, Resize, View};
+use crate::ops::{self, Interpolation, Maps, Method, Recipe, Resize};
 use crate::shape::Shape;
 use crate::torch::in_libtorch;
 
@@ -224,62 +225,9 @@ fn of_host(maps: Maps, sensitivity: Option<Vec<f32>>) -> Result<LayerMaps> {
     Ok(LayerMaps::new(values, Facts::Now { ranges, weights_cancel, sensitivity }))
 }
 
-/// How sensitive to rounding each sample's map of Grad-CAM++ is, `(B)`: see
-/// [`ops::alpha_weights::sensitivity`]. `None` where no activation is negative: then it is not.
-///
-/// Of tensors on a GPU those with a negative activation are copied to the CPU.
-pub(super) fn alpha_sensitivity(
-    activation: &Tensor,
-    gradient: &Tensor,
-) -> Result<Option<Vec<f32>>> {
-    let is_negative =
-        in_libtorch("alpha_sensitivity", || activation.f_min()?.f_double_value(&[]))? < 0.0;
-    if !is_negative {
-        return Ok(None);
-    }
-    let on_host = |tensor: &Tensor| {
-        let kind = if activation.kind() == Kind::Double { Kind::Float } else { activation.kind() };
-        in_libtorch("alpha_sensitivity", || {
-            tensor.f_to_device(tch::Device::Cpu)?.f_to_kind(kind)?.f_contiguous()
-        })
-    };
-    let (activation, gradient) = (on_host(activation)?, on_host(gradient)?);
-    // SAFETY: both are on the CPU, without gaps and of the type that is matched, and both are borrowed while
-    // the views live.
-    let sensitivity = unsafe {
-        match activation.kind() {
-            Kind::Half => {
-                ops::alpha_weights::sensitivity::<f16>(&view(&activation)?, &view(&gradient)?)
-            }
-            Kind::BFloat16 => {
-                ops::alpha_weights::sensitivity::<bf16>(&view(&activation)?, &view(&gradient)?)
-            }
-            _ => ops::alpha_weights::sensitivity::<f32>(&view(&activation)?, &view(&gradient)?),
-        }
-    }?;
-    Ok(Some(sensitivity))
-}
-
 fn typed<T: Element>(recipe: &Recipe, activation: &Tensor, gradient: &Tensor) -> Result<Maps> {
     // SAFETY: both are on the CPU by now, `gapless` made them of type T (the caller matched the
     // kind), and both are borrowed for as long as the views live.
     let (activation, gradient) = unsafe { (view::<T>(activation)?, view::<T>(gradient)?) };
     ops::cam(&activation, &gradient, recipe)
-}
-
-/// The memory of a tensor as a view.
-///
-/// # Safety
-///
-/// The tensor is on the CPU, its elements are of type `T`, and nothing writes to it while the view
-/// lives.
-unsafe fn view<T: Element>(tensor: &Tensor) -> Result<View<'_, T>> {
-    let (shape, layout) = shape_and_layout(tensor)?;
-    // SAFETY: a gapless tensor on the CPU has exactly `elements` values of type T behind its data
-    // pointer, which libtorch aligns; `Shape::new` keeps their number above 0 and below isize::MAX
-    // bytes, since libtorch allocated them; the tensor is borrowed while the slice lives.
-    let data = unsafe {
-        std::slice::from_raw_parts(tensor.data_ptr().cast::<T>().cast_const(), shape.elements())
-    };
-    View::new(data, shape, layout)
 }

@@ -7,6 +7,7 @@ mod layer_maps;
 mod layout;
 mod maps;
 mod readback;
+mod sensitivity;
 mod values;
 
 pub(crate) use arrays::{extents, upload};
