@@ -5,7 +5,9 @@ use tch::{Kind, Tensor};
 
 #[cfg(feature = "cuda")]
 use super::gpu::{self, GpuMaps};
-use super::layer_maps::{Facts, LayerMaps, Negative};
+#[cfg(feature = "cuda")]
+use super::layer_maps::Negative;
+use super::layer_maps::{Facts, LayerMaps};
 use super::layout::{gapless, layout, shape_and_layout, view};
 use super::readback::Readback;
 use super::sensitivity::alpha_sensitivity;

@@ -60,7 +60,7 @@ impl Readback {
         if words.len() == self.words {
             return Ok(Fetched(words));
         }
-        Err(Error::device(format!("{} words came back of {}", words.len(), self.words)))
+        Err(Error::model(format!("{} words came back of {}", words.len(), self.words)))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Maps where they were made, on the host or on a device.
 
+#[cfg(feature = "files")]
 use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 
@@ -46,6 +47,7 @@ impl MapValues {
     }
 
     /// The maps on their device, if they are on one.
+    #[cfg(feature = "cuda")]
     pub(crate) fn device(&self) -> Option<&Tensor> {
         self.device.as_ref()
     }
@@ -72,11 +74,12 @@ impl MapValues {
             // Another thread may have been faster, with the same values.
             let _ = self.host.set(values);
         }
-        self.host.get().ok_or_else(|| Error::device("the values of a map are gone"))
+        self.host.get().ok_or_else(|| Error::model("the values of a map are gone"))
     }
 
     /// The values as a reader of an 8-bit file gets them, 255ths, where that saves copying: of maps on a
     /// device that are not on the host yet. Others come as they are.
+    #[cfg(feature = "files")]
     pub(crate) fn array_in_255ths(&self) -> Result<Cow<'_, Array5<f32>>> {
         let Some(maps) = self.device.as_ref().filter(|_| self.host.get().is_none()) else {
             return self.array().map(Cow::Borrowed);
@@ -98,6 +101,7 @@ impl MapValues {
 }
 
 /// `round(255·v)`, halves upwards, as the files have it, in 8 bits.
+#[cfg(feature = "files")]
 fn narrowed(maps: &Tensor) -> Result<Tensor> {
     in_libtorch("map", || {
         let scaled = maps.f_clamp(0, 1)?.f_mul_scalar(255)?;
@@ -107,7 +111,7 @@ fn narrowed(maps: &Tensor) -> Result<Tensor> {
     })
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "files"))]
 mod tests {
     use super::narrowed;
 

@@ -92,7 +92,7 @@ pub(crate) fn pinned(like: &Tensor) -> Result<Tensor> {
     // SAFETY: `like` is alive for the call, and a torch-sys tensor pointer is the at::Tensor that the shim expects;
     // `empty` takes what the shim sets.
     ffi::checked(|error| unsafe { ffi::mc_pinned(like.as_ptr().cast(), &raw mut empty, error) })
-        .map_err(Error::device)?;
+        .map_err(Error::model)?;
     // SAFETY: on success the shim hands out a tensor that is ours.
     Ok(unsafe { own(empty) })
 }
