@@ -9,7 +9,9 @@ use tch::{Kind, Tensor};
 
 use super::arrays::{extents, to_array, to_tensor};
 use crate::error::{Error, Result};
-use crate::torch::{Device, in_libtorch};
+use crate::torch::Device;
+#[cfg(feature = "files")]
+use crate::torch::in_libtorch;
 
 /// Maps `(B, 1, D, H, W)`; 2D has `D = 1`. Those on a device stay there: their values come to the host
 /// when somebody asks for them, once.
