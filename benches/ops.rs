@@ -6,17 +6,22 @@
 //! the same run. docs/performance.md says how to read it.
 //!
 //! `cargo bench --bench ops` takes some minutes; `-- --quick` one, `-- grad_cam/cpu` one chain.
-//! `MEDCAM_BENCH_JSON=FILE` writes the figures to a file.
+//! `-- --cuda` times a GPU instead (`ops/on_cuda.rs`), `-- --network FILE ...` a whole network
+//! (`ops/network.rs`). `MEDCAM_BENCH_JSON=FILE` writes the figures to a file.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a program")]
 
 #[path = "ops/alpha_weights.rs"]
 mod alpha_weights;
+#[path = "ops/bandwidth.rs"]
+mod bandwidth;
 #[path = "ops/case.rs"]
 mod case;
 #[path = "ops/ceiling.rs"]
 mod ceiling;
 #[path = "ops/channel_weights.rs"]
 mod channel_weights;
+#[path = "ops/clock.rs"]
+mod clock;
 #[path = "ops/cuda.rs"]
 mod cuda;
 #[path = "ops/elementwise.rs"]
@@ -31,8 +36,13 @@ mod guided_activation;
 mod guided_product;
 #[path = "ops/inputs.rs"]
 mod inputs;
+#[cfg(feature = "files")]
+#[path = "ops/network.rs"]
+mod network;
 #[path = "ops/normalize.rs"]
 mod normalize;
+#[path = "ops/on_cuda.rs"]
+mod on_cuda;
 #[path = "ops/plan.rs"]
 mod plan;
 #[path = "ops/project.rs"]
@@ -68,6 +78,15 @@ const OPS: &[fn(case::Layer) -> Vec<case::Case>] = &[
 fn main() {
     // As the program does it: both sides gain, see there.
     medcam::keep_freed_memory();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let asked = |flag: &str| arguments.iter().any(|argument| argument == flag);
+    if asked("--cuda") {
+        return on_cuda::main(&arguments);
+    }
+    #[cfg(feature = "files")]
+    if asked("--network") {
+        return network::main(&arguments);
+    }
     let criterion = Criterion::default()
         .sample_size(10)
         .warm_up_time(Duration::from_millis(200))
@@ -76,9 +95,8 @@ fn main() {
         .without_plots()
         .configure_from_args();
     // What `cargo bench -- --test` asks for: that everything runs.
-    let trial = std::env::args().any(|argument| argument == "--test");
-    let mut runner = runner::Runner::new(criterion, trial);
-    let layers = plan::layers();
+    let mut runner = runner::Runner::new(criterion, asked("--test"));
+    let layers = plan::on_cpu();
     for op in OPS {
         for case in layers.iter().flat_map(|&layer| op(layer)) {
             if runner.wants(&case) {
@@ -89,7 +107,6 @@ fn main() {
     let (rows, ceilings) = runner.finish();
     println!("{}", report::table(&rows, &ceilings));
     if let Some(path) = std::env::var_os("MEDCAM_BENCH_JSON") {
-        let json = report::json(&rows, &ceilings);
-        std::fs::write(path, format!("{json:#}\n")).unwrap();
+        report::write(path.as_ref(), &report::json(&rows, &ceilings));
     }
 }

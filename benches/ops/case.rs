@@ -173,7 +173,7 @@ pub fn kind_name(kind: Kind) -> &'static str {
 }
 
 /// What an input holds.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Values {
     /// As a gradient: both signs, about as many of each.
     Signed,

@@ -1,5 +1,8 @@
 //! Our arms on a CUDA device.
 
+use std::sync::OnceLock;
+
+use cudarc::driver::sys;
 use medcam::device::{Gpu, Plain, Slice, SliceMut, Stream};
 use medcam::ops::DeviceView;
 use medcam::ops::Resize;
@@ -9,7 +12,7 @@ use super::case::{Arm, Layer, Scalar, Stored, check_memory};
 
 /// Whether the driver is the one that runs kernels on the host (tests/cuda_on_host): enough to see
 /// that everything runs, with `--test`. libtorch knows nothing of it and stays on the CPU.
-fn on_host() -> bool {
+pub fn on_host() -> bool {
     std::env::var("MEDCAM_ON_HOST").is_ok_and(|value| value == "1")
 }
 
@@ -23,14 +26,26 @@ pub fn device() -> tch::Device {
     if on_host() { tch::Device::Cpu } else { tch::Device::Cuda(0) }
 }
 
-/// Waits for all that both arms have launched.
-pub fn synchronize() {
-    if !on_host() {
-        tch::Cuda::synchronize(0);
-    }
+/// The stream of all our arms, which waits for no other. It lives as long as the process.
+pub fn stream() -> sys::CUstream {
+    // A pointer, as a number: the driver takes it from any thread.
+    static HANDLE: OnceLock<usize> = OnceLock::new();
+    let handle = HANDLE.get_or_init(|| {
+        let stream = Stream::new(Gpu::get(0).unwrap()).unwrap();
+        let handle = stream.handle() as usize;
+        std::mem::forget(stream);
+        handle
+    });
+    *handle as sys::CUstream
 }
 
-/// An arm with a stream of its own; `allocate` makes once what `launch` writes to at each call.
+/// The same, with scratch memory of its own.
+pub fn new_stream() -> Stream {
+    // SAFETY: a stream of the first device, which is never destroyed.
+    unsafe { Stream::from_raw(Gpu::get(0).unwrap(), stream().cast()) }
+}
+
+/// An arm on [`stream()`]; `allocate` makes once what `launch` writes to at each call.
 pub fn arm<O: Send + 'static>(
     allocate: impl Fn(&Stream) -> O + Send + 'static,
     launch: impl Fn(&mut Stream, &mut O, &mut [Tensor]) + Send + 'static,
@@ -38,7 +53,7 @@ pub fn arm<O: Send + 'static>(
     let mut ready = None;
     Box::new(move |inputs| {
         let (stream, outputs) = ready.get_or_insert_with(|| {
-            let stream = Stream::new(Gpu::get(0).unwrap()).unwrap();
+            let stream = new_stream();
             let outputs = allocate(&stream);
             (stream, outputs)
         });

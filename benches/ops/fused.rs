@@ -11,6 +11,10 @@ use super::{
     alpha_weights, channel_weights, cuda, elementwise, guided_product, normalize, project, resample,
 };
 
+/// The chains' names.
+pub const CHAINS: [&str; 5] =
+    ["grad_cam", "grad_cam_plus_plus", "hires_cam", "layer_cam", "guided_grad_cam"];
+
 pub fn cases(layer: Layer) -> Vec<Case> {
     let plus_plus = Method::GradCamPlusPlus(Denominator::Paper);
     vec![

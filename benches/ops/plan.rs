@@ -5,7 +5,6 @@ use medcam::{Layout, Shape};
 use serde::Deserialize;
 
 use super::case::{Layer, Place};
-use super::cuda;
 
 /// The stages of a 2D and of a 3D classifier and of a 3D segmentation network, up to full
 /// resolution. A file, since Python's torch is measured on the same.
@@ -22,9 +21,9 @@ struct Size {
     all_types: bool,
 }
 
-/// All layers.
-pub fn layers() -> Vec<Layer> {
-    let sizes: Vec<Size> = serde_json::from_str(SIZES).unwrap();
+/// All layers on the CPU.
+pub fn on_cpu() -> Vec<Layer> {
+    let sizes = sizes();
     let mut layers = on(Place::Cpu, &sizes);
     layers.extend(
         sizes
@@ -32,10 +31,16 @@ pub fn layers() -> Vec<Layer> {
             .filter(|size| size.all_types)
             .map(|size| layer(size, Place::CpuOneThread, Kind::Float, Layout::Contiguous)),
     );
-    if cuda::is_there() {
-        layers.extend(on(Place::Cuda, &sizes));
-    }
     layers
+}
+
+/// All layers on a CUDA device.
+pub fn on_cuda() -> Vec<Layer> {
+    on(Place::Cuda, &sizes())
+}
+
+fn sizes() -> Vec<Size> {
+    serde_json::from_str(SIZES).unwrap()
 }
 
 fn on(place: Place, sizes: &[Size]) -> Vec<Layer> {

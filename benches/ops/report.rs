@@ -1,5 +1,7 @@
 //! The table after a run, and the same as JSON.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 
 use super::case::{Case, Layer};
@@ -82,6 +84,13 @@ fn milliseconds(seconds: f64) -> String {
         1.0.. => format!("{milliseconds:.2} ms"),
         _ => format!("{milliseconds:.3} ms"),
     }
+}
+
+/// Writes a file anew. Whoever is stopped meanwhile leaves the old one.
+pub fn write(path: &Path, json: &Value) {
+    let part = path.with_extension("part");
+    std::fs::write(&part, format!("{json:#}\n")).unwrap();
+    std::fs::rename(part, path).unwrap();
 }
 
 /// All that the tables are made of. Times are in seconds, bandwidths in bytes per second.

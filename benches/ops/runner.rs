@@ -1,4 +1,4 @@
-//! Runs a case: both arms in turn, on inputs that no cache holds.
+//! Runs a case on the CPU: both arms in turn, on inputs that no cache holds.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,6 @@ use medcam::tch::{self, Tensor};
 
 use super::case::{Case, Place};
 use super::ceiling::Ceiling;
-use super::cuda;
 use super::inputs;
 use super::report::Row;
 
@@ -18,11 +17,8 @@ pub const ARMS: [&str; 2] = ["medcam", "libtorch"];
 /// needed, and would take the cores from whoever comes next.
 const PAUSE: Duration = Duration::from_millis(8);
 
-/// Calls between two synchronisations with a GPU, which itself takes about as long as a small kernel.
-const BURST: u32 = 20;
-
 /// The most that a case moves if it is to be part of a trial.
-const TRIAL_BYTES: usize = 16 << 20;
+pub const TRIAL_BYTES: usize = 16 << 20;
 
 /// A figure of fewer rounds is none.
 const FEWEST_ROUNDS: usize = 5;
@@ -133,22 +129,12 @@ impl Rounds {
     }
 
     fn call(&mut self, arm: usize) -> Duration {
-        let cuda = self.case.layer.place == Place::Cuda;
-        let calls = if cuda { BURST } else { 1 };
-        if cuda {
-            cuda::synchronize();
-        } else {
-            std::thread::sleep(PAUSE);
-        }
+        std::thread::sleep(PAUSE);
         let run = if arm == 0 { &mut self.case.medcam } else { &mut self.case.libtorch };
         let start = Instant::now();
-        for _ in 0..calls {
-            run(&mut self.sets[self.next]);
-            self.next = (self.next + 1) % self.sets.len();
-        }
-        if cuda {
-            cuda::synchronize();
-        }
-        start.elapsed() / calls
+        run(&mut self.sets[self.next]);
+        let took = start.elapsed();
+        self.next = (self.next + 1) % self.sets.len();
+        took
     }
 }

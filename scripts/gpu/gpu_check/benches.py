@@ -1,4 +1,4 @@
-"""The benchmarks: our kernels and libtorch's calls from Rust, torch eager and compiled from Python."""
+"""The benchmarks of kernels and chains: ours and libtorch's calls from Rust, torch's from Python."""
 
 import json
 
@@ -7,31 +7,37 @@ from .steps import FAILED, PASSED, ending, last_line
 
 def run_benches(run, machine, bundle, measured):
     """Fills `measured` with what the two programs wrote: "ops" and "torch"."""
+    trial = ["--test"] if run.trial else []
     if run.wanted("bench: ops"):
-        results = run.folder / "ops.json"
-        # Criterion takes as long as it is told for each; the defaults are for a CPU.
-        command = [bundle / "bin" / "ops", "--bench", "/cuda/", "--noplot"]
-        command += ["--warm-up-time", "0.05", "--measurement-time", "0.2"]
+        results = run.scratch / "ops.json"
+        # Both stop by themselves, with what they have by then, and leave time for each other.
+        seconds = stopping(run, 240, reserved=150)
+        command = [bundle / "bin" / "ops", "--cuda", "--seconds", seconds, *trial]
         environment = machine.environment(
-            MEDCAM_BENCH_JSON=results,
-            MEDCAM_CACHE_DIR=run.scratch / "kernels",
-            CRITERION_HOME=run.scratch / "criterion",
+            MEDCAM_BENCH_JSON=results, MEDCAM_CACHE_DIR=run.scratch / "kernels"
         )
-        _measure(run, "bench: ops", command, environment, 180, results, measured)
+        measure(run, "bench: ops", command, environment, seconds + 40, results, measured)
     if run.wanted("bench: torch"):
-        results = run.folder / "torch.json"
-        program = bundle / "gpu_check" / "torch_baselines.py"
-        # It stops by itself, with what it has by then.
-        seconds = max(0, int(min(run.left() - 20, 180)))
-        command = [machine.python, program, bundle / "sizes.json", results, seconds]
+        results = run.scratch / "torch.json"
+        seconds = stopping(run, 300)
+        command = [machine.python, bundle / "gpu_check" / "torch_baselines.py"]
+        command += ["--sizes", bundle / "sizes.json", "--results", results]
+        command += ["--seconds", seconds, "--device", machine.device]
+        command += ["--trial"] if run.trial else []
         environment = machine.environment(
             TORCHINDUCTOR_CACHE_DIR=run.scratch / "inductor",
             TRITON_CACHE_DIR=run.scratch / "triton",
         )
-        _measure(run, "bench: torch", command, environment, seconds + 60, results, measured)
+        measure(run, "bench: torch", command, environment, seconds + 40, results, measured)
 
 
-def _measure(run, name, command, environment, most_seconds, results, measured):
+def stopping(run, most_seconds, reserved=0):
+    """The seconds after which a program shall begin nothing new."""
+    return max(5, int(min(run.left() - 40 - reserved, most_seconds)))
+
+
+def measure(run, name, command, environment, most_seconds, results, measured):
+    """Runs a program that writes rows and problems."""
     ended = run.command(name, command, environment, most_seconds)
     # What was measured before a program failed or was stopped counts all the same.
     try:
@@ -41,14 +47,12 @@ def _measure(run, name, command, environment, most_seconds, results, measured):
     measured[name.split(": ")[1]] = found
     if not ended:
         return
-    rows = len(found.get("rows", [])) + sum(len(place["rows"]) for place in found.get("places", []))
-    problems = found.get("problems", [])
+    rows, problems = len(found.get("rows", [])), found.get("problems", [])
     if ended.status != 0:
         reason = f"{last_line(ended.output)} ({ending(ended.status)})"
         run.add(name, FAILED, reason, ended.seconds)
-    elif rows == 0:
-        run.add(name, FAILED, "nothing was measured: no CUDA device for libtorch", ended.seconds)
-    elif problems:
-        run.add(name, FAILED, f"{rows} figures; {'; '.join(problems[:3])}", ended.seconds)
+    elif problems or rows == 0:
+        reason = f"{rows} figures; {'; '.join(problems[:3])}"
+        run.add(name, FAILED, reason, ended.seconds)
     else:
         run.add(name, PASSED, f"{rows} figures", ended.seconds)

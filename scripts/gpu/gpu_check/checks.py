@@ -1,7 +1,8 @@
-"""The tests of the bundle, plain and under compute-sanitizer."""
+"""The tests of the bundle, plain and under compute-sanitizer; the bandwidth of the device's memory."""
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 from .steps import FAILED, NOT_RUN, PASSED, ending, last_line
@@ -35,16 +36,20 @@ def run_tests(run, machine, bundle):
         if not run.wanted(name):
             continue
         command = [bundle / "bin" / test["name"], *test["arguments"]]
+        if run.trial and test["name"] == "cuda":
+            command.append(SMALL)
         ended = run.command(name, command, environment, 150)
         if ended:
             _judge(run, name, ended)
     if run.wanted("tests: program"):
-        _run_program(run, environment, bundle)
+        _run_program(run, machine, environment, bundle)
 
 
 def _environment(run, machine, bundle):
+    # On the CPU, the tests of libtorch's device are skipped.
+    required = {"MEDCAM_REQUIRE_CUDA": 1} if machine.device == "cuda" else {}
     return machine.environment(
-        MEDCAM_REQUIRE_CUDA=1,
+        **required,
         MEDCAM_NETWORKS=bundle / "networks",
         # Kernels are compiled here and now, not found in a cache of another run.
         MEDCAM_CACHE_DIR=run.scratch / "kernels",
@@ -73,18 +78,20 @@ def _judge(run, name, ended):
         run.add(name, FAILED, reason, ended.seconds, **counts)
 
 
-def _run_program(run, environment, bundle):
+def _run_program(run, machine, environment, bundle):
     """A map of a 3D network on the device, as a user makes it."""
-    name, output = "tests: program", run.folder / "maps"
+    name, output = "tests: program", run.scratch / "maps"
     networks = bundle / "networks"
     manifest = json.loads((networks / "manifest.json").read_text(encoding="utf-8"))
     network = next(network for network in manifest["networks"] if network["name"] == "unet3d")
     model, image = networks / network["traced"], networks / network["input"]
-    command = [bundle / "bin" / "medcam", "map", model, image, "-o", output, "--device", "cuda"]
+    command = [bundle / "bin" / "medcam", "map", model, image, "-o", output]
+    command += ["--device", machine.device]
     ended = run.command(name, command, environment, 60)
     if not ended:
         return
     maps = [path for path in Path(output).rglob("*") if path.is_file()]
+    shutil.rmtree(output, ignore_errors=True)
     if ended.status == 0 and maps:
         run.add(name, PASSED, f"{len(maps)} files", ended.seconds)
     else:
@@ -103,6 +110,8 @@ def run_sanitizer(run, machine, bundle):
             run.add(name, NOT_RUN, NO_SANITIZER)
             continue
         command = [machine.sanitizer, "--tool", tool, "--error-exitcode", "99"]
+        # How many parameters a kernel has is found out by a call that fails: no error.
+        command += ["--report-api-errors", "no"]
         # In one thread, so that what it finds stands behind the test that it belongs to.
         command += [bundle / "bin" / "cuda", SMALL, "--skip", "on_host::", "--test-threads=1"]
         ended = run.command(name, command, environment, 60)
@@ -115,3 +124,24 @@ def run_sanitizer(run, machine, bundle):
             reason = f"{last_line(chr(10).join(lines) or ended.output)} ({ending(ended.status)})"
             run.add(name, FAILED, reason, ended.seconds)
 
+
+def run_ceilings(run, machine, bundle, measured):
+    """What the device's memory can do, without any op."""
+    name = "ceilings"
+    if not run.wanted(name):
+        return
+    results = run.scratch / "ceilings.json"
+    command = [bundle / "bin" / "ops", "--cuda", "--ceilings", *(["--test"] if run.trial else [])]
+    environment = _environment(run, machine, bundle)
+    environment["MEDCAM_BENCH_JSON"] = str(results)
+    ended = run.command(name, command, environment, 60)
+    if not ended:
+        return
+    if ended.status != 0 or not results.is_file():
+        reason = f"{last_line(ended.output)} ({ending(ended.status)})"
+        run.add(name, FAILED, reason, ended.seconds)
+        return
+    measured[name] = json.loads(results.read_text(encoding="utf-8"))
+    figures = [measured[name][f"{what}_bandwidth"] / 1e9 for what in ("read", "copy")]
+    reason = f"reads {figures[0]:.0f} GB/s, copies {figures[1]:.0f} GB/s"
+    run.add(name, PASSED, reason, ended.seconds)

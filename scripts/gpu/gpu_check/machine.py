@@ -1,4 +1,4 @@
-"""What this machine has: the GPU and its driver, torch, NVRTC, compute-sanitizer."""
+"""What this machine has: the GPU and its driver, torch, NVRTC, compute-sanitizer, ncu."""
 
 import json
 import os
@@ -14,6 +14,8 @@ QUERY = (
     "name,driver_version,compute_cap,memory.total,clocks.max.sm,clocks.max.mem,power.limit,"
     "ecc.mode.current"
 )
+# As they are while it works.
+CLOCKS = "clocks.sm,clocks.mem,temperature.gpu,power.draw,utilization.gpu,memory.used"
 
 # Asked in a process of its own: a driver or a torch that crashes is an answer, too.
 DRIVER = """
@@ -33,9 +35,10 @@ for ordinal in range(count.value):
 print(json.dumps({"cuda": version.value, "devices": names}))
 """
 TORCH = """
-import json, os, torch
+import json, os, platform, torch
 print(json.dumps({
     "version": torch.__version__, "cuda": torch.version.cuda, "devices": torch.cuda.device_count(),
+    "cudnn": torch.backends.cudnn.version(), "python": platform.python_version(),
     "lib": os.path.join(os.path.dirname(torch.__file__), "lib"),
 }))
 """
@@ -47,7 +50,9 @@ class Machine:
 
     def __init__(self, options):
         self.python = options.python
+        self.device = options.device
         self.libraries = [options.driver] if options.driver else []
+        self.variables = _variables(options.driver)
         self.nvrtc = None
         self.torch = self._ask(TORCH)
         if "error" not in self.torch:
@@ -56,12 +61,16 @@ class Machine:
         self.nvrtc = self._find_nvrtc()
         self.driver = self._ask(DRIVER)
         self.sanitizer = self._find_sanitizer(options.sanitizer)
+        self.ncu = _find_ncu()
         self.facts = {
-            "nvidia_smi": nvidia_smi(),
+            "nvidia_smi": nvidia_smi(QUERY),
+            "clocks_at_first": nvidia_smi(CLOCKS),
             "driver": self.driver,
             "torch": self.torch,
             "nvrtc": self.nvrtc,
             "compute_sanitizer": self.sanitizer,
+            "ncu": self.ncu,
+            "nvcc": shutil.which("nvcc"),
             "python": self.python,
             "compiler": shutil.which("gcc") or shutil.which("cc") or shutil.which("clang"),
             "glibc": " ".join(platform.libc_ver()),
@@ -70,7 +79,7 @@ class Machine:
 
     def environment(self, **more):
         """The variables of a program that needs the driver, libtorch and NVRTC."""
-        environment = dict(os.environ)
+        environment = {**os.environ, **self.variables}
         path = [*self.libraries, environment.get("LD_LIBRARY_PATH", "")]
         environment["LD_LIBRARY_PATH"] = os.pathsep.join(str(part) for part in path if str(part))
         if self.nvrtc:
@@ -80,6 +89,8 @@ class Machine:
 
     def report(self, run):
         """Remember for each thing that the checks need whether it is there."""
+        if self.device == "cpu":
+            return
         error = self.driver.get("error") or ("" if self.driver["devices"] else "it sees no device")
         names = ", ".join(self.driver.get("devices", []))
         run.add("machine: driver", FAILED if error else PASSED, error or names)
@@ -150,11 +161,34 @@ def _executable(program):
     return str(program)
 
 
-def nvidia_smi():
+def _variables(driver):
+    """What the driver that runs kernels on the CPU wants to know, if it is that one."""
+    files = Path(driver).absolute().glob("*_*.so") if driver else []
+    # KERNELS_TYPE_KEY.so: of several keys, the sources are those of the last that was built.
+    newest = sorted(files, key=lambda path: path.stat().st_mtime)
+    kernels = {path.name.rsplit("_", 1)[0]: path for path in newest}.values()
+    if not kernels:
+        return {}
+    return {
+        "MEDCAM_ON_HOST": "1",
+        "MEDCAM_ON_HOST_ORDER": "forward",
+        "MEDCAM_ON_HOST_KERNELS": os.pathsep.join(map(str, kernels)),
+    }
+
+
+def _find_ncu():
+    """Nsight Compute: on the PATH, in a toolkit, or where its own package puts it."""
+    found = shutil.which("ncu")
+    places = [*Path("/usr/local").glob("cuda*/bin/ncu")]
+    places += sorted(Path("/opt/nvidia").glob("nsight-compute/*/ncu"))
+    return found or next((str(place) for place in places[::-1] if place.is_file()), None)
+
+
+def nvidia_smi(query):
     """What nvidia-smi says of each GPU, by the name of the field."""
     try:
         done = subprocess.run(
-            ["nvidia-smi", f"--query-gpu={QUERY}", "--format=csv,noheader"],
+            ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader"],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -165,6 +199,6 @@ def nvidia_smi():
         return {"error": str(error)}
     if done.returncode != 0:
         return {"error": last_line(done.stdout)}
-    fields = QUERY.split(",")
+    fields = query.split(",")
     rows = [line.split(", ") for line in done.stdout.splitlines() if line.strip()]
     return [dict(zip(fields, row)) for row in rows]

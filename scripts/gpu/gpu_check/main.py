@@ -2,18 +2,18 @@
 
 import argparse
 import datetime
+import json
 import shutil
 import sys
 from pathlib import Path
 
-from . import benches, checks, report
-from .machine import Machine
-from .steps import FAILED, Run
+from . import benches, checks, machine as machines, networks
+from .report import Report
+from .steps import FAILED, PARTS, Run
 
 BUNDLE = Path(__file__).resolve().parents[1]
-# Seconds: what an H100 machine is lent for at a time, less the way there and back.
-BUDGET = 540
-GROUPS = ("tests", "sanitizer", "bench")
+# Seconds for each part: a command on a machine that is lent may often take ten minutes at most.
+BUDGET = 480
 
 
 def parse():
@@ -29,17 +29,34 @@ def parse():
         action="append",
         default=[],
         metavar="STEP",
-        help="tests, sanitizer, bench, or one step such as 'tests: cuda'; may be repeated",
+        help=f"a part ({', '.join(PARTS)}), a group of steps such as tests, or one step such as "
+        "'tests: cuda'; may be repeated",
     )
     parser.add_argument("--python", default=sys.executable, help="the Python that has torch")
     parser.add_argument("--sanitizer", help="compute-sanitizer, or a folder that it is in")
     parser.add_argument("--driver", help="a folder whose libcuda.so.1 stands in for the system's")
-    parser.add_argument("--budget", type=float, default=BUDGET, help="seconds for all (%(default)s)")
+    parser.add_argument(
+        "--device", choices=("cuda", "cpu"), default="cuda", help="where libtorch computes"
+    )
+    parser.add_argument("--trial", action="store_true", help="few small sizes, whether all of it runs")
+    parser.add_argument(
+        "--budget", type=float, help=f"seconds for all ({BUDGET} for each part that is asked for)"
+    )
     options = parser.parse_args()
+    known = [*PARTS, *(group for groups in PARTS.values() for group in groups)]
     for step in options.only:
-        if step.split(":")[0] not in GROUPS:
-            parser.error(f"--only {step}: expected {', '.join(GROUPS)}, or a step of these")
+        if step.split(":")[0] not in known:
+            parser.error(f"--only {step}: expected {', '.join(known)}, or a step of these")
     return options
+
+
+def budget(options):
+    """Seconds for all, as asked for or by the parts that are run."""
+    if options.budget:
+        return options.budget
+    asked = {step.split(":")[0] for step in options.only}
+    parts = [part for part, groups in PARTS.items() if not asked or asked & {part, *groups}]
+    return BUDGET * len(parts)
 
 
 def main():
@@ -52,19 +69,26 @@ def main():
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         sys.exit(f"gpu-check: --output: {error}")
-    run = Run(folder, options.budget, options.only)
+    run = Run(folder, budget(options), options.only, options.trial)
     print(f"gpu-check: results go to {folder}", flush=True)
-    machine = Machine(options)
-    machine.report(run)
+    run.scratch.mkdir(exist_ok=True)
+    machine = machines.Machine(options)
+    described = json.loads((BUNDLE / "bundle.json").read_text(encoding="utf-8"))
     measured = {}
+    report = Report(run, machine, described, measured, start)
+    run.after_each = report.write
+    machine.report(run)
+    arguments = (run, machine, BUNDLE)
     groups = (
-        ("tests", checks.run_tests, (run, machine, BUNDLE)),
-        ("sanitizer", checks.run_sanitizer, (run, machine, BUNDLE)),
-        ("bench", benches.run_benches, (run, machine, BUNDLE, measured)),
+        ("tests", checks.run_tests, arguments),
+        ("ceilings", checks.run_ceilings, (*arguments, measured)),
+        ("sanitizer", checks.run_sanitizer, arguments),
+        ("bench", benches.run_benches, (*arguments, measured)),
+        ("networks", networks.run_networks, (*arguments, measured)),
     )
-    for name, group, arguments in groups:
+    for name, group, given in groups:
         try:
-            group(*arguments)
+            group(*given)
         except KeyboardInterrupt:
             run.add(f"{name}: gpu-check itself", FAILED, "interrupted")
             break
@@ -72,6 +96,8 @@ def main():
             # The results of the other steps are worth more than this one's traceback.
             run.add(f"{name}: gpu-check itself", FAILED, f"{type(error).__name__}: {error}")
     shutil.rmtree(run.scratch, ignore_errors=True)
-    table = report.write(run, machine, BUNDLE, measured, start)
+    machine.facts["clocks_after"] = machines.nvidia_smi(machines.CLOCKS)
+    table = report.write()
     print("\n" + table)
+    print("gpu-check:", report.pack())
     return 0 if run.good() else 1

@@ -1,27 +1,34 @@
-"""The chains composed of torch's own calls, eager and through torch.compile, and the bandwidth of a
-copy in device memory. Run by gpu-check: torch_baselines.py SIZES.json RESULTS.json SECONDS
+"""The chains composed of torch's own calls: eager, captured in a CUDA graph, and through torch.compile.
+Run by gpu-check; `--help` lists its options.
 
-Each figure is the median over bursts of the time per call, by CUDA events; inputs are used in turn,
-so that the second-level cache does not hold them.
+Each figure is the median over bursts of the time per call, by CUDA events: `cold` with inputs in turn
+that are together too much for the second-level cache, `warm` with the same inputs each time. Eager
+calls on small layers take as long as it takes to launch them; captured, as long as their kernels take.
 """
 
+import argparse
 import json
 import math
-import sys
 import time
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
-COPY_BYTES = 1 << 30
 # Sets of inputs together have at least so many bytes, several times the second-level cache.
 COLD_BYTES = 256 << 20
 MOST_SETS = 1 << 10
-BURST = 20
+# As many where even the greatest number would fit in the cache.
+WARM_SETS = 64
+# Inputs begin at multiples of this.
+ALIGNMENT = 256
+# Seconds of a burst, calls in it, and bursts after one that warms up.
+BURST_SECONDS = 4e-3
+FEWEST_CALLS, MOST_CALLS = 4, 512
 BURSTS = 9
 # A compilation that may not be done in the time that is left is not begun.
 COMPILE_SECONDS = 25
+TRIAL_BYTES = 4 << 20
 
 
 def grad_cam(activation, gradient, guided):
@@ -99,102 +106,186 @@ class Size:
         self.grid = tuple(entry["input"][skip:])
         self.name = "x".join(str(extent) for extent in (1, entry["channels"], *entry["grid"]))
 
-    def sets(self, dtype):
+    def bytes(self, dtype):
+        """Of an activation and its gradient."""
+        return 2 * math.prod(self.shape) * dtype.itemsize
+
+
+class Pool:
+    """Random values on the device. Inputs are pieces of them, which takes no kernel for each."""
+
+    def __init__(self, device):
+        self.device = device
+        self.values = {}
+
+    def sets(self, size, dtype, trial):
         """Activations, gradients and guided maps."""
-        size = 2 * math.prod(self.shape) * dtype.itemsize
-        count = min(-(-COLD_BYTES // size), MOST_SETS)
-        generator = torch.Generator("cuda").manual_seed(0)
+        wanted = -(-COLD_BYTES // size.bytes(dtype))
+        count = wanted if wanted <= MOST_SETS else WARM_SETS
+        count = 1 if trial else count
+        guided = (1, 1, *size.grid)
+        return list(
+            zip(
+                self._pieces("rectified", dtype, size.shape, count),
+                self._pieces("signed", dtype, size.shape, count),
+                self._pieces("guided", torch.float32, guided, count),
+            )
+        )
 
-        def tensor(shape=self.shape, kind=dtype):
-            return torch.randn(shape, device="cuda", dtype=kind, generator=generator)
+    def _pieces(self, name, dtype, shape, count):
+        elements = math.prod(shape)
+        step = -(-elements * dtype.itemsize // ALIGNMENT) * ALIGNMENT // dtype.itemsize
+        values = self.values.get((name, dtype))
+        if values is None or values.numel() < count * step:
+            self.values.pop((name, dtype), None)
+            values = torch.rand(count * step, device=self.device).mul_(2).sub_(1)
+            values = (values.relu_() if name == "rectified" else values).to(dtype)
+            self.values[name, dtype] = values
+        starts = range(0, count * step, step)
+        return [values[start : start + elements].view(shape) for start in starts]
 
-        guided = (1, 1, *self.grid)
-        return [(tensor().relu(), tensor(), tensor(guided, torch.float32)) for _ in range(count)]
 
+class Clock:
+    """Seconds of work on the device, or on the CPU in a trial."""
 
-def seconds_per_call(call, sets):
-    """The median over the bursts."""
-    turn = 0
-    times = []
-    for burst in range(BURSTS + 1):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    def __init__(self, device):
+        self.events = None
+        if device == "cuda":
+            self.events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
+
+    def seconds(self, work):
+        """From the beginning to the end of what `work` enqueues."""
+        if not self.events:
+            start = time.perf_counter()
+            work()
+            return time.perf_counter() - start
+        start, end = self.events
         start.record()
-        for _ in range(BURST):
-            call(*sets[turn])
-            turn = (turn + 1) % len(sets)
+        work()
         end.record()
+        end.synchronize()
+        return start.elapsed_time(end) / 1e3
+
+
+def in_turn(call, sets, calls):
+    """Calls on one set after the other."""
+    for number in range(calls):
+        call(*sets[number % len(sets)])
+
+
+def fitting(call, sets, clock):
+    """How many calls a burst takes."""
+    in_turn(call, sets, FEWEST_CALLS)
+    each = clock.seconds(lambda: in_turn(call, sets, FEWEST_CALLS)) / FEWEST_CALLS
+    return min(MOST_CALLS, max(FEWEST_CALLS, int(BURST_SECONDS / each)))
+
+
+def median(work, calls, clock, bursts):
+    """Seconds per call, over the bursts."""
+    times = [clock.seconds(work) / calls for _ in range(bursts + 1)]
+    return sorted(times[1:])[bursts // 2]
+
+
+def figures(call, sets, clock, trial):
+    """Cold and warm, launched call by call."""
+    calls, bursts = (1, 1) if trial else (fitting(call, sets, clock), BURSTS)
+    # All sets, so that none is left in the cache from the burst before.
+    cold = -(-calls // len(sets)) * len(sets)
+    return {
+        "cold": median(lambda: in_turn(call, sets, cold), cold, clock, bursts),
+        "warm": median(lambda: in_turn(call, sets[:1], calls), calls, clock, bursts),
+    }
+
+
+def captured(call, sets, clock):
+    """The same in CUDA graphs."""
+    calls = fitting(call, sets, clock)
+    found = {}
+    for name, of, count in (
+        ("cold", sets, -(-calls // len(sets)) * len(sets)),
+        ("warm", sets[:1], calls),
+    ):
         torch.cuda.synchronize()
-        # The first warms up.
-        if burst > 0:
-            times.append(start.elapsed_time(end) / 1e3 / BURST)
-    return sorted(times)[BURSTS // 2]
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            in_turn(call, of, count)
+        found[name] = median(graph.replay, count, clock, BURSTS)
+        del graph
+    return found
 
 
-def copy_bandwidth():
-    """Bytes read and written per second by `copy_` of 1 GiB."""
-    source = torch.ones(COPY_BYTES, dtype=torch.uint8, device="cuda")
-    target = torch.empty_like(source)
-    seconds = seconds_per_call(lambda to, of: to.copy_(of), [(target, source)])
-    return 2 * COPY_BYTES / seconds
-
-
-def plan(sizes):
-    """Chain, size, type and whether compiled: what matters most comes first."""
+def plan(sizes, options):
+    """Chain, size, type and how: what matters most comes first."""
     kinds = (("f16", torch.float16), ("bf16", torch.bfloat16))
     f32 = ("f32", torch.float32)
-    eager = [(chain, size, f32, False) for size in sizes for chain in CHAINS]
-    eager += [
-        (chain, size, kind, False)
-        for size in sizes if size.all_types for kind in kinds for chain in CHAINS
-    ]
+    if options.trial:
+        sizes = [size for size in sizes if size.bytes(torch.float32) <= TRIAL_BYTES]
+        return [(chain, size, f32, "eager") for size in sizes[:2] for chain in CHAINS]
+    hows = ("eager", "graph") if options.device == "cuda" else ("eager",)
+    items = [(chain, size, f32, how) for how in hows for size in sizes for chain in CHAINS]
     # A compilation takes seconds: the largest size, and one of each other kind.
     few = [sizes[-1]] + [size for size in sizes[:-1] if size.all_types]
-    return eager + [(chain, size, f32, True) for size in few for chain in CHAINS]
+    items += [(chain, size, f32, "compiled") for size in few for chain in CHAINS]
+    return items + [
+        (chain, size, kind, how)
+        for how in hows for size in sizes if size.all_types for kind in kinds for chain in CHAINS
+    ]
 
 
-def measure(item, end):
-    """The row of one item; None where no time is left for it."""
-    chain, size, (dtype_name, dtype), compiled = item
-    if time.monotonic() > end - (COMPILE_SECONDS if compiled else 1):
-        return None
-    call = torch.compile(chain, dynamic=False, fullgraph=True) if compiled else chain
+def measure(item, pool, clock, options):
+    """The row of one item."""
+    chain, size, (dtype_name, dtype), how = item
     with torch.no_grad():
-        sets = size.sets(dtype)
-        seconds = seconds_per_call(call, sets)
-    if compiled:
-        torch.compiler.reset()
-    return {
-        "id": f"{chain.__name__}/cuda/{dtype_name}/{size.name}",
-        "how": "compiled" if compiled else "eager",
-        "seconds": seconds,
-    }
+        sets = pool.sets(size, dtype, options.trial)
+        if how == "graph":
+            found = captured(chain, sets, clock)
+        elif how == "compiled":
+            # Nothing of another size is left.
+            torch.compiler.reset()
+            call = torch.compile(chain, dynamic=False, fullgraph=True)
+            found = figures(call, sets, clock, options.trial)
+        else:
+            found = figures(chain, sets, clock, options.trial)
+    name = f"{chain.__name__}/cuda/{dtype_name}/{size.name}"
+    return {"id": name, "how": how, "sets": len(sets), **found}
 
 
 def main():
     """Writes what there is after every figure."""
-    sizes, results, seconds = sys.argv[1:]
-    end = time.monotonic() + float(seconds)
-    sizes = [Size(entry) for entry in json.loads(Path(sizes).read_text(encoding="utf-8"))]
-    found = {"torch": torch.__version__, "device": torch.cuda.get_device_name(), "rows": []}
-    found["copy_bandwidth"] = copy_bandwidth()
-    found["problems"] = problems = []
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--sizes", type=Path, required=True)
+    parser.add_argument("--results", type=Path, required=True)
+    parser.add_argument("--seconds", type=float, default=180)
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--trial", action="store_true")
+    options = parser.parse_args()
+    end = time.monotonic() + options.seconds
+    sizes = [Size(entry) for entry in json.loads(options.sizes.read_text(encoding="utf-8"))]
+    found = {"torch": torch.__version__, "rows": [], "problems": []}
+    if options.device == "cuda":
+        found["device"] = torch.cuda.get_device_name()
+    pool, clock = Pool(options.device), Clock(options.device)
     left_out = 0
-    for item in plan(sizes):
+    for item in plan(sizes, options):
+        needed = COMPILE_SECONDS if item[3] == "compiled" else 1
+        if time.monotonic() > end - needed:
+            left_out += 1
+            continue
         try:
-            row = measure(item, end)
+            row = measure(item, pool, clock, options)
         except Exception as error:  # pylint: disable=broad-except
             # Compilation needs a C compiler and more; the other figures do not.
-            what = f"{item[0].__name__} {item[1].name} {'compiled' if item[3] else 'eager'}"
-            problems.append(f"{what}: {str(error).strip().splitlines()[0][:200]}")
-            continue
-        if row:
-            found["rows"].append(row)
+            what = f"{item[0].__name__} {item[1].name} {item[3]}"
+            said = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            found["problems"].append(f"{what}: {said}")
         else:
-            left_out += 1
-        Path(results).write_text(json.dumps(found, indent=1), encoding="utf-8")
+            found["rows"].append(row)
+            figures_of = f"cold {row['cold'] * 1e6:.1f}, warm {row['warm'] * 1e6:.1f} us"
+            print(f"{row['id']} {row['how']}: {figures_of}", flush=True)
+        options.results.write_text(json.dumps(found, indent=1), encoding="utf-8")
     if left_out:
-        problems.append(f"no time was left for {left_out} figures")
-    Path(results).write_text(json.dumps(found, indent=1), encoding="utf-8")
+        found["problems"].append(f"no time was left for {left_out} figures")
+    options.results.write_text(json.dumps(found, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":
