@@ -212,8 +212,7 @@ fn measure(mut case: Case, clock: &Clock, pools: &mut Pools, trial: bool) -> Val
         burst.call(FEWEST_CALLS);
         let each = clock.seconds(stream, FEWEST_CALLS, || burst.call(FEWEST_CALLS));
         synchronize();
-        // In range: far below the greatest number.
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "see above")]
+        #[expect(clippy::cast_possible_truncation, reason = "far below the greatest number")]
         let calls = (BURST_SECONDS / each) as usize;
         calls.clamp(FEWEST_CALLS, MOST_CALLS)
     };
