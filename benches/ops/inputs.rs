@@ -14,7 +14,8 @@ const COLD_BYTES: usize = 256 << 20;
 /// At most so many sets: small maps are not worth more tensors, and may come from a cache.
 const MOST_SETS: usize = 1 << 10;
 
-/// As many on a GPU where even [`MOST_SETS`] would fit in its cache.
+/// The same on a GPU, where sets are cheap; and as many where even these would fit in its cache.
+const MOST_SETS_ON_A_GPU: usize = 1 << 11;
 const WARM_SETS: usize = 64;
 
 /// Values of an input on a GPU begin at a multiple of this, as those of an allocation do.
@@ -84,7 +85,7 @@ impl Pools {
     /// a cache.
     pub fn sets(&mut self, case: &Case, trial: bool) -> (Vec<Vec<Tensor>>, bool) {
         let wanted = COLD_BYTES.div_ceil(case.read());
-        let count = match (trial, wanted > MOST_SETS) {
+        let count = match (trial, wanted > MOST_SETS_ON_A_GPU) {
             (true, _) => 1,
             (_, true) => WARM_SETS,
             _ => wanted,
@@ -108,7 +109,7 @@ impl Pools {
         let sets = (0..count)
             .map(|_| case.inputs.iter().map(|input| self.piece(input, &mut used)).collect())
             .collect();
-        (sets, wanted <= MOST_SETS)
+        (sets, wanted <= MOST_SETS_ON_A_GPU)
     }
 
     fn piece(&self, input: &Input, used: &mut HashMap<(Values, &'static str), usize>) -> Tensor {

@@ -114,7 +114,7 @@ def run_sanitizer(run, machine, bundle):
         command += ["--report-api-errors", "no"]
         # In one thread, so that what it finds stands behind the test that it belongs to.
         command += [bundle / "bin" / "cuda", SMALL, "--skip", "on_host::", "--test-threads=1"]
-        ended = run.command(name, command, environment, 60)
+        ended = run.command(name, command, environment, 80)
         if not ended:
             continue
         if ended.status == 0 and clean.search(ended.output) and RESULT.search(ended.output):

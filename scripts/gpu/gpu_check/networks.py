@@ -42,7 +42,7 @@ def run_networks(run, machine, bundle, measured):
     for place, network in enumerate(wanted):
         name = f"networks: {network}"
         results = run.scratch / f"{network}.json"
-        seconds = stopping(run, 130, reserved=60 * (len(wanted) - 1 - place))
+        seconds = stopping(run, 130, reserved=60 * (len(wanted) - place))
         command = [machine.python, bundle / "gpu_check" / "whole_networks.py"]
         command += ["--network", network, "--results", results, "--ops", bundle / "bin" / "ops"]
         command += ["--seconds", seconds, "--device", machine.device]

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 
 # Sets of inputs together have at least so many bytes, several times the second-level cache.
 COLD_BYTES = 256 << 20
-MOST_SETS = 1 << 10
+MOST_SETS = 1 << 11
 # As many where even the greatest number would fit in the cache.
 WARM_SETS = 64
 # Inputs begin at multiples of this.
