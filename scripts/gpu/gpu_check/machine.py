@@ -82,6 +82,9 @@ class Machine:
         environment = {**os.environ, **self.variables}
         path = [*self.libraries, environment.get("LD_LIBRARY_PATH", "")]
         environment["LD_LIBRARY_PATH"] = os.pathsep.join(str(part) for part in path if str(part))
+        if self.device == "cpu":
+            # Enough for a trial, and threads that wait by spinning do not disturb others.
+            environment["OMP_NUM_THREADS"] = "1"
         if self.nvrtc:
             environment["MEDCAM_NVRTC"] = self.nvrtc
         environment.update({key: str(value) for key, value in more.items()})
