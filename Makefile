@@ -37,7 +37,7 @@ gallery: ## set up, train a network, then the pictures of docs/gallery.md
 	$(PYTHON) scripts/setup.py gallery
 	CARGO=$(CARGO) $(PYTHON) examples/gallery/make_gallery.py
 
-gpu-bundle: ## set up, then the folder that checks the kernels on a machine with a GPU
+gpu-bundle: ## set up, then the folder that checks and times the kernels on a machine with a GPU
 	$(PYTHON) scripts/setup.py test
 	$(PYTHON) scripts/gpu_bundle.py
 

@@ -15,139 +15,32 @@ more call, under torch's profiler. Every row is written as it is measured.
 """
 
 import argparse
-import copy
 import gc
 import json
 import os
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 import warnings
 from pathlib import Path
 
+import models
 import torch
-from torch.nn import functional
+from doors import CLASS, DOORS, Subject, bare, ours
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-import models  # noqa: E402  pylint: disable=wrong-import-position
-
-CLASS = 1
 WARM_UP = 3
 FEWEST_ROUNDS = 5
 MOST_ROUNDS = 30
 # Name, type, whether convolutions and products may round to TF32, and how far maps may be apart.
 PRECISIONS = (
-    ("f32", torch.float32, False, 1e-3),
+    ("f32", torch.float32, False, 5e-3),
     ("f32 with TF32", torch.float32, True, 5e-2),
     ("bf16", torch.bfloat16, True, 0.5),
 )
 # What the profiler tells of, by its categories of a trace.
 COUNTED = ("cuda_runtime", "cuda_driver", "gpu_memcpy", "gpu_memset", "cuda_sync", "kernel")
 FORWARD = "one forward with its map"
-
-
-class Subject:
-    """A network in one precision, and its input."""
-
-    def __init__(self, network, options, dtype):
-        self.model = network.made().to(options.device, dtype)
-        shape = network.small if options.trial else network.shape
-        generator = torch.Generator().manual_seed(1)
-        self.x = torch.randn(shape, generator=generator).to(options.device, dtype)
-
-    def another(self):
-        """The network again: doors change the module that they are given."""
-        return copy.deepcopy(self.model)
-
-
-def bare(subject, _layer):
-    """The module alone."""
-    model = subject.another().requires_grad_(False)
-
-    def call():
-        with torch.no_grad():
-            model(subject.x)
-
-    return call
-
-
-def ours(subject, layer):
-    """Our Python package."""
-    import medcam_rs  # pylint: disable=import-outside-toplevel
-
-    model = medcam_rs.inject(subject.another(), layer=layer, label=CLASS)
-
-    def call():
-        model(subject.x)
-        call.layer = model.attention_maps()[0].layer
-        return model.get_attention_map()
-
-    return call
-
-
-def hooks(subject, layer):
-    """Activation and gradient by hooks."""
-    model, kept = subject.another(), {}
-
-    def keep(_module, _arguments, output):
-        kept["activation"] = output.detach()
-        output.register_hook(lambda gradient: kept.update(gradient=gradient))
-        # An activation in place may follow.
-        return output.clone()
-
-    model.get_submodule(layer).register_forward_hook(keep)
-
-    def call():
-        model.zero_grad(set_to_none=True)
-        model(subject.x)[:, CLASS].sum().backward()
-        return grad_cam(kept["activation"], kept["gradient"], subject.x)
-
-    def release():
-        model.zero_grad(set_to_none=True)
-        kept.clear()
-
-    call.release = release
-    return call
-
-
-def tape(subject, layer):
-    """The tape from the layer on."""
-    model, kept = subject.another().requires_grad_(False), []
-
-    def start(_module, _arguments, output):
-        torch.set_grad_enabled(True)
-        kept.append(output.detach().requires_grad_())
-        # A leaf can't be written to, as activations in place do.
-        return kept[0].clone()
-
-    model.get_submodule(layer).register_forward_hook(start)
-
-    def call():
-        kept.clear()
-        with torch.no_grad():
-            output = model(subject.x)
-        (gradient,) = torch.autograd.grad(output[:, CLASS].sum(), kept)
-        return grad_cam(kept[0].detach(), gradient, subject.x)
-
-    call.release = kept.clear
-    return call
-
-
-def grad_cam(activation, gradient, x):
-    """The map on the grid of the input, normalised, as an array."""
-    spatial = tuple(range(2, x.dim()))
-    mode = "bilinear" if x.dim() == 4 else "trilinear"
-    with torch.no_grad():
-        weights = gradient.mean(dim=spatial, keepdim=True)
-        heat = (weights * activation).sum(1, keepdim=True).relu().float()
-        heat = functional.interpolate(heat, x.shape[2:], mode=mode, align_corners=False)
-        low, high = heat.amin(spatial, keepdim=True), heat.amax(spatial, keepdim=True)
-        return ((heat - low) / (high - low)).cpu().numpy()
-
-
-DOORS = {"medcam_rs": ours, "hooks": hooks, "tape": tape}
 
 
 def synchronize(options):
