@@ -24,8 +24,10 @@ EXTENSION = "medcam_rs"
 TESTS = (
     # Those on the host need a compiler and the sources.
     ("cuda", ("--no-default-features", "--features", "dlpack"), ("--skip", "on_host::")),
-    ("parity", ("--all-features",), ("gpu",)),
+    ("gpu", ("--all-features",), ("gpu_",)),
 )
+# The tests of the Python package with cases for CUDA, and what they share.
+PYTHON_TESTS = ("test_cuda.py", "small.py")
 # Few and small, but each kind: classification and segmentation, 2D and 3D, and one of MONAI's.
 NETWORKS = ("plain2d", "softmax2d", "unet2d", "plain3d", "unet3d", "monai_dynunet3d")
 
@@ -142,6 +144,10 @@ def main():
     shutil.copy2(CHECKOUT / "benches" / "ops" / "sizes.json", output / "sizes.json")
     shutil.copy2(CHECKOUT / "docs" / "gpu" / "README.md", output / "README.md")
     copy_networks(Path(networks), output / "networks")
+    tests = output / "python_tests"
+    tests.mkdir()
+    for name in PYTHON_TESTS:
+        shutil.copy2(CHECKOUT / "python" / "tests" / "injection" / name, tests / name)
     (output / "python").mkdir()
     copy_python(output / "python" / "medcam_rs")
     (output / "bundle.json").write_text(json.dumps(described(), indent=1) + "\n", encoding="utf-8")

@@ -43,6 +43,8 @@ def run_tests(run, machine, bundle):
             _judge(run, name, ended)
     if run.wanted("tests: program"):
         _run_program(run, machine, environment, bundle)
+    if run.wanted("tests: python"):
+        _run_python(run, machine, environment, bundle)
 
 
 def _environment(run, machine, bundle):
@@ -53,6 +55,8 @@ def _environment(run, machine, bundle):
         MEDCAM_NETWORKS=bundle / "networks",
         # Kernels are compiled here and now, not found in a cache of another run.
         MEDCAM_CACHE_DIR=run.scratch / "kernels",
+        # Single precision throughout: TF32 rounds convolutions to 11 bits.
+        NVIDIA_TF32_OVERRIDE=0,
         RUST_BACKTRACE=0,
     )
 
@@ -94,6 +98,27 @@ def _run_program(run, machine, environment, bundle):
     shutil.rmtree(output, ignore_errors=True)
     if ended.status == 0 and maps:
         run.add(name, PASSED, f"{len(maps)} files", ended.seconds)
+    else:
+        reason = f"{last_line(ended.output)} ({ending(ended.status)})"
+        run.add(name, FAILED, reason, ended.seconds)
+
+
+def _run_python(run, machine, environment, bundle):
+    """Live modules and tensors of the Python package on the device."""
+    name = "tests: python"
+    packages = [str(bundle / "python"), environment.get("PYTHONPATH")]
+    environment = {**environment, "PYTHONPATH": ":".join(filter(None, packages))}
+    command = [machine.python, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider"]
+    ended = run.command(name, [*command, bundle / "python_tests"], environment, 120)
+    if not ended:
+        return
+    passed = re.search(r"(\d+) passed", ended.output)
+    if "No module named pytest" in ended.output:
+        run.add(name, NOT_RUN, "no pytest: pip install pytest beside torch", ended.seconds)
+    elif not passed and "skipped" in ended.output and machine.device == "cpu":
+        run.add(name, NOT_RUN, "no CUDA device", ended.seconds)
+    elif ended.status == 0 and passed:
+        run.add(name, PASSED, f"{passed[1]} tests", ended.seconds)
     else:
         reason = f"{last_line(ended.output)} ({ending(ended.status)})"
         run.add(name, FAILED, reason, ended.seconds)
