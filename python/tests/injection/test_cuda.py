@@ -123,6 +123,35 @@ def test_half_precision_runs():
                 assert bool(torch.isfinite(values).all())
 
 
+WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize")
+
+
+def waits(run):
+    """How often the host waits for the device in a call, by PyTorch's profiler."""
+    activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    torch.cuda.synchronize()
+    with torch.profiler.profile(activities=activities) as profile:
+        run()
+    # The profiler itself waits once at its end.
+    return sum(event.count for event in profile.key_averages() if event.key in WAITS)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_forward_with_its_map_waits_once(method):
+    net, x, layer = networks()[1]
+    there = x.cuda()
+    net = net.cuda()
+    with torch.no_grad():
+        net(there)
+        bare = waits(lambda: net(there))
+    options = {} if method == "gbp" else {"layer": layer}
+    injected = inject(net, backend=method, **options)
+    for _ in range(2):
+        injected(there)
+    assert waits(lambda: injected(there)) - bare <= 1
+    injected.eject()
+
+
 def test_ops_on_a_device_are_those_of_the_cpu():
     generator = torch.Generator().manual_seed(1)
     a = torch.rand(2, 5, 4, 7, 9, generator=generator)
