@@ -326,3 +326,26 @@ unsafe fn view<T: Element>(ordinal: usize, tensor: &Tensor) -> Result<DeviceView
     let data = unsafe { Slice::from_raw(ordinal, address(tensor), shape.elements()) };
     DeviceView::new(data, shape, layout)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_that_of_tensors_until_it_is_freed() {
+        let pool = Libtorch { device: tch::Device::Cpu, in_use: Mutex::default() };
+        let count = || pool.in_use.lock().unwrap_or_else(PoisonError::into_inner).len();
+        let [first, second] =
+            [1000, 24].map(|bytes| pool.allocate(bytes, std::ptr::null_mut()).unwrap());
+        assert!(first != 0 && second != 0 && first != second);
+        assert_eq!(count(), 2);
+        // SAFETY: allocated above, and freed once.
+        unsafe { pool.free(first, 1000) };
+        assert_eq!(count(), 1);
+        let error = pool.allocate(usize::MAX, std::ptr::null_mut()).unwrap_err();
+        assert!(error.to_string().contains("out of range"), "{error}");
+        // SAFETY: as above.
+        unsafe { pool.free(second, 24) };
+        assert_eq!(count(), 0);
+    }
+}
