@@ -62,7 +62,7 @@ fn in_the_other_process_maps_stay_where_they_were_made() {
     let manifest = Manifest::read();
     for backend in Backend::ALL {
         for case in manifest.cases().filter(|case| case.network.name == "unet3d") {
-            let options = Options::default().backend(backend).target(Target::Class(1));
+            let options = Options::default().backend(backend).target(Target::Class(0));
             let mut injected = inject(model(case.file), options.clone()).unwrap();
             let (_output, given) =
                 injected.forward_with_attention(&tensor(&case.network.input)).unwrap();
