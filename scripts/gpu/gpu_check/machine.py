@@ -64,7 +64,7 @@ class Machine:
         self.ncu = _find_ncu()
         self.facts = {
             "nvidia_smi": nvidia_smi(QUERY),
-            "clocks_at_first": nvidia_smi(CLOCKS),
+            "clocks": [],
             "driver": self.driver,
             "torch": self.torch,
             "nvrtc": self.nvrtc,
@@ -89,6 +89,12 @@ class Machine:
             environment["MEDCAM_NVRTC"] = self.nvrtc
         environment.update({key: str(value) for key, value in more.items()})
         return environment
+
+    def note_clocks(self, step):
+        """Remember the clocks right behind a step, while they are still those of its work."""
+        told = nvidia_smi(CLOCKS)
+        if isinstance(told, list) and told:
+            self.facts["clocks"].append({"step": step, **told[0]})
 
     def report(self, run):
         """Remember for each thing that the checks need whether it is there."""

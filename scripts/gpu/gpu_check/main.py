@@ -7,7 +7,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from . import benches, checks, machine as machines, networks
+from . import benches, checks, networks
+from .machine import Machine
 from .report import Report
 from .steps import FAILED, PARTS, Run
 
@@ -72,11 +73,16 @@ def main():
     run = Run(folder, budget(options), options.only, options.trial)
     print(f"gpu-check: results go to {folder}", flush=True)
     run.scratch.mkdir(exist_ok=True)
-    machine = machines.Machine(options)
+    machine = Machine(options)
     described = json.loads((BUNDLE / "bundle.json").read_text(encoding="utf-8"))
     measured = {}
     report = Report(run, machine, described, measured, start)
-    run.after_each = report.write
+
+    def after_each():
+        machine.note_clocks(run.steps[-1].name)
+        report.write()
+
+    run.after_each = after_each
     machine.report(run)
     arguments = (run, machine, BUNDLE)
     groups = (
@@ -96,7 +102,6 @@ def main():
             # The results of the other steps are worth more than this one's traceback.
             run.add(f"{name}: gpu-check itself", FAILED, f"{type(error).__name__}: {error}")
     shutil.rmtree(run.scratch, ignore_errors=True)
-    machine.facts["clocks_after"] = machines.nvidia_smi(machines.CLOCKS)
     table = report.write()
     print("\n" + table)
     print("gpu-check:", report.pack())

@@ -121,6 +121,12 @@ def table(results):
     if results["rows"]:
         lines += ["", "## Kernels and chains, microseconds per call", "", KERNELS]
         lines += [kernel_line(row) for row in results["rows"]]
+    clocks = results["machine"]["clocks"]
+    if clocks:
+        names = list(clocks[0])
+        lines += ["", "Right behind each step:", "", "| " + " | ".join(names) + " |"]
+        lines += ["|---" * len(names) + "|"]
+        lines += ["| " + " | ".join(row.get(name, "") for name in names) + " |" for row in clocks]
     networks = [row for found in measured.values() if isinstance(found, dict)
                 for row in found.get("rows", []) if "door" in row]
     if networks:
@@ -197,11 +203,6 @@ def device(results):
     smi = facts["nvidia_smi"]
     if isinstance(smi, list) and smi:
         told = ", ".join(f"{key} {value}" for key, value in smi[0].items())
-        after = facts.get("clocks_after")
-        if isinstance(after, list) and after:
-            told += "; after the last step " + ", ".join(
-                f"{key} {value}" for key, value in after[0].items()
-            )
         return words + told
     names = facts["driver"].get("devices")
     return words + (f"{', '.join(names)} (no nvidia-smi)" if names else "No CUDA device.")
