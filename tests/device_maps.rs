@@ -16,7 +16,7 @@ mod common;
 
 use build::{Flavour, Kernels, build, built};
 use common::{Manifest, model, tensor};
-use medcam::{Backend, Options, Target, inject, to_array};
+use medcam::{Backend, Guide, Options, Target, inject, to_array};
 
 /// The programs.
 const PROGRAMS: &[&str] =
@@ -63,6 +63,7 @@ fn in_the_other_process_maps_stay_where_they_were_made() {
     for backend in Backend::ALL {
         for case in manifest.cases().filter(|case| case.network.name == "unet3d") {
             let options = Options::default().backend(backend).target(Target::Class(0));
+            let options = options.guide(Guide::All);
             let mut injected = inject(model(case.file), options.clone()).unwrap();
             let (_output, given) =
                 injected.forward_with_attention(&tensor(&case.network.input)).unwrap();
