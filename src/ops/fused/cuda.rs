@@ -160,7 +160,7 @@ pub fn resample_normalized<'a, O: MapElement>(
 ///
 /// # Errors
 ///
-/// Those of [`guided_product::cuda::guided_product_into`]. Errors that depend on values come from
+/// Those of [`guided_product_into`](product::guided_product_into). Errors that depend on values come from
 /// [`Pending::finish`].
 pub fn guided_product<'a, O: MapElement>(
     stream: &'a mut Stream,
