@@ -64,7 +64,7 @@ pub(crate) fn upload(tensor: &Tensor, device: tch::Device) -> Result<Tensor> {
 }
 
 /// A tensor on a device as one on the host: from CUDA through pinned memory, and waited for.
-fn download(tensor: &Tensor) -> Result<Tensor> {
+pub(super) fn download(tensor: &Tensor) -> Result<Tensor> {
     if !matches!(tensor.device(), tch::Device::Cuda(_)) {
         return in_libtorch("download", || tensor.f_to_device(tch::Device::Cpu));
     }

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use tch::{Kind, Tensor};
 
+use super::arrays::download;
 use crate::error::{Error, Result};
 use crate::torch::in_libtorch;
 
@@ -55,8 +56,10 @@ impl Readback {
                 .iter()
                 .map(|part| part.f_to_device(first.device()))
                 .collect::<Result<_, _>>()?;
-            Vec::<i32>::try_from(Tensor::f_cat(&parts, 0)?.f_to_device(tch::Device::Cpu)?)
+            Tensor::f_cat(&parts, 0)
         })?;
+        let words = download(&words)?;
+        let words = in_libtorch("readback", || Vec::<i32>::try_from(words))?;
         if words.len() == self.words {
             return Ok(Fetched(words));
         }
