@@ -1,5 +1,7 @@
 """The chains: from the activation and the gradient of a layer to finished maps."""
 
+from __future__ import annotations
+
 from typing import Any, Literal, NamedTuple, TypeVar, overload
 
 from . import _arrays, _native
@@ -164,3 +166,48 @@ def guided_cam(
     named = _arrays.name("method", method), _arrays.name("denominator", denominator)
     told = _native.guided_cam(*lent, *named, bool(normalize), stream, bool(info))
     return (out, [MapInfo(*of_map) for of_map in told or []]) if info else out
+
+
+class Summarized(NamedTuple):
+    """Maps that a device may still be making, and what it will tell of them."""
+
+    values: Any
+    words: Any
+    """`(B, 8)` int32, where the maps are: what `read` takes once they are on the host."""
+    reader: _native.Reader
+
+    def read(self, words: list[int]) -> tuple[list[MapInfo], list[bool]]:
+        """What is known of each map, and whether it is zero and so is its gradient."""
+        infos, zero_gradient = self.reader.read(words)
+        return [MapInfo(*of_map) for of_map in infos], zero_gradient
+
+
+def summarized_cam(
+    activation: Any,
+    gradient: Any,
+    method: Method,
+    *,
+    guided: Any = None,
+    size: tuple[int, ...] | None = None,
+) -> Summarized:
+    """`cam`, or with `guided` `guided_cam`, normalised and with all that `info` tells. Nothing waits.
+
+    Values that are not finite raise on the CPU; on CUDA they do when the words are read.
+    """
+    activation = _arrays.check("activation", activation, LAYER, (4, 5))
+    gradient = _arrays.check("gradient", gradient, LAYER, (4, 5))
+    _arrays.same_place(activation=activation, gradient=gradient)
+    batch = activation.shape[0]
+    if guided is None:
+        to = _arrays.grid(size, activation.ndim - 2) or tuple(activation.shape[2:])
+    else:
+        guided = _arrays.check("guided", guided, ("float32",), (activation.ndim - 1,))
+        _arrays.same_place(activation=activation, guided=guided)
+        to = tuple(guided.shape[1:])
+    out = _arrays.empty(activation, (batch, *to))
+    words = _arrays.empty(activation, (batch, 8), "int32")
+    stream = _arrays.stream(activation)
+    activation, gradient = _arrays.lend(activation, gradient)
+    lent_guided = None if guided is None else _arrays.lend(guided)[0]
+    lent = activation, gradient, lent_guided, *_arrays.lend(out, words)
+    return Summarized(out, words, _native.summarized_cam(*lent, method, "paper", stream))

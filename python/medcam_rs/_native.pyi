@@ -29,6 +29,16 @@ def guided_cam(
     stream: int,
     summary: bool,
 ) -> _Infos | None: ...
+def summarized_cam(
+    activation: Any,
+    gradient: Any,
+    guided: Any | None,
+    out: Any,
+    summaries: Any,
+    method_name: str,
+    denominator_name: str,
+    stream: int,
+) -> Reader: ...
 def channel_weights(gradient: Any, out: Any, stream: int) -> None: ...
 def alpha_weights(
     activation: Any, gradient: Any, out: Any, denominator_name: str, stream: int
@@ -59,6 +69,9 @@ def save_overlays(
     affine: Any,
 ) -> list[Path]: ...
 def components(mask: Any) -> bytearray: ...
+
+class Reader:
+    def read(self, words: list[int]) -> tuple[_Infos, list[bool]]: ...
 
 class Archive:
     def __init__(self, path: str) -> None: ...

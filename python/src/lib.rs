@@ -25,8 +25,8 @@ mod _native {
     use super::files::{Archive, prepare_folder, save_maps, save_overlays};
     #[pymodule_export]
     use super::ops::{
-        alpha_weights, cam, channel_weights, elementwise, guided_activation, guided_cam,
-        guided_product, normalize, resample, sum,
+        Reader, alpha_weights, cam, channel_weights, elementwise, guided_activation, guided_cam,
+        guided_product, normalize, resample, sum, summarized_cam,
     };
     #[pymodule_export]
     use super::score::score;

@@ -1,11 +1,12 @@
 //! The ops as functions of Python. `medcam_rs` checks types, makes the outputs and names the stream.
 
 use medcam::dlpack::Sum;
-use medcam::ops::fused::Summary;
+use medcam::ops::fused::{self, Summary};
+use medcam::ops::summary::SampleSummary;
 use medcam::ops::{Denominator, Elementwise, Interpolation, Method};
 use pyo3::prelude::*;
 
-use crate::errors::exception;
+use crate::errors::{exception, raise};
 use crate::memory::run;
 use crate::tensor::Borrowed;
 
@@ -38,10 +39,10 @@ fn denominator(py: Python<'_>, name: &str) -> PyResult<Denominator> {
     }
 }
 
-fn infos(summary: Option<Summary>) -> Option<Infos> {
-    let Summary { ranges, weights_cancel } = summary?;
+fn infos(summary: Summary) -> Infos {
+    let Summary { ranges, weights_cancel } = summary;
     let infos = ranges.into_iter().zip(weights_cancel);
-    Some(infos.map(|(range, cancel)| (range.minimum, range.maximum, cancel)).collect())
+    infos.map(|(range, cancel)| (range.minimum, range.maximum, cancel)).collect()
 }
 
 #[pyfunction]
@@ -64,7 +65,8 @@ pub fn cam(
     let mut map = out.output("map")?;
     let place = activation.place();
     run(py, place, stream, |work| {
-        work.cam(method, normalized, &activation, &gradient, &mut map, summary).map(infos)
+        work.cam(method, normalized, &activation, &gradient, &mut map, summary)
+            .map(|told| told.map(infos))
     })
 }
 
@@ -90,8 +92,53 @@ pub fn guided_cam(
     let place = activation.place();
     run(py, place, stream, |work| {
         work.guided_cam(method, normalized, &activation, &gradient, &guided, &mut map, summary)
-            .map(infos)
+            .map(|told| told.map(infos))
     })
+}
+
+/// Reads the summaries of a chain once they are on the host.
+#[pyclass(frozen)]
+pub struct Reader(fused::cuda::Reader);
+
+#[pymethods]
+impl Reader {
+    /// Of each map its info, and whether the gradient behind a map of zeros is zero everywhere.
+    #[expect(clippy::needless_pass_by_value, reason = "what a list becomes")]
+    fn read(&self, py: Python<'_>, words: Vec<i32>) -> PyResult<(Infos, Vec<bool>)> {
+        let summaries: Vec<_> =
+            words.chunks(SampleSummary::WORDS).map(SampleSummary::of_words).collect();
+        let told = self.0.read(&summaries).map_err(|error| raise(py, &error))?;
+        Ok((infos(told), summaries.iter().map(|of| of.zero_gradient != 0).collect()))
+    }
+}
+
+/// Normalised maps, and into `summaries`, `(B, 8)` int32, what is known of them: on a device it is written
+/// there, and nothing waits.
+#[pyfunction]
+#[expect(clippy::too_many_arguments, reason = "all that the op takes, and where to")]
+pub fn summarized_cam(
+    py: Python<'_>,
+    activation: &Bound<'_, PyAny>,
+    gradient: &Bound<'_, PyAny>,
+    guided: Option<&Bound<'_, PyAny>>,
+    out: &Bound<'_, PyAny>,
+    summaries: &Bound<'_, PyAny>,
+    method_name: &str,
+    denominator_name: &str,
+    stream: usize,
+) -> PyResult<Reader> {
+    let method = method(py, method_name, denominator_name)?;
+    let (mut activation, mut gradient) = (Borrowed::new(activation)?, Borrowed::new(gradient)?);
+    let mut guided = guided.map(Borrowed::new).transpose()?;
+    let (mut out, mut summaries) = (Borrowed::new(out)?, Borrowed::new(summaries)?);
+    let (activation, gradient) = (activation.input("activation")?, gradient.input("gradient")?);
+    let guided = guided.as_mut().map(|guided| guided.input("guided")).transpose()?;
+    let (mut map, mut summaries) = (out.output("map")?, summaries.output("summaries")?);
+    let (place, guided) = (activation.place(), guided.as_ref());
+    let reader = run(py, place, stream, |work| {
+        work.summarized_cam(method, true, &activation, &gradient, guided, &mut map, &mut summaries)
+    })?;
+    Ok(Reader(reader))
 }
 
 #[pyfunction]

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use half::{bf16, f16};
 use tch::{Kind, Tensor};
 
-use super::layer_maps::{Facts, LayerMaps, SUMMARY_WORDS, Summaries};
+use super::layer_maps::{Facts, LayerMaps, Summaries};
 use super::layout::shape_and_layout;
 use super::readback::Readback;
 use super::values::MapValues;
@@ -269,7 +269,7 @@ fn summarized<T: Element>(
     like: &Tensor,
     readback: &mut Readback,
 ) -> Result<Summaries> {
-    let words = empty(&[batch, SUMMARY_WORDS], Kind::Int, like)?;
+    let words = empty(&[batch, SampleSummary::WORDS], Kind::Int, like)?;
     let ordinal = ordinal(like).unwrap_or(0);
     // SAFETY: as in `typed_cam`; the tensor has the words of `batch` summaries.
     let summaries = unsafe { SliceMut::<SampleSummary>::from_raw(ordinal, address(&words), batch) };

@@ -161,8 +161,11 @@ fn of_device(values: MapValues, all: &[Summaries], fetched: &Fetched) -> Result<
         sensitivity: None,
     };
     for (index, Summaries { reader, slot, .. }) in all.iter().enumerate() {
-        let summaries: Vec<_> =
-            fetched.integers(slot).chunks(SUMMARY_WORDS).map(of_words).collect();
+        let summaries: Vec<_> = fetched
+            .integers(slot)
+            .chunks(SampleSummary::WORDS)
+            .map(SampleSummary::of_words)
+            .collect();
         let summary = reader.read(&summaries)?;
         finished.ranges = summary.ranges;
         if index == 0 {
@@ -174,25 +177,6 @@ fn of_device(values: MapValues, all: &[Summaries], fetched: &Fetched) -> Result<
     Ok(finished)
 }
 
-/// 32-bit words of a summary.
-#[cfg(feature = "cuda")]
-pub(super) const SUMMARY_WORDS: usize = size_of::<SampleSummary>() / size_of::<i32>();
-
 /// Where a summary says whether the weights cancel.
 #[cfg(feature = "cuda")]
 const CANCEL_WORD: i64 = (std::mem::offset_of!(SampleSummary, weights_cancel) / 4) as i64;
-
-#[cfg(feature = "cuda")]
-fn of_words(words: &[i32]) -> SampleSummary {
-    let word = |i: usize| words.get(i).map_or(0, |word| word.cast_unsigned());
-    SampleSummary {
-        minimum: f32::from_bits(word(0)),
-        maximum: f32::from_bits(word(1)),
-        weights_not_finite: word(2),
-        layer_not_finite: word(3),
-        map_not_finite: word(4),
-        weights_cancel: word(5),
-        zero_gradient: word(6),
-        unused: word(7),
-    }
-}

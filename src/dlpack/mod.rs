@@ -73,6 +73,7 @@ macro_rules! for_element {
                 $body
             }
             Kind::U8 => Err($tensor.refuse("u8 values; activations are f32, f16 or bf16")),
+            Kind::I32 => Err($tensor.refuse("i32 values; activations are f32, f16 or bf16")),
         }
     }};
 }
@@ -95,6 +96,7 @@ macro_rules! for_map_element {
                 $body
             }
             Kind::Bf16 => Err($tensor.refuse("bf16 values; finished maps are f32, f16 or u8")),
+            Kind::I32 => Err($tensor.refuse("i32 values; finished maps are f32, f16 or u8")),
         }
     }};
 }

@@ -9,6 +9,7 @@ use ndarray::ArrayView4;
 use crate::device::{Plain, Slice, SliceMut};
 use crate::element::Element;
 use crate::error::{Error, Result};
+use crate::ops::summary::SampleSummary;
 use crate::ops::{DeviceView, View};
 use crate::shape::{Layout, Shape};
 
@@ -55,13 +56,15 @@ pub enum Kind {
     Bf16,
     /// Bytes: masks, and maps in 255ths.
     U8,
+    /// 32-bit integers: the words of summaries.
+    I32,
 }
 
 impl Kind {
     /// Bytes of a value.
     fn bytes(self) -> usize {
         match self {
-            Self::F32 => 4,
+            Self::F32 | Self::I32 => 4,
             Self::F16 | Self::Bf16 => 2,
             Self::U8 => 1,
         }
@@ -111,6 +114,7 @@ impl<'a> Tensor<'a> {
             (DLDataTypeCode::FLOAT, 16, 1) => Kind::F16,
             (DLDataTypeCode::BFLOAT, 16, 1) => Kind::Bf16,
             (DLDataTypeCode::UINT | DLDataTypeCode::BOOL, 8, 1) => Kind::U8,
+            (DLDataTypeCode::INT, 32, 1) => Kind::I32,
             (DLDataTypeCode(code), ..) => {
                 return Err(refuse(format!(
                     "values of type code {code} with {bits} bits and {lanes} lanes; there are f32, f16, \
@@ -359,5 +363,12 @@ impl<'a> TensorMut<'a> {
         let slice = self.0.slice::<T>()?;
         // SAFETY: as in `values`.
         Ok(unsafe { SliceMut::from_raw(slice.ordinal(), slice.pointer(), slice.len()) })
+    }
+    /// Its values on a device as summaries; for words `(B, 8)` in order.
+    pub(super) fn summaries(&mut self) -> Result<SliceMut<'_, SampleSummary>> {
+        let words = self.slice::<i32>()?;
+        let (ordinal, count) = (words.ordinal(), words.len() / SampleSummary::WORDS);
+        // SAFETY: as in `values`. A summary is eight words, and aligned as one.
+        Ok(unsafe { SliceMut::from_raw(ordinal, words.pointer(), count) })
     }
 }

@@ -11,6 +11,7 @@ use medcam::dlpack::ffi::{DLDevice, DLDeviceType};
 use medcam::dlpack::{Place, Sum, Tensor, TensorMut, Work, Workspace};
 use medcam::element::Element;
 use medcam::ops::fused::{self, Summary};
+use medcam::ops::summary::SampleSummary;
 use medcam::ops::{
     self, Denominator, DeviceView, Elementwise, Interpolation, Method, Recipe, Resize, View,
 };
@@ -104,6 +105,23 @@ fn check_chain<T: Element + Typed>(device: &mut Device, shape: Shape, to: [usize
             let (expected, _) =
                 launched(&mut device.stream, (&a, &g), (shape, layout), guide, &recipe);
             assert_eq!(found, expected);
+
+            let mut words = OnDevice::new(&device.stream, &vec![0_i32; shape.batch * 8], |data| {
+                Described::in_order::<i32>(data, DEVICE, &[shape.batch, 8])
+            });
+            for of_guide in [None, Some(&guided[..])] {
+                let guide = of_guide.map(|_| of_guided.input());
+                let reader = device.call(|work| {
+                    let (map, words) = (&mut map.output(), &mut words.output());
+                    work.summarized_cam(method, true, &in_a, &in_g, guide.as_ref(), map, words)
+                });
+                let told: Vec<_> =
+                    device.values(&words).chunks(8).map(SampleSummary::of_words).collect();
+                let found = (device.values(&map), reader.read(&told).unwrap());
+                let layer = (shape, layout);
+                let expected = launched(&mut device.stream, (&a, &g), layer, of_guide, &recipe);
+                assert_eq!(found, expected);
+            }
         }
     }
 }

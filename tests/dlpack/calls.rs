@@ -4,6 +4,7 @@ use half::{bf16, f16};
 use medcam::dlpack::{Place, Sum, Tensor, TensorMut, Work, Workspace};
 use medcam::element::{Element, MapElement};
 use medcam::ops::fused::Summary;
+use medcam::ops::summary::SampleSummary;
 use medcam::ops::{
     self, Denominator, Elementwise, Interpolation, Maps, Method, Recipe, Resize, View,
 };
@@ -103,6 +104,7 @@ where
             // A map of Grad-CAM++ that f16 does not hold.
             Err(error) => assert_eq!(told.unwrap_err().to_string(), error.to_string()),
         }
+        check_summarized::<T, O>(case, method, (&a_in, &g_in), None);
         let guide = input("guided", &guided, &mut of_guided);
         let told = {
             let mut map = output(&mut guided_out, &mut of_out);
@@ -117,7 +119,108 @@ where
             }
             Err(error) => assert_eq!(told.unwrap_err().to_string(), error.to_string()),
         }
+        check_summarized::<T, O>(case, method, (&a_in, &g_in), Some(&guide));
     }
+}
+
+/// With summaries that are read later, map and summary are those that a call tells at once.
+fn check_summarized<T, O>(
+    case: Case,
+    method: Method,
+    (a, g): (&Tensor, &Tensor),
+    guided: Option<&Tensor>,
+) where
+    T: Element + Typed,
+    O: MapElement + Typed + Default + PartialEq,
+{
+    let Case { shape: Shape { batch, .. }, to, normalized, .. } = case;
+    let normalized = normalized || O::UNIT_RANGE;
+    let voxels = batch * to.iter().product::<usize>();
+    let (mut expected, mut found) = (vec![O::default(); voxels], vec![O::default(); voxels]);
+    let mut words = vec![-1_i32; batch * SampleSummary::WORDS];
+    let (mut of_out, mut of_map) = (maps::<O>(batch, to), maps::<O>(batch, to));
+    let mut of_words = summaries(batch);
+    let told = {
+        let out = &mut output(&mut expected, &mut of_out);
+        try_on_cpu(|work| match guided {
+            Some(guided) => work.guided_cam(method, normalized, a, g, guided, out, true),
+            None => work.cam(method, normalized, a, g, out, true),
+        })
+    };
+    let reader = {
+        let map = &mut output(&mut found, &mut of_map);
+        let words = &mut output(&mut words, &mut of_words);
+        try_on_cpu(|work| work.summarized_cam(method, normalized, a, g, guided, map, words))
+    };
+    match (told, reader) {
+        (Ok(told), Ok(reader)) => {
+            assert!(found == expected, "{method:?} {case:?}");
+            assert_eq!(reader.read(&summaries_of(&words)).unwrap(), told.unwrap());
+        }
+        (told, reader) => {
+            assert_eq!(told.unwrap_err().to_string(), reader.unwrap_err().to_string());
+        }
+    }
+}
+
+fn summaries(batch: usize) -> Described {
+    let extents = [batch, SampleSummary::WORDS];
+    Described::in_order::<i32>(std::ptr::null_mut(), CPU, &extents)
+}
+
+fn summaries_of(words: &[i32]) -> Vec<SampleSummary> {
+    words.chunks(SampleSummary::WORDS).map(SampleSummary::of_words).collect()
+}
+
+#[test]
+fn summaries_tell_of_gradients_of_zero() {
+    // Of three samples the gradient of the second is zero, and the map of the third alone.
+    let shape = Shape::new(3, 1, [1, 1, 2]).unwrap();
+    let a = [1.0_f32, 2.0, 1.0, 2.0, 0.0, 0.0];
+    let g = [1.0_f32, 1.0, 0.0, -0.0, 0.0, 1.0];
+    let (mut of_a, mut of_g) =
+        (layer::<f32>(shape, Layout::Contiguous), layer::<f32>(shape, Layout::Contiguous));
+    let (a, g) = (input("activation", &a, &mut of_a), input("gradient", &g, &mut of_g));
+    let (mut map, mut words) = ([0.0_f32; 6], [-1_i32; 24]);
+    let (mut of_map, mut of_words) = (maps::<f32>(3, [1, 1, 2]), summaries(3));
+    on_cpu(|work| {
+        let map = &mut output(&mut map, &mut of_map);
+        let words = &mut output(&mut words, &mut of_words);
+        work.summarized_cam(Method::GradCam, true, &a, &g, None, map, words)
+    });
+    let told = summaries_of(&words);
+    let flags: Vec<u32> = told.iter().map(|of| of.zero_gradient).collect();
+    assert_eq!(flags, [0, 1, 0]);
+    assert_eq!((told[0].minimum, told[0].maximum, told[2].maximum), (1.0, 2.0, 0.0));
+    assert!(told.iter().all(|of| SampleSummary::of_words(&of.words()) == *of));
+}
+
+#[test]
+fn room_for_summaries_that_does_not_fit() {
+    let shape = Shape::new(1, 1, [1, 1, 2]).unwrap();
+    let values = [1.0_f32, 2.0];
+    let refused = |words: &mut Described| {
+        let (mut of_a, mut of_g) =
+            (layer::<f32>(shape, Layout::Contiguous), layer::<f32>(shape, Layout::Contiguous));
+        let (a, g) =
+            (input("activation", &values, &mut of_a), input("gradient", &values, &mut of_g));
+        let (mut map, mut room) = ([0.0_f32; 2], [0_i32; 16]);
+        let mut of_map = maps::<f32>(1, [1, 1, 2]);
+        let map = &mut output(&mut map, &mut of_map);
+        let words = &mut output(&mut room, words);
+        let called =
+            try_on_cpu(|work| work.summarized_cam(Method::GradCam, true, &a, &g, None, map, words));
+        called.unwrap_err().to_string()
+    };
+    let said = refused(&mut summaries(2));
+    assert!(said.starts_with("out: summaries are (B, 8), [1, 8] (shape [2, 8]"), "{said}");
+    let data = std::ptr::null_mut();
+    let said = refused(&mut Described::in_order::<f32>(data, CPU, &[1, 8]));
+    assert!(said.starts_with("out: values of F32, and here they are I32"), "{said}");
+    let mut strided = summaries(1);
+    strided.strides = Some(vec![16, 2]);
+    let said = refused(&mut strided);
+    assert!(said.starts_with("out: its values have to follow each other in order"), "{said}");
 }
 
 fn check_single<T: Element + Typed + PartialEq>(case: Case) {

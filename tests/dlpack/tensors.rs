@@ -10,24 +10,28 @@ pub trait Typed {
     const TYPE: DLDataType;
 }
 
-const fn floats(code: DLDataTypeCode, bits: u8) -> DLDataType {
+const fn scalars(code: DLDataTypeCode, bits: u8) -> DLDataType {
     DLDataType { code, bits, lanes: 1 }
 }
 
 impl Typed for f32 {
-    const TYPE: DLDataType = floats(DLDataTypeCode::FLOAT, 32);
+    const TYPE: DLDataType = scalars(DLDataTypeCode::FLOAT, 32);
 }
 
 impl Typed for f16 {
-    const TYPE: DLDataType = floats(DLDataTypeCode::FLOAT, 16);
+    const TYPE: DLDataType = scalars(DLDataTypeCode::FLOAT, 16);
 }
 
 impl Typed for bf16 {
-    const TYPE: DLDataType = floats(DLDataTypeCode::BFLOAT, 16);
+    const TYPE: DLDataType = scalars(DLDataTypeCode::BFLOAT, 16);
 }
 
 impl Typed for u8 {
-    const TYPE: DLDataType = floats(DLDataTypeCode::UINT, 8);
+    const TYPE: DLDataType = scalars(DLDataTypeCode::UINT, 8);
+}
+
+impl Typed for i32 {
+    const TYPE: DLDataType = scalars(DLDataTypeCode::INT, 32);
 }
 
 /// A `DLTensor`, and the numbers that it points at.

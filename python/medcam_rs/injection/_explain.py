@@ -10,11 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from . import _refusals, _skips, _targets, _warnings
+from . import _skips, _targets, _warnings
+from ._checks import finite, grid_of, layer_fits, no_gradient
 from ._layers import Layers, Selected, discover
-from ._maps import GUIDED, AttentionMap, Finished, Warned, fuse, judge, mean_of, of_input, of_layer
+from ._maps import GUIDED, AttentionMap, Made, Warned, fuse, mean_of, of_input, of_layer
+from ._readback import Readback, Slot
+from ._settle import MadeTarget
 from ._tape import Record, Recorded, final_activation, record
-from ._trees import Pick, tensors
+from ._trees import Pick
 
 Size = tuple[int, ...] | None
 KEPT_SHAPES = 16
@@ -70,12 +73,19 @@ class Explainer:
         targets: Sequence[_targets.Target],
         size_of: Callable[[Tensor], Size],
     ) -> Explanation:
-        """Runs `forward` of `model` and makes the maps of all targets."""
+        """Runs `forward` of `model` and makes the maps of all targets.
+
+        What a device finds out on the way stays there until the last backward is enqueued, and comes to
+        the host in one copy: the only wait, but for `components`, a function of the caller's that waits,
+        and Grad-CAM++ on negative activations.
+        """
+        readback = Readback()
         grid = grid_of(args, kwargs)
+        unchecked = finite("the input", grid, readback)
         size = size_of(grid)
         recorded, selected = self._record(model, forward, args, kwargs, grid)
         explained = self.settings.pick(recorded.output)
-        _finite("the model's output", explained)
+        unchecked += finite("the model's output", explained, readback)
         _targets.differentiable(explained)
         of_one = self.layers.output_shape if self.layers else None
         shape = _targets.batched_shape(tuple(grid.shape), tuple(explained.shape), of_one)
@@ -97,18 +107,17 @@ class Explainer:
             recorded.gates.check(self.settings.backend)
             warnings += _warnings.partly_guided(recorded.gates)
         warnings += [warned for layer in selected for warned in _warnings.of_layer(layer)]
+        made = []
         for place, one in enumerate(named):
             last = place + 1 == len(named)
             with torch.enable_grad():
-                score = _targets.score(one.target, task, scored, logits)
-            warnings += _warnings.empty(one, score.empty)
-            maps = self._maps(recorded, selected, score, one.label, size, warnings, keep=not last)
-            if self.settings.fuse:
-                fused = fuse(maps, self.settings.fuse)
-                warnings += [warned for of in maps for warned in judge(of, fused)]
-                maps = [fused]
-            warnings += [warned for of in maps for warned in judge(of)]
-            explanation.maps += maps
+                score = _targets.score(one.target, task, scored, logits, readback)
+            made.append(self._maps(recorded, selected, one, score, size, readback, keep=not last))
+        readback.fetch()
+        for check in unchecked:
+            check.check()
+        for target in made:
+            explanation.maps += target.settled(warnings)
         return explanation
 
     def find(
@@ -116,7 +125,12 @@ class Explainer:
     ) -> Layers:
         """The layers for an input like this one; one forward of its first sample where they are not
         known."""
-        self.layers = self._find(model, args, kwargs, grid_of(args, kwargs))[0]
+        grid, readback = grid_of(args, kwargs), Readback()
+        unchecked = finite("the input", grid, readback)
+        readback.fetch()
+        for check in unchecked:
+            check.check()
+        self.layers = self._find(model, args, kwargs, grid)[0]
         return self.layers
 
     def _find(
@@ -190,7 +204,7 @@ class Explainer:
             if one is None:
                 run_ = f"run {layer.run}" if "#" in layer.label else "its last run"
                 raise InputError(f"layer '{layer.label}': {run_} did not happen for this input")
-            _check_layer(layer, one, grid)
+            layer_fits(layer, one, grid)
         ends = final_activation(settings.pick(recorded.output)) is not None
         if settings.score_at == "logits" and ends and not self._ends:
             self._ends = True
@@ -202,18 +216,18 @@ class Explainer:
         self,
         recorded: Recorded,
         selected: list[Selected],
+        named: _targets.Named,
         score: _targets.Score,
-        label: str,
         size: Size,
-        warnings: list[Warned],
+        readback: Readback,
         keep: bool,
-    ) -> list[AttentionMap]:
+    ) -> MadeTarget:
         """The maps of one target. `keep` retains the graph for the targets to come."""
         settings = self.settings
         signed = settings.backend in GUIDED
         if not score.sum.requires_grad:
-            raise _no_gradient(selected[0].label if selected else None)
-        mean = None
+            raise no_gradient(selected[0].label if selected else None)
+        mean, tiny = None, list[Slot]()
         if recorded.gates is not None and recorded.start is not None:
             recorded.gates.on = True
             try:
@@ -221,13 +235,14 @@ class Explainer:
             finally:
                 recorded.gates.on = False
             if gradient is None:
-                raise _no_gradient(None)
-            mean = mean_of(gradient)
+                raise no_gradient(None)
+            mean, tiny = mean_of(gradient, readback)
+        layers: list[tuple[str, Made | Warned]]
         if not settings.needs_layer:
             assert mean is not None
-            of = of_input(mean, size)
-            return [of.named("input", label, score.classes, signed)]
-        made: dict[Record, Finished] = {}
+            layers = [("input", of_input(mean, size, readback))]
+            return self._target(named, score, layers, signed, tiny, readback)
+        made: dict[Record, Made] = {}
 
         def reduce(one: Record, gradient: Tensor) -> None:
             layer = selected[recorded.records.index(one)]
@@ -236,6 +251,7 @@ class Explainer:
                     settings.backend,
                     one.tensor,
                     gradient,
+                    readback,
                     channels_last=layer.channels_last,
                     weights_cancel=layer.weights_cancel,
                     guided=mean,
@@ -245,16 +261,32 @@ class Explainer:
                 raise InputError(f"layer '{layer.label}': {error}") from error
 
         _backward(recorded, score.sum, keep, reduce)
-        maps = []
+        layers = []
         for layer, one in zip(selected, recorded.records):
             if one in made:
-                maps.append(made[one].named(layer.label, label, score.classes, signed))
+                layers.append((layer.label, made[one]))
             elif settings.layer == "full":
-                what = f"{_no_gradient(layer.label)}. It has no map; leave it out"
-                warnings.append(Warned("NO_GRADIENT", what, layer.label))
+                what = f"{no_gradient(layer.label)}. It has no map; leave it out"
+                layers.append((layer.label, Warned("NO_GRADIENT", what, layer.label)))
             else:
-                raise _no_gradient(layer.label)
-        return maps
+                raise no_gradient(layer.label)
+        return self._target(named, score, layers, signed, tiny, readback)
+
+    def _target(
+        self,
+        named: _targets.Named,
+        score: _targets.Score,
+        layers: list[tuple[str, Made | Warned]],
+        signed: bool,
+        tiny: list[Slot],
+        readback: Readback,
+    ) -> MadeTarget:
+        fused = None
+        if self.settings.fuse:
+            of_layers = [(label, one) for label, one in layers if isinstance(one, Made)]
+            fused = fuse(of_layers, self.settings.fuse, readback)
+        of_input = not self.settings.needs_layer
+        return MadeTarget(named, score, layers, signed, of_input, tiny, fused)
 
 
 def _backward(
@@ -304,62 +336,6 @@ class _Reduce:
 
     def __call__(self, gradient: Tensor) -> None:
         self.reduce(self.one, gradient)
-
-
-def grid_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    """The first tensor of the arguments: the batch, `(B, C, [D,] H, W)`."""
-    grid = next(tensors((args, kwargs)), None)
-    if grid is None:
-        raise InputError("the model was called without a tensor; its first is the batch")
-    if grid.ndim not in (4, 5) or 0 in grid.shape:
-        raise InputError(
-            f"input of shape {tuple(grid.shape)}; maps are made of batches (B, C, H, W) or "
-            "(B, C, D, H, W). disable_medcam() runs the model alone"
-        )
-    if grid.is_floating_point():
-        _finite("the input", grid)
-    return grid
-
-
-def _finite(what: str, tensor: Tensor) -> None:
-    """Refuses NaN and infinity. The sum is one pass; only if it is not finite are values counted."""
-    tensor = tensor.detach()
-    if not tensor.is_floating_point() or bool(torch.isfinite(tensor.sum(dtype=torch.float32))):
-        return
-    bad = int((~torch.isfinite(tensor)).sum())
-    if bad:
-        raise InputError(f"{what}: {bad} of {tensor.numel()} values are NaN or infinite")
-
-
-def _check_layer(layer: Selected, one: Record, grid: Tensor) -> None:
-    if one.tensor._version != one.own_version:
-        raise InputError(
-            f"layer '{layer.label}' cannot carry a map: it returns a tensor that the network has by "
-            "another name too, as its input, and writes to later on. Take a layer in front of it or "
-            "behind"
-        )
-    shape = tuple(one.tensor.shape)
-    spatial = shape[1:-1] if layer.channels_last else shape[2:]
-    voxels = 1
-    for extent in spatial:
-        voxels *= extent
-    if len(shape) == grid.ndim and shape[0] != grid.shape[0]:
-        why = _refusals.without_batch(shape, shape[0], grid.shape[0])
-        raise InputError(f"layer '{layer.label}' cannot carry a map: {why}")
-    if len(shape) != grid.ndim or voxels < 2:
-        raise InputError(
-            f"layer '{layer.label}': its output of shape {shape} is no batch of images for this input "
-            f"of shape {tuple(grid.shape)}, and can carry no map"
-        )
-
-
-def _no_gradient(layer: str | None) -> InputError:
-    if layer is None:
-        return InputError("no gradient of the score reaches the input")
-    return InputError(
-        f"layer '{layer}': no gradient of the score reaches it; the score does not depend on it, or the "
-        "network switches gradients off behind it (torch.no_grad, detach)"
-    )
 
 
 def _is_sigmoid(output: Tensor) -> bool:

@@ -16,7 +16,8 @@ from .. import _files
 from .._arrays import in_numpy
 from ..errors import FileError, InputError
 from . import _targets
-from ._explain import Explainer, Explanation, Size, grid_of
+from ._checks import grid_of
+from ._explain import Explainer, Explanation, Size
 from ._maps import AttentionMap, AttentionWarning, Warned
 from ._saving import OfCall, Saving, affine_of
 from ._trees import map_tensors

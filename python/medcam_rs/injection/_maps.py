@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .._chains import MapInfo, cam, guided_cam
+from .._chains import MapInfo, summarized_cam
 from .._ops import channel_mean, normalize, resample
 from ..errors import InputError
+from . import _readback
+from ._readback import Readback, Slot
 
 METHODS = {
     "gcam": "gradcam",
@@ -23,6 +26,9 @@ METHODS = {
 }
 """The kernels' names of the methods of layers."""
 GUIDED = ("gbp", "ggcam")
+
+CANCEL = 5
+"""The word of a summary that says whether the weights cancel."""
 
 UNSTABLE = 1 / 32
 """The greatest part of its range by which rounding may move a map of Grad-CAM++ before it is called
@@ -98,135 +104,194 @@ class Finished:
         )
 
 
-def _for_kernels(tensor: Tensor, channels_last: bool = False) -> Tensor:
-    """`(B, C, [D,] H, W)` of a type and an order in memory that the kernels take."""
+@dataclass(frozen=True)
+class Made:
+    """The maps of one layer, which a device may still be making."""
+
+    values: Tensor
+    """`(B, [D,] H, W)`"""
+    noise: Tensor
+    """Whether each map is rounding noise, `(B)` where the maps are."""
+    read: Callable[[], tuple[list[MapInfo], list[bool]]]
+    """What is known of the maps, and of which the gradient is zero. For when the readback is fetched."""
+    weights_cancel: bool = False
+    """Replaces what the maps say themselves."""
+    moved: Callable[[], list[float]] | None = None
+    """What `_moved` says of maps of Grad-CAM++."""
+    tiny: Sequence[Slot] = ()
+    """Whether the tensors that they are made of hold values that float32 does not."""
+
+    def finished(self) -> Finished:
+        """With all that is known of them. Of Grad-CAM++ with negative activations that waits again."""
+        refuse_tiny(self.tiny)
+        infos, zero = self.read()
+        if self.weights_cancel:
+            infos = [info._replace(weights_cancel=True) for info in infos]
+        unstable = []
+        moved = self.moved() if self.moved else []
+        if moved:
+            half_a_unit = torch.finfo(torch.float32).eps / 2
+            spans = [info.maximum - info.minimum for info in infos]
+            unstable = [
+                span > 0 and by * half_a_unit > UNSTABLE * span for by, span in zip(moved, spans)
+            ]
+        return Finished(self.values, infos, unstable, zero if any(zero) else [])
+
+
+def refuse_tiny(slots: Sequence[Slot]) -> None:
+    """Refuses float64 values that float32 does not hold."""
+    if any(any(slot.integers()) for slot in slots):
+        raise InputError(
+            "its values or gradients in float64 are too small for float32, in which maps are made; "
+            "scale them, as gradients by the score: label=lambda y: 1e30 * y[:, k]"
+        )
+
+
+def _for_kernels(
+    tensor: Tensor, readback: Readback, channels_last: bool = False
+) -> tuple[Tensor, list[Slot]]:
+    """`(B, C, [D,] H, W)` of a type and an order in memory that the kernels take, and what
+    `refuse_tiny` takes."""
     tensor = tensor.detach()
     if type(tensor) is not Tensor:
         tensor = tensor.as_subclass(Tensor)
     if channels_last:
         tensor = tensor.movedim(-1, 1)
+    tiny = []
     if tensor.dtype == torch.float64:
         greatest = tensor.abs().flatten(1).amax(1)
-        if bool(((greatest > 0) & (greatest < torch.finfo(torch.float32).tiny)).any()):
-            raise InputError(
-                "its values or gradients in float64 are too small for float32, in which maps are made; "
-                "scale them, as gradients by the score: label=lambda y: 1e30 * y[:, k]"
-            )
+        is_tiny = (greatest > 0) & (greatest < torch.finfo(torch.float32).tiny)
+        tiny = [readback.ask(is_tiny)]
+        if not _readback.is_on_device(tensor):
+            refuse_tiny(tiny)
         tensor = tensor.float()
     side_by_side = torch.channels_last if tensor.ndim == 4 else torch.channels_last_3d
     if tensor.is_contiguous() or tensor.is_contiguous(memory_format=side_by_side):
-        return tensor
-    return tensor.contiguous()
+        return tensor, tiny
+    return tensor.contiguous(), tiny
 
 
 def of_layer(
     backend: str,
     activation: Tensor,
     gradient: Tensor,
+    readback: Readback,
     *,
     channels_last: bool,
     weights_cancel: bool,
     guided: Tensor | None,
     size: tuple[int, ...] | None,
-) -> Finished:
+) -> Made:
     """The maps of a layer, resampled to `size` (the layer's grid if None) and then normalised.
 
     `guided` is the guided gradient's channel mean for `ggcam`, whose maps have its grid without `size`.
+    Nothing waits for a device.
     """
-    activation = _for_kernels(activation, channels_last)
-    gradient = _for_kernels(gradient, channels_last)
+    activation, tiny_activation = _for_kernels(activation, readback, channels_last)
+    gradient, tiny_gradient = _for_kernels(gradient, readback, channels_last)
     if activation.stride() != gradient.stride():
         activation, gradient = activation.contiguous(), gradient.contiguous()
     method: Any = METHODS[backend]
-    if guided is None:
-        values, infos = cam(activation, gradient, method, size=size, info=True)
-    else:
-        if size is not None and tuple(guided.shape[1:]) != size:
-            guided = resample(guided, size)
-        values, infos = guided_cam(activation, gradient, guided, method, info=True)
+    if guided is not None and size is not None and tuple(guided.shape[1:]) != size:
+        guided = resample(guided, size)
+    maps = summarized_cam(activation, gradient, method, guided=guided, size=size)
+    slot = readback.ask(maps.words)
+    noise = maps.words[:, CANCEL]
     # The kernels compare magnitudes and miss noise of a gradient that is small itself.
-    if weights_cancel and method == "gradcam":
-        infos = [info._replace(weights_cancel=True) for info in infos]
-    unstable = _unstable(activation, gradient, infos) if method == "gradcam++" else []
-    zero: list[bool] = []
-    if any((info.minimum, info.maximum) == (0, 0) for info in infos):
-        zero = [not any_ for any_ in (gradient != 0).flatten(1).any(1).tolist()]
-    return Finished(values, infos, unstable, zero)
+    weights_cancel = weights_cancel and method == "gradcam"
+    return Made(
+        maps.values,
+        torch.ones_like(noise) if weights_cancel else noise,
+        lambda: maps.read(slot.integers()),
+        weights_cancel,
+        _moved(activation, gradient, readback) if method == "gradcam++" else None,
+        tiny_activation + tiny_gradient,
+    )
 
 
-def mean_of(guided_gradient: Tensor) -> Tensor:
-    """The guided gradient's mean over the input's channels, `(B, [D,] H, W)` float32."""
-    return channel_mean(_for_kernels(guided_gradient))
+def mean_of(guided_gradient: Tensor, readback: Readback) -> tuple[Tensor, list[Slot]]:
+    """The guided gradient's mean over the input's channels, `(B, [D,] H, W)` float32, and what
+    `refuse_tiny` takes."""
+    gradient, tiny = _for_kernels(guided_gradient, readback)
+    return channel_mean(gradient), tiny
 
 
-def of_input(mean: Tensor, size: tuple[int, ...] | None) -> Finished:
+def of_input(mean: Tensor, size: tuple[int, ...] | None, readback: Readback) -> Made:
     """The maps of Guided Backpropagation from the mean of the guided gradient."""
     if size is not None and tuple(mean.shape[1:]) != size:
         mean = resample(mean, size)
-    infos = _infos(mean)
-    zero = [(info.minimum, info.maximum) == (0, 0) for info in infos]
-    return Finished(normalize(mean), infos, [], zero if any(zero) else [])
+    return _normalized(mean, readback, mean.new_zeros(mean.shape[0]))
 
 
-def _infos(maps: Tensor) -> list[MapInfo]:
-    low, high = torch.aminmax(maps.flatten(1), dim=1)
-    infos = [MapInfo(*of_map, False) for of_map in zip(low.tolist(), high.tolist())]
-    if not all(torch.isfinite(torch.tensor([info[:2] for info in infos])).flatten()):
-        raise InputError("the map has values that are NaN or infinite")
-    return infos
+def _normalized(maps: Tensor, readback: Readback, noise: Tensor) -> Made:
+    """Maps `(B, [D,] H, W)`, normalised; where one is zero, its gradient is."""
+    slot = readback.ask(torch.stack(torch.aminmax(maps.flatten(1), dim=1), 1))
+
+    def read() -> tuple[list[MapInfo], list[bool]]:
+        ends = slot.floats()
+        infos = [MapInfo(*of_map, False) for of_map in zip(ends[::2], ends[1::2])]
+        if not all(map(math.isfinite, ends)):
+            raise InputError("the map has values that are NaN or infinite")
+        return infos, [(info.minimum, info.maximum) == (0, 0) for info in infos]
+
+    if not _readback.is_on_device(maps):
+        read()
+    return Made(normalize(maps), noise, read)
 
 
-def _unstable(activation: Tensor, gradient: Tensor, infos: list[MapInfo]) -> list[bool]:
-    """Whether rounding moves each sample's map of Grad-CAM++, as `UNSTABLE_WEIGHTS` tells.
+def _moved(activation: Tensor, gradient: Tensor, readback: Readback) -> Callable[[], list[float]]:
+    """By how much of a relative error of each value a sample's map of Grad-CAM++ moves; nothing where no
+    activation is negative. See `UNSTABLE_WEIGHTS`.
 
-    For a relative error of each value the map moves by about that times
-    `max_c (sum_n t·M/d)·max_n |A|`, with `t = G/d`, `d = 2 + G·sum A` and `M = 2 + G·sum |A|` where
-    `G > 0`.
+    That is about `max_c (sum_n t·M/d)·max_n |A|`, with `t = G/d`, `d = 2 + G·sum A` and
+    `M = 2 + G·sum |A|` where `G > 0`. On a device both tensors are kept until the readback has told
+    whether an activation is negative; if one is, another wait follows.
     """
-    if float(activation.min()) >= 0:
-        return []
-    a, g = activation.flatten(2).double(), gradient.flatten(2).double().clamp_min(0)
-    magnitudes = a.abs()
-    below = 2 + g * a.sum(2, keepdim=True)
-    parts = g * (2 + g * magnitudes.sum(2, keepdim=True)) / below.square()
-    moved = (parts.sum(2) * magnitudes.amax(2)).amax(1).tolist()
-    half_a_unit = torch.finfo(torch.float32).eps / 2
-    spans = [info.maximum - info.minimum for info in infos]
-    return [span > 0 and by * half_a_unit > UNSTABLE * span for by, span in zip(moved, spans)]
+    least = readback.ask(activation.min())
+
+    def moved() -> list[float]:
+        if least.floats()[0] >= 0:
+            return []
+        a, g = activation.flatten(2).double(), gradient.flatten(2).double().clamp_min(0)
+        magnitudes = a.abs()
+        below = 2 + g * a.sum(2, keepdim=True)
+        parts = g * (2 + g * magnitudes.sum(2, keepdim=True)) / below.square()
+        return (parts.sum(2) * magnitudes.amax(2)).amax(1).tolist()
+
+    if _readback.is_on_device(activation):
+        return moved
+    found = moved()
+    return lambda: found
 
 
-def fuse(maps: Sequence[AttentionMap], how: str) -> AttentionMap:
+def fuse(layers: Sequence[tuple[str, Made]], how: str, readback: Readback) -> Made:
     """The maps of several layers as one, by their `mean` or `max`, normalised again.
 
-    In each sample, layers whose weights cancel are left out unless all are such.
+    In each sample, layers whose weights cancel are left out unless all are such. Which these are only
+    the device knows, and nothing waits for it.
     """
-    if not maps:
+    if not layers:
         raise InputError("fuse: no layer has a map")
-    first = maps[0]
-    for one in maps:
+    label, first = layers[0]
+    for other, one in layers:
         if one.values.shape != first.values.shape:
             raise InputError(
-                f"fuse: the maps of '{first.layer}' and '{one.layer}' have different sizes; ask for "
-                "one size with data_shape"
+                f"fuse: the maps of '{label}' and '{other}' have different sizes; ask for one size "
+                "with data_shape"
             )
-    batch = first.values.shape[0]
-    all_cancel = [all(one.weights_cancel[b] for one in maps) for b in range(batch)]
-    samples = []
-    for b in range(batch):
-        kept = [one.values[b, 0] for one in maps if all_cancel[b] or not one.weights_cancel[b]]
-        stacked = torch.stack(kept)
-        samples.append(stacked.mean(0) if how == "mean" else stacked.amax(0))
-    fused = torch.stack(samples)
-    ranges = [(info.minimum, info.maximum) for info in _infos(fused)]
-    return replace(
-        first,
-        layer="fused",
-        values=normalize(fused).unsqueeze(1),
-        ranges=ranges,
-        weights_cancel=all_cancel,
-        unstable_weights=[],
-        zero_gradient=[],
-    )
+    all_noise = torch.stack([one.noise != 0 for _, one in layers]).all(0)
+    # Maps of layers are in [0, 1], so 0 stands for none.
+    fused = torch.zeros_like(first.values)
+    count = torch.zeros_like(all_noise, dtype=torch.float32)
+    column = (-1, *(1 for _ in first.values.shape[1:]))
+    for _, one in layers:
+        kept = (one.noise == 0) | all_noise
+        values = torch.where(kept.reshape(column), one.values, 0)
+        fused = fused + values if how == "mean" else torch.maximum(fused, values)
+        count += kept
+    if how == "mean":
+        fused = fused / count.reshape(column)
+    return _normalized(fused, readback, all_noise)
 
 
 _JUDGED: tuple[tuple[str, Callable[[AttentionMap, int], bool], str], ...] = (

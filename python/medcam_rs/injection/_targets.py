@@ -15,6 +15,8 @@ from torch import Tensor
 from .._arrays import in_numpy, real
 from .._files import components
 from ..errors import DtypeError, InputError
+from . import _readback
+from ._readback import Readback, Slot
 
 Shape = tuple[int, ...]
 
@@ -166,30 +168,45 @@ def differentiable(scored: Tensor) -> None:
 
 @dataclass(frozen=True)
 class Score:
-    """A score ready for backward."""
+    """A score ready for backward. What a device finds out for it is known once the readback is
+    fetched."""
 
     sum: Tensor
     """Of the scores of all samples. No score depends on another sample's activation, so its gradient
     holds that of each."""
-    classes: list[int | None]
+    classes: list[int | None] | Slot
     """The class of each sample, if the target selects one."""
-    empty: list[int]
-    """Samples whose score sums over no voxel."""
+    any_voxel: Slot | None = None
+    """Whether the score of each sample sums over any voxel, where some may not."""
+    mask_is_finite: Slot | None = None
+
+    def known_classes(self) -> list[int | None]:
+        """The class of each sample, if the target selects one."""
+        return [*self.classes.integers()] if isinstance(self.classes, Slot) else self.classes
+
+    def empty(self) -> list[int]:
+        """Samples whose score sums over no voxel."""
+        found = self.any_voxel.integers() if self.any_voxel else []
+        return [sample for sample, any_ in enumerate(found) if not any_]
+
+    def check(self) -> None:
+        """Refuses a mask with values that are NaN or infinite."""
+        if self.mask_is_finite and not all(self.mask_is_finite.integers()):
+            raise InputError("label: the mask has values that are NaN or infinite")
 
 
-def score(target: Target, task: str, y: Tensor, logits: Tensor) -> Score:
+def score(target: Target, task: str, y: Tensor, logits: Tensor, readback: Readback) -> Score:
     """The score that `target` takes from `y`, `(B, K)` or `(B, K, [D,] H, W)`.
 
     `logits` are the scores before a final activation, or `y` again if there is none; what is predicted
-    is read from them.
+    is read from them. Nothing waits for a device, unless a function of the caller's does.
     """
     batch = y.shape[0]
-    none: list[int | None] = [None] * batch
     if target.kind == "all":
-        return Score(_sum(y), none, [])
+        return Score(_sum(y), [None] * batch)
     if target.kind == "function" and target.function is not None:
-        return Score(_sum(_result(target.function(y))), none, [])
-    classes: list[int]
+        return Score(_sum(_result(target.function(y))), [None] * batch)
+    classes: list[int] | Tensor
     if target.kind == "classes":
         if len(target.classes) != batch:
             raise InputError(f"label: {len(target.classes)} classes for a batch of {batch}")
@@ -198,19 +215,31 @@ def score(target: Target, task: str, y: Tensor, logits: Tensor) -> Score:
         if target.kind == "region" and task == "classification":
             raise _no_voxels()
         classes = _best(task, logits.detach())
+        if not _readback.is_on_device(classes):
+            classes = classes.tolist()
     else:
         classes = [target.number] * batch
     chosen = _channels(y, classes)
+    known = readback.ask(classes) if isinstance(classes, Tensor) else [*classes]
     if target.kind == "predicted":
         weights = _prediction(logits.detach()) == target.number
-    elif target.kind == "region":
+        any_voxel = readback.ask(weights.reshape(batch, -1).any(1))
+        return Score(_sum(chosen * weights), known, any_voxel)
+    if target.kind == "region":
         if task == "classification":
             raise _no_voxels()
         weights = _region(target.mask, chosen)
-    else:
-        return Score(_sum(chosen), list(classes), [])
-    empty = torch.nonzero(~(weights != 0).reshape(batch, -1).any(1)).flatten().tolist()
-    return Score(_sum(chosen * weights), list(classes), empty)
+        any_voxel = readback.ask((weights != 0).flatten(1).any(1).expand(batch))
+        made = Score(
+            _sum(chosen * _readback.upload(weights, chosen.device).expand_as(chosen)),
+            known,
+            any_voxel,
+            readback.ask(torch.isfinite(weights).all()),
+        )
+        if not _readback.is_on_device(weights):
+            made.check()
+        return made
+    return Score(_sum(chosen), known)
 
 
 def _no_voxels() -> InputError:
@@ -233,8 +262,12 @@ def _result(of_function: Any) -> Tensor:
     )
 
 
-def _channels(y: Tensor, classes: list[int]) -> Tensor:
-    """The channel `classes[b]` of each sample: `(B)` or `(B, [D,] H, W)`."""
+def _channels(y: Tensor, classes: list[int] | Tensor) -> Tensor:
+    """The channel `classes[b]` of each sample: `(B)` or `(B, [D,] H, W)`. A tensor of classes stays
+    where it is."""
+    if isinstance(classes, Tensor):
+        index = classes.reshape(-1, *(1 for _ in y.shape[1:])).expand(-1, 1, *y.shape[2:])
+        return y.gather(1, index).squeeze(1)
     count = y.shape[1]
     for number in classes:
         if number >= count:
@@ -256,36 +289,40 @@ def _prediction(logits: Tensor) -> Tensor:
     return logits.argmax(1)
 
 
-def _best(task: str, logits: Tensor) -> list[int]:
+def _best(task: str, logits: Tensor) -> Tensor:
+    """The best class of each sample, `(B)`, where the scores are. Nothing waits."""
     batch, classes = logits.shape[:2]
     if classes == 1:
-        return [0] * batch
+        return torch.zeros(batch, dtype=torch.int64, device=logits.device)
     predicted = _prediction(logits)
     if task == "classification":
-        return [int(number) for number in predicted]
-    best = []
-    for of_sample in predicted.flatten(1):
-        counts = torch.bincount(of_sample, minlength=classes)
-        counts[0] = 0  # The background by convention: only if there is no other.
-        best.append(int(counts.argmax()) if int(counts.max()) else 0)
-    return best
+        return predicted
+    # The background by convention is 0: only if there is no other.
+    foreground = _counts(predicted.flatten(1), classes)[:, 1:]
+    return (foreground.argmax(1) + 1) * (foreground.amax(1) > 0)
+
+
+def _counts(predicted: Tensor, classes: int) -> Tensor:
+    """For how many voxels of each sample `(B, N)` each class is predicted, `(B, K)`."""
+    if _readback.is_on_device(predicted):
+        # `bincount` waits for a device.
+        return torch.stack([(predicted == k).sum(1) for k in range(classes)], 1)
+    return torch.stack([torch.bincount(sample, minlength=classes) for sample in predicted])
 
 
 def _region(mask: Any, chosen: Tensor) -> Tensor:
-    """The mask as `(B, [D,] H, W)` on the device of `chosen`."""
+    """The mask as `(B, [D,] H, W)` or `(1, [D,] H, W)`, where it is."""
     mask = real("label: the mask", mask) if isinstance(mask, Tensor) else in_numpy("label: the mask", mask)
-    weights = torch.as_tensor(mask).detach().to(chosen.device, torch.float32)
+    weights = torch.as_tensor(mask).detach().to(torch.float32)
     grid = tuple(chosen.shape)
     if tuple(weights.shape) == grid[1:]:
-        weights = weights.unsqueeze(0)
-    elif tuple(weights.shape[1:]) != grid[1:] or weights.shape[0] not in (1, grid[0]):
+        return weights.unsqueeze(0)
+    if tuple(weights.shape[1:]) != grid[1:] or weights.shape[0] not in (1, grid[0]):
         raise InputError(
             f"label: mask of shape {tuple(weights.shape)} for an output grid of {grid[1:]} (batch "
             f"{grid[0]})"
         )
-    if not bool(torch.isfinite(weights).all()):
-        raise InputError("label: the mask has values that are NaN or infinite")
-    return weights.expand(grid)
+    return weights
 
 
 @dataclass(frozen=True)
@@ -320,6 +357,8 @@ def named(targets: Sequence[Target], task: str, logits: Tensor) -> list[Named]:
 def _components_of(target: Target, task: str, logits: Tensor) -> list[Named]:
     """One target for each k: the k-th largest component of each sample, up to the most that any sample
     has. If there is none, the first is asked for all the same: its map is zero, and a warning says why.
+
+    Waits for a device: components are counted on the CPU.
     """
     if task == "classification":
         raise InputError(

@@ -10,7 +10,7 @@
 //! Where the map stays on the layer's grid, its extremes come with the map, and there is one launch
 //! fewer. Guided Grad-CAM has the extremes of the product in place of those of the map.
 
-use super::{Method, Recipe, check, limit};
+use super::{Method, Recipe, check};
 use crate::device::{Slice, SliceMut, Stream};
 use crate::element::{Element, MapElement};
 use crate::error::Result;
@@ -73,7 +73,7 @@ pub fn cam<'a, T: Element, O: MapElement>(
     let to = check(recipe, O::UNIT_RANGE, activation.shape(), gradient.shape())?;
     let other_grid = to != activation.shape().spatial;
     let (mut pending, small) = layer_map(stream, activation, gradient, recipe.method, other_grid)?;
-    pending.reader.limit = limit::<O>(recipe);
+    pending.reader = Reader::of::<O>(recipe, activation.shape());
     let (stream, small) = (pending.stream, small.as_slice());
     let Shape { batch, spatial: from, .. } = activation.shape();
     let resize = Resize { batch, from, to };
@@ -104,7 +104,7 @@ pub fn guided_cam<'a, T: Element, O: MapElement>(
 ) -> Result<Pending<'a>> {
     let to = check(recipe, O::UNIT_RANGE, activation.shape(), gradient.shape())?;
     let (mut pending, small) = layer_map(stream, activation, gradient, recipe.method, true)?;
-    pending.reader.limit = limit::<O>(recipe);
+    pending.reader = Reader::of::<O>(recipe, activation.shape());
     let (stream, small) = (pending.stream, small.as_slice());
     let Shape { batch, spatial: from, .. } = activation.shape();
     let resize = Resize { batch, from, to };

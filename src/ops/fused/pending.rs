@@ -1,8 +1,8 @@
 //! What has been enqueued, and what it tells when it is done.
 
-use super::{PRODUCTS, Summary, check_reach, refuse};
+use super::{PRODUCTS, Recipe, Summary, check_reach, limit, refuse};
 use crate::device::{SliceMut, Stream};
-use crate::element::Element;
+use crate::element::{Element, MapElement};
 use crate::error::{Error, Result};
 use crate::ops::extremes::DeviceExtremes;
 use crate::ops::summary::SampleSummary;
@@ -79,6 +79,11 @@ pub struct Reader {
 }
 
 impl Reader {
+    /// Of the maps of layers of `shape`, finished as `O`.
+    pub(crate) fn of<O: MapElement>(recipe: &Recipe, shape: Shape) -> Self {
+        Self { operation: recipe.method.name(), shape, limit: limit::<O>(recipe) }
+    }
+
     /// What the chain tells of its maps, one summary for each.
     ///
     /// # Errors

@@ -30,5 +30,40 @@ pub struct SampleSummary {
     pub unused: u32,
 }
 
+impl SampleSummary {
+    /// 32-bit words of a summary.
+    pub const WORDS: usize = size_of::<Self>() / size_of::<i32>();
+
+    /// From the words that a device wrote. Words that are missing are 0.
+    pub fn of_words(words: &[i32]) -> Self {
+        let word = |i: usize| words.get(i).map_or(0, |word| word.cast_unsigned());
+        Self {
+            minimum: f32::from_bits(word(0)),
+            maximum: f32::from_bits(word(1)),
+            weights_not_finite: word(2),
+            layer_not_finite: word(3),
+            map_not_finite: word(4),
+            weights_cancel: word(5),
+            zero_gradient: word(6),
+            unused: word(7),
+        }
+    }
+
+    /// As the words that a device writes.
+    pub fn words(&self) -> [i32; Self::WORDS] {
+        [
+            self.minimum.to_bits(),
+            self.maximum.to_bits(),
+            self.weights_not_finite,
+            self.layer_not_finite,
+            self.map_not_finite,
+            self.weights_cancel,
+            self.zero_gradient,
+            self.unused,
+        ]
+        .map(u32::cast_signed)
+    }
+}
+
 /// The extremes of one sample's map: its range, and how many of its values are not finite.
 pub type MapExtremes = (super::Range, u32);
