@@ -161,6 +161,10 @@ def inject(
     wanted (the fast path, products of a batch of matrices with a weight): their outputs agree with those
     of the plain module to rounding, not bit for bit.
 
+    On CUDA a call waits once, when all of its work is enqueued. `"components:k"`, a function as `label`
+    that itself waits, and `gcampp` where activations are negative wait besides; `gcampp` keeps its
+    gradients up to then.
+
     Raises `InputError` (a `ValueError`) for options that contradict each other, an unknown layer, one
     that no gradient reaches, a class out of range, shapes that don't fit, and values that are NaN or
     infinite; `DtypeError` (a `TypeError`) for what is no module, and outputs that have no gradient;

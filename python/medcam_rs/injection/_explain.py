@@ -224,7 +224,6 @@ class Explainer:
     ) -> MadeTarget:
         """The maps of one target. `keep` retains the graph for the targets to come."""
         settings = self.settings
-        signed = settings.backend in GUIDED
         if not score.sum.requires_grad:
             raise no_gradient(selected[0].label if selected else None)
         mean, tiny = None, list[Slot]()
@@ -241,7 +240,7 @@ class Explainer:
         if not settings.needs_layer:
             assert mean is not None
             layers = [("input", of_input(mean, size, readback))]
-            return self._target(named, score, layers, signed, tiny, readback)
+            return self._target(named, score, layers, tiny, readback)
         made: dict[Record, Made] = {}
 
         def reduce(one: Record, gradient: Tensor) -> None:
@@ -270,14 +269,13 @@ class Explainer:
                 layers.append((layer.label, Warned("NO_GRADIENT", what, layer.label)))
             else:
                 raise no_gradient(layer.label)
-        return self._target(named, score, layers, signed, tiny, readback)
+        return self._target(named, score, layers, tiny, readback)
 
     def _target(
         self,
         named: _targets.Named,
         score: _targets.Score,
         layers: list[tuple[str, Made | Warned]],
-        signed: bool,
         tiny: list[Slot],
         readback: Readback,
     ) -> MadeTarget:
@@ -285,6 +283,7 @@ class Explainer:
         if self.settings.fuse:
             of_layers = [(label, one) for label, one in layers if isinstance(one, Made)]
             fused = fuse(of_layers, self.settings.fuse, readback)
+        signed = self.settings.backend in GUIDED
         of_input = not self.settings.needs_layer
         return MadeTarget(named, score, layers, signed, of_input, tiny, fused)
 
@@ -293,7 +292,7 @@ def _backward(
     recorded: Recorded, score: Tensor, keep: bool, reduce: Callable[[Record, Tensor], None]
 ) -> None:
     """Hands each record that a gradient reaches to `reduce` as soon as its gradient is there, and
-    keeps none of them: not even with all layers of a network are more than a few held."""
+    keeps no gradient: not even with all layers of a network are more than a few held here."""
     records = {one.tensor: one for one in recorded.records if one is not None}
     if recorded.start is not None:
         # The input's gradient is not asked for: up to the layers and no further.
