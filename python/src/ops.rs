@@ -98,6 +98,7 @@ pub fn guided_cam(
 
 /// Reads the summaries of a chain once they are on the host.
 #[pyclass(frozen)]
+#[derive(Debug)]
 pub struct Reader(fused::cuda::Reader);
 
 #[pymethods]
