@@ -35,7 +35,8 @@ fn on_cuda<T: Scalar>(layer: Layer) -> Arm {
         move |stream, (extremes, summaries), inputs| {
             let known = Some((cuda::slice(&inputs[0]), Some(cuda::slice(&inputs[1]))));
             let both = (extremes.slice(), extremes.slice());
-            summary::<T>(stream, shape, None, known, both, summaries.slice_mut()).unwrap();
+            summary::<T>(stream, shape, None, known, T::EPSILON, both, summaries.slice_mut())
+                .unwrap();
         },
     )
 }

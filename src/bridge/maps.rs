@@ -3,6 +3,7 @@
 use half::{bf16, f16};
 use tch::{Kind, Tensor};
 
+use super::arrays::{extents, to_array};
 #[cfg(feature = "cuda")]
 use super::gpu::{self, GpuMaps};
 #[cfg(feature = "cuda")]
@@ -106,8 +107,9 @@ impl MapMaker {
 
     /// Maps `(B, 1, [D,] H, W)` of any type as values, where they are.
     pub(crate) fn values(&mut self, maps: &Tensor) -> Result<MapValues> {
-        let (shape, _) = match maps.size()[..] {
-            [_, 1, _, _] | [_, 1, _, _, _] => shape_and_layout(&gapless(maps)?)?,
+        let (batch, spatial) = match extents(maps)[..] {
+            [batch, 1, h, w] => (batch, [1, h, w]),
+            [batch, 1, d, h, w] => (batch, [d, h, w]),
             ref shape => {
                 return Err(Error::input(
                     "map",
@@ -117,14 +119,14 @@ impl MapMaker {
         };
         #[cfg(feature = "cuda")]
         if gpu::ordinal(maps).is_some() {
-            let [d, h, w] = shape.spatial.map(|n| i64::try_from(n).unwrap_or(i64::MAX));
+            let [d, h, w] = spatial.map(|n| i64::try_from(n).unwrap_or(i64::MAX));
             return in_libtorch("map", || {
                 let maps = maps.f_detach()?.f_to_kind(Kind::Float)?.f_contiguous()?;
                 Ok(MapValues::on_device(maps.f_reshape([maps.size()[0], 1, d, h, w])?))
             });
         }
-        let values = super::to_array(maps)?;
-        MapValues::of_vec(values.into_raw_vec_and_offset().0, shape.batch, shape.spatial)
+        let values = to_array(maps)?;
+        MapValues::of_vec(values.into_raw_vec_and_offset().0, batch, spatial)
     }
 
     /// Maps brought to the grid `to` and normalised: see [`ops::resample::resample_normalized`]. `gradient`

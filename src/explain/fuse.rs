@@ -45,12 +45,10 @@ pub(super) fn check_sizes<F: PartialEq>(first: (&str, F), other: (&str, F)) -> R
 /// The mean or the greatest of the maps `(B, 1, D, H, W)` of each sample, without those that are noise (1 in
 /// `(B)`) unless all are.
 fn combined(maps: &[(&Tensor, Tensor)], fuse: Fuse) -> Result<Tensor, tch::TchError> {
-    let first = |maps: &[(&Tensor, Tensor)]| {
-        maps.first().map(|(map, noise)| (map.shallow_clone(), noise.shallow_clone()))
-    };
-    let Some((like, mut all_noise)) = first(maps) else {
+    let Some((like, noise)) = maps.first() else {
         return Ok(Tensor::new());
     };
+    let mut all_noise = noise.shallow_clone();
     for (_, noise) in maps {
         all_noise = all_noise.f_minimum(noise)?;
     }

@@ -90,7 +90,6 @@ impl Made {
         };
         let mut maps: Vec<Option<AttentionMap>> = Vec::new();
         for MadeLayer { label, maps: made, warnings: of_layer } in layers {
-            let of_layer = of_layer.into_iter();
             for warning in of_layer {
                 // Once per layer, not once per target.
                 if !warnings.contains(&warning) {

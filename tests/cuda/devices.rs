@@ -73,7 +73,7 @@ fn launch(stream: &Stream, operation: &str, elsewhere: usize) -> Result<()> {
         "normalize" => normalize::cuda::normalize(stream, out(0, 4), range(1)),
         "summary" => {
             let (known, both) = (Some((values(1, 2), Some(values(2, 2)))), (range(3), range(4)));
-            summary::cuda::summary(stream, shape, Some(&view(0)), known, both, summaries(5))
+            summary::cuda::summary(stream, shape, Some(&view(0)), known, 0.0, both, summaries(5))
         }
         other => panic!("no launch of {other}"),
     }

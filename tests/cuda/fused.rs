@@ -170,6 +170,29 @@ fn flat_maps_are_0() {
     }
 }
 
+/// Weights that only the coarse steps of bf16 keep from cancelling are noise in bf16, as on the CPU.
+#[test]
+fn small_noise_is_told_by_the_type_of_the_gradient() {
+    fn cancel<T: Element>(stream: &mut Stream) -> Vec<bool> {
+        let shape = Shape::new(1, 1, [1, 4, 4]).unwrap();
+        // Their mean is 2^-7 / 16, 5e-4: above 1e-4, and below 4·2^-7 / sqrt(16).
+        let mut gradient: Vec<_> =
+            (0..16).map(|i| T::from_f32(if i % 2 == 0 { 1.0 } else { -1.0 })).collect();
+        gradient[0] = T::from_f32(1.0 + 1.0 / 128.0);
+        let ones = vec![T::from_f32(1.0); 16];
+        let view = |data| View::new(data, shape, Layout::Contiguous).unwrap();
+        let both = (&view(&ones), &view(&gradient));
+        let recipe = Recipe::new(Method::GradCam);
+        let twin: Maps = ops::cam(both.0, both.1, &recipe).unwrap();
+        let (_, summary) = on_device::<T, f32>(stream, both, None, &recipe).unwrap();
+        assert_eq!(summary.weights_cancel, twin.weights_cancel);
+        summary.weights_cancel
+    }
+    let Some(mut stream) = gpu() else { return };
+    assert_eq!(cancel::<f32>(&mut stream), [false]);
+    assert_eq!(cancel::<bf16>(&mut stream), [true]);
+}
+
 #[test]
 fn bad_shapes_and_devices_are_errors() {
     let Some(mut stream) = gpu() else { return };

@@ -90,7 +90,7 @@ fn check<T: Element>(stream: &Stream, channels: usize, spatial: [usize; 3], seed
             stream.upload(&[SampleSummary { unused: 9, ..Default::default() }; 5]).unwrap();
         let gradient = has_gradient.then_some(&on_device);
         let extremes = (layer_there.slice(), finished_there.slice());
-        summary(stream, shape, gradient, there, extremes, found.slice_mut()).unwrap();
+        summary(stream, shape, gradient, there, T::EPSILON, extremes, found.slice_mut()).unwrap();
         assert_eq!(stream.download(found.slice()).unwrap(), expected);
     }
     let expected = reference(&view, None, &plain(&layer), &plain(&finished));
@@ -122,11 +122,11 @@ fn lengths_that_do_not_agree_are_errors() {
     let mut summaries = stream.allocate::<SampleSummary>(1).unwrap();
     let both = (extremes.slice(), extremes.slice());
     let error =
-        summary::<f32>(&stream, shape, None, None, both, summaries.slice_mut()).unwrap_err();
+        summary::<f32>(&stream, shape, None, None, 0.0, both, summaries.slice_mut()).unwrap_err();
     assert_eq!(error.to_string(), "summary: summaries: a batch of 2 takes 2 values (B), it has 1");
     let weights = stream.allocate::<f32>(5).unwrap();
     let known = Some((weights.slice(), None));
     let error =
-        summary::<f32>(&stream, shape, None, known, both, summaries.slice_mut()).unwrap_err();
+        summary::<f32>(&stream, shape, None, known, 0.0, both, summaries.slice_mut()).unwrap_err();
     assert!(error.to_string().starts_with("summary: weights: "), "{error}");
 }

@@ -187,7 +187,8 @@ fn of_map<'a>(
     let stream: &Stream = stream;
     let shape = Shape::new(batch, 1, from)?;
     let reader = Reader { operation, shape, limit: f32::INFINITY };
-    Ok(Pending { stream, extremes: stream.scratch(batch)?, weights: None, reader })
+    let extremes = stream.scratch(batch)?;
+    Ok(Pending { stream, extremes, weights: None, epsilon: f32::EPSILON, reader })
 }
 
 /// The map on the layer's grid with its extremes, and, for a map on another grid, room for the
@@ -247,5 +248,5 @@ fn layer_map<'a, T: Element>(
         }
     }
     let reader = Reader { operation: method.name(), shape, limit: f32::INFINITY };
-    Ok((Pending { stream, extremes: all, weights, reader }, map))
+    Ok((Pending { stream, extremes: all, weights, epsilon: T::EPSILON, reader }, map))
 }

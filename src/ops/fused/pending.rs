@@ -20,6 +20,8 @@ pub struct Pending<'a> {
     pub(super) extremes: SliceMut<'a, DeviceExtremes>,
     /// The `(B, C)` weights, and with Grad-CAM's the mean magnitude of each channel's gradient.
     pub(super) weights: Option<(SliceMut<'a, f32>, Option<SliceMut<'a, f32>>)>,
+    /// Of the type of the gradient that the weights are made of.
+    pub(super) epsilon: f32,
     pub(super) reader: Reader,
 }
 
@@ -65,7 +67,7 @@ impl Pending<'_> {
         );
         let weights = self.weights.as_ref();
         let weights = weights.map(|(w, m)| (w.as_slice(), m.as_ref().map(SliceMut::as_slice)));
-        summary(self.stream, shape, gradient, weights, extremes, summaries)
+        summary(self.stream, shape, gradient, weights, self.epsilon, extremes, summaries)
     }
 }
 

@@ -43,7 +43,8 @@ unsafe impl Plain for SampleSummary {}
 /// | `layer`, `finished` | `(B)` | [`DeviceExtremes`] | of the map on the layer's grid, and of the finished one |
 /// | `summaries` | `(B)` | [`SampleSummary`] | written |
 ///
-/// `shape` is that of the layer; of maps without one, that of the map with one channel.
+/// `shape` is that of the layer; of maps without one, that of the map with one channel. `epsilon` is that of
+/// the type of the gradient that the weights are made of ([`Element::EPSILON`]), by which noise is told.
 ///
 /// # Errors
 ///
@@ -53,6 +54,7 @@ pub fn summary<T: Element>(
     shape: Shape,
     gradient: Option<&DeviceView<T>>,
     weights: Option<(Slice<f32>, Option<Slice<f32>>)>,
+    epsilon: f32,
     (layer, finished): (Slice<DeviceExtremes>, Slice<DeviceExtremes>),
     summaries: SliceMut<SampleSummary>,
 ) -> Result<()> {
@@ -90,7 +92,7 @@ pub fn summary<T: Element>(
         return Err(Error::input(NAME, format!("summaries: {batch} samples are too many")));
     };
     let channels = channels as u64;
-    let noise = noise(T::EPSILON, shape.voxels());
+    let noise = noise(epsilon, shape.voxels());
     let kernel = stream.gpu().kernel(&PROGRAM, T::SCALAR, KERNEL.entry)?;
     let launch = Launch { grid: [blocks, 1, 1], block_threads: BLOCK_THREADS, shared_bytes: 0 };
     // SAFETY: `summary(const T* gradient, const float* weights, const float* magnitudes, const Extremes*
